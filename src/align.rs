@@ -1,0 +1,576 @@
+//! The front of the library: one prompt in, one aligned answer out.
+//!
+//! An [`Aligner`] owns a generator and a reward. [`Aligner::align`] drives a
+//! [`Method`](crate::method::Method): proposals become candidates in one batch, candidates
+//! get rewards, rewards go back to the method, until it is done, a [`Budget`] is spent or a
+//! [`Stop`] comes. The best response seen is the answer. Everything that happens on the way
+//! is told as an [`Event`]; progress bars, traces and plots are readers of those.
+
+use std::cmp::Ordering;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering as AtomicOrdering};
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::events::{
+    Alignment, Event, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings, Usage,
+};
+use crate::llama::{ChatTemplate, LogitsRoute, Message, Model, Token, rms_row_norm};
+use crate::method::{MethodKind, MethodOptions, ModelFacts, Outcome, Sigma, build};
+use crate::reward::{Reward, Sample};
+use crate::rollout::{Candidate, Job, PromptId, Rollout, RolloutOptions};
+
+/// What the model is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// Text that the model continues; special tokens written in it are special tokens.
+    Raw(String),
+    /// A conversation, rendered with the chat template.
+    Chat(Vec<Message>),
+}
+
+impl Prompt {
+    /// The text that the reward sees as the prompt, and that reports show: the raw text, or
+    /// the last user message.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Raw(text) => text,
+            Self::Chat(messages) => messages
+                .iter()
+                .rev()
+                .find(|m| m.role == "user")
+                .map_or("", |m| &m.content),
+        }
+    }
+}
+
+/// Limits of one run, counted the same way for every method. `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Budget {
+    /// Generated candidates.
+    pub candidates: Option<usize>,
+    /// Tokens generated.
+    pub generated_tokens: Option<usize>,
+    /// Candidates scored.
+    pub reward_calls: Option<usize>,
+    /// Tokens read by the reward model.
+    pub reward_tokens: Option<usize>,
+    /// Wall-clock seconds; stops in the middle of an iteration (`--time-limit`).
+    pub seconds: Option<f64>,
+}
+
+impl Budget {
+    fn is_spent(&self, usage: &Usage) -> bool {
+        let over = |limit: Option<usize>, used: usize| limit.is_some_and(|limit| used >= limit);
+        over(self.candidates, usage.candidates)
+            || over(self.generated_tokens, usage.generated_tokens)
+            || over(self.reward_calls, usage.reward_calls)
+            || over(self.reward_tokens, usage.reward_tokens)
+    }
+}
+
+/// A request to stop, given from another thread or a signal handler. The best response so
+/// far is still the answer.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// No request yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks the run to stop after the step it is in.
+    pub fn request(&self) {
+        self.0.store(true, AtomicOrdering::Relaxed);
+    }
+
+    /// Whether the run was asked to stop.
+    #[must_use]
+    pub fn is_requested(&self) -> bool {
+        self.0.load(AtomicOrdering::Relaxed)
+    }
+}
+
+/// How an [`Aligner`] runs its generator.
+#[derive(Clone, Debug)]
+pub struct AlignerOptions {
+    /// Candidates side by side, 1 to 256 (default 16). Results do not depend on it.
+    pub parallel: usize,
+    /// Tokens that prompt and response may take together; `None` makes room for the prompt
+    /// and the longest response.
+    pub context: Option<usize>,
+    /// CPU threads (default: the physical cores available).
+    pub threads: usize,
+    /// The way to the perturbed logits.
+    pub logits: LogitsRoute,
+    /// A chat template instead of the one in the file.
+    pub chat_template: Option<String>,
+}
+
+impl Default for AlignerOptions {
+    fn default() -> Self {
+        Self {
+            parallel: 16,
+            context: None,
+            threads: default_threads(),
+            logits: LogitsRoute::default(),
+            chat_template: None,
+        }
+    }
+}
+
+/// Physical cores that this process may use; more threads only wait for each other.
+#[must_use]
+pub fn default_threads() -> usize {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    num_cpus::get_physical().clamp(1, available)
+}
+
+/// What one call of [`Aligner::align`] does.
+#[derive(Clone, Debug, Default)]
+pub struct AlignOptions {
+    /// The method.
+    pub method: MethodKind,
+    /// Its options.
+    pub options: MethodOptions,
+    /// Limits besides samples and iterations.
+    pub budget: Budget,
+    /// Ends the run once a response has at least this reward.
+    pub target_reward: Option<f64>,
+}
+
+/// A generator with a reward.
+pub struct Aligner {
+    model: Arc<Model>,
+    reward: Box<dyn Reward>,
+    options: AlignerOptions,
+    rollout: Option<Rollout>,
+    rms_row_norm: Option<f64>,
+}
+
+impl Aligner {
+    /// Puts a model and a reward together.
+    #[must_use]
+    pub fn new(model: Arc<Model>, reward: Box<dyn Reward>, options: AlignerOptions) -> Self {
+        Self {
+            model,
+            reward,
+            options,
+            rollout: None,
+            rms_row_norm: None,
+        }
+    }
+
+    /// The generator.
+    #[must_use]
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Tokens of a prompt as the model sees them.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a conversation without a chat template, [`Error::Usage`] when
+    /// the template refuses it.
+    pub fn tokenize(&self, prompt: &Prompt) -> Result<Vec<Token>> {
+        match prompt {
+            Prompt::Raw(text) => Ok(self.model.tokenize(text, true, true)),
+            Prompt::Chat(messages) => ChatTemplate::new(
+                &self.model,
+                self.options.chat_template.as_deref(),
+            )?
+            .tokenize(&self.model, messages, true),
+        }
+    }
+
+    /// Searches for the response to `prompt` that the reward likes best.
+    ///
+    /// `observe` is told everything that happens. A request on `stop`, and a limit of time,
+    /// end the run after the decoding step it is in; finished candidates are still scored.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for options out of range or a prompt that does not fit,
+    /// [`Error::Model`] for a model that cannot be perturbed, [`Error::Reward`] when the
+    /// reward fails as a whole or for every candidate, [`Error::Run`] when no candidate has
+    /// any text.
+    pub fn align(
+        &mut self,
+        prompt: &Prompt,
+        options: &AlignOptions,
+        stop: &Stop,
+        observe: &mut dyn FnMut(&Event),
+    ) -> Result<Alignment> {
+        let started = Instant::now();
+        options.options.validate()?;
+        let tokens = self.tokenize(prompt)?;
+        let facts = ModelFacts {
+            width: self.model.width(),
+            rms_row_norm: self.row_norm(options)?,
+        };
+        let mut method = build(options.method, &options.options, &facts)?;
+        let prompt_id = self.load_prompt(tokens, options.options.max_tokens)?;
+        let mut run = Run {
+            prompt: prompt.text(),
+            options,
+            stop,
+            started,
+            usage: Usage::default(),
+            timings: Timings::default(),
+            iterations: Vec::new(),
+            best: None,
+            ranked: Vec::new(),
+            failures: Failures::default(),
+            stopped: None,
+        };
+        observe(&Event::RunStarted {
+            prompt: run.prompt.to_owned(),
+            method: options.method.name(),
+            seed: options.options.seed,
+            samples: options.options.samples,
+            iterations: options.options.iterations,
+        });
+        loop {
+            let iteration_started = Instant::now();
+            let proposals = method.propose();
+            if proposals.is_empty() {
+                break;
+            }
+            let jobs: Vec<Job> = proposals
+                .into_iter()
+                .map(|p| Job {
+                    prompt: prompt_id,
+                    max_tokens: options.options.max_tokens,
+                    stream: p.stream,
+                    choice: p.choice,
+                    keep_pre_logits: false,
+                })
+                .collect();
+            let candidates = run.generate(self.rollout_mut()?, &jobs, observe)?;
+            drop(jobs);
+            let outcomes = run.score(self.reward.as_mut(), &candidates, observe)?;
+            let control = Instant::now();
+            let telemetry = method.observe(&outcomes);
+            run.timings.control_seconds += control.elapsed().as_secs_f64();
+            run.close_iteration(&outcomes, telemetry, iteration_started, observe);
+            if run.stopped.is_some() {
+                break;
+            }
+        }
+        let names = ModelNames {
+            model: self.model.path().display().to_string(),
+            reward_model: self.reward.name(),
+        };
+        run.finish(names, observe)
+    }
+
+    fn row_norm(&mut self, options: &AlignOptions) -> Result<f64> {
+        let wanted = options.method == MethodKind::Aisp
+            && matches!(options.options.sigma, Sigma::LogitSd(_));
+        match (wanted, self.rms_row_norm) {
+            (false, _) => Ok(1.0),
+            (true, Some(norm)) => Ok(norm),
+            (true, None) => {
+                let norm = rms_row_norm(&self.model)?;
+                self.rms_row_norm = Some(norm);
+                Ok(norm)
+            }
+        }
+    }
+
+    fn rollout_mut(&mut self) -> Result<&mut Rollout> {
+        self.rollout
+            .as_mut()
+            .ok_or_else(|| Error::Run("no context was made".into()))
+    }
+
+    /// Gives the prompt to the rollout, making or enlarging its context where needed.
+    fn load_prompt(&mut self, tokens: Vec<Token>, max_tokens: usize) -> Result<PromptId> {
+        let needed = tokens.len() + max_tokens;
+        let context = self.options.context.unwrap_or(needed);
+        let fits = self
+            .rollout
+            .as_ref()
+            .is_some_and(|r| r.context().options().context >= context);
+        if !fits {
+            let trained = self.model.trained_context();
+            if self.options.context.is_none() && trained > 0 && needed > trained {
+                return Err(Error::usage(
+                    "-p",
+                    format!(
+                        "{} prompt tokens and {max_tokens} response tokens exceed the {trained} \
+                         tokens that the model was trained for; shorten the prompt or give a \
+                         smaller -n",
+                        tokens.len()
+                    ),
+                ));
+            }
+            self.rollout = None;
+            self.rollout = Some(Rollout::new(
+                Arc::clone(&self.model),
+                &RolloutOptions {
+                    parallel: self.options.parallel,
+                    context,
+                    threads: self.options.threads,
+                    logits: self.options.logits,
+                },
+            )?);
+        }
+        let rollout = self.rollout_mut()?;
+        rollout.clear_prompts();
+        rollout.add_prompt(tokens)
+    }
+}
+
+/// Candidates without a reward, by reason.
+#[derive(Default)]
+struct Failures {
+    empty: usize,
+    other: usize,
+    last: String,
+}
+
+/// One run in progress.
+struct Run<'a> {
+    prompt: &'a str,
+    options: &'a AlignOptions,
+    stop: &'a Stop,
+    started: Instant,
+    usage: Usage,
+    timings: Timings,
+    iterations: Vec<IterationStats>,
+    best: Option<f64>,
+    ranked: Vec<ScoredCandidate>,
+    failures: Failures,
+    stopped: Option<StopReason>,
+}
+
+impl Run<'_> {
+    fn iteration(&self) -> usize {
+        self.iterations.len()
+    }
+
+    fn generate(
+        &mut self,
+        rollout: &mut Rollout,
+        jobs: &[Job],
+        observe: &mut dyn FnMut(&Event),
+    ) -> Result<Vec<Option<Candidate>>> {
+        let begun = Instant::now();
+        let iteration = self.iteration();
+        let (stop, started) = (self.stop, self.started);
+        let limit = self.options.budget.seconds;
+        let mut stopped = None;
+        let candidates = rollout.run(jobs, &mut |progress| {
+            observe(&Event::Progress {
+                iteration,
+                tokens: progress.tokens,
+                finished: progress.finished,
+                seconds: begun.elapsed().as_secs_f64(),
+            });
+            if stop.is_requested() {
+                stopped = Some(StopReason::Interrupted);
+            } else if limit.is_some_and(|limit| started.elapsed().as_secs_f64() >= limit) {
+                stopped = Some(StopReason::TimeLimit);
+            }
+            match stopped {
+                Some(_) => ControlFlow::Break(()),
+                None => ControlFlow::Continue(()),
+            }
+        })?;
+        self.stopped = stopped;
+        self.timings.generation_seconds += begun.elapsed().as_secs_f64();
+        for candidate in candidates.iter().flatten() {
+            self.usage.candidates += 1;
+            self.usage.generated_tokens += candidate.tokens.len();
+        }
+        Ok(candidates)
+    }
+
+    /// Scores what the iteration brought. Responses cut short by a stop are scored only
+    /// when there is nothing else to answer with.
+    fn score(
+        &mut self,
+        reward: &mut dyn Reward,
+        candidates: &[Option<Candidate>],
+        observe: &mut dyn FnMut(&Event),
+    ) -> Result<Vec<Outcome>> {
+        let begun = Instant::now();
+        let finished = |c: &Candidate| c.end != crate::rollout::End::Stopped;
+        let any = self.best.is_some() || candidates.iter().flatten().any(finished);
+        let used: Vec<(usize, &Candidate)> = candidates
+            .iter()
+            .enumerate()
+            .filter_map(|(i, c)| Some((i, c.as_ref()?)))
+            .filter(|(_, c)| finished(c) || !any)
+            .collect();
+        let samples: Vec<Sample<'_>> = used
+            .iter()
+            .filter(|(_, c)| !c.text.trim().is_empty())
+            .map(|(_, c)| Sample {
+                prompt: self.prompt,
+                response: &c.text,
+            })
+            .collect();
+        let scores = if samples.is_empty() {
+            Vec::new()
+        } else {
+            reward.score(&samples)?
+        };
+        if scores.len() != samples.len() {
+            return Err(Error::Reward(format!(
+                "{} scores for {} responses",
+                scores.len(),
+                samples.len()
+            )));
+        }
+        let mut scores = scores.into_iter();
+        let mut outcomes = Vec::with_capacity(used.len());
+        for (index, candidate) in used {
+            let mut scored = ScoredCandidate {
+                iteration: self.iteration(),
+                candidate: index,
+                reward: None,
+                tokens: candidate.tokens.len(),
+                end: candidate.end,
+                text: candidate.text.clone(),
+                error: None,
+                truncated: false,
+            };
+            if candidate.text.trim().is_empty() {
+                self.failures.empty += 1;
+                scored.error = Some("empty response".into());
+            } else {
+                self.usage.reward_calls += 1;
+                match scores.next() {
+                    Some(Ok(score)) => {
+                        self.usage.reward_tokens += score.tokens;
+                        self.usage.truncated += usize::from(score.truncated);
+                        scored.truncated = score.truncated;
+                        if score.reward.is_finite() {
+                            scored.reward = Some(score.reward);
+                        } else {
+                            scored.error = Some(format!("the reward is {}", score.reward));
+                        }
+                    }
+                    Some(Err(error)) => scored.error = Some(error.to_string()),
+                    None => scored.error = Some("no score".into()),
+                }
+                if let Some(error) = &scored.error {
+                    self.failures.other += 1;
+                    self.failures.last.clone_from(error);
+                }
+            }
+            self.usage.unscored += usize::from(scored.reward.is_none());
+            outcomes.push(Outcome {
+                candidate: u32::try_from(index).unwrap_or(u32::MAX),
+                reward: scored.reward.unwrap_or(f64::NAN),
+                length: scored.tokens,
+            });
+            observe(&Event::CandidateScored(scored.clone()));
+            if scored.reward > self.best {
+                self.best = scored.reward;
+            }
+            self.ranked.push(scored);
+        }
+        self.timings.reward_seconds += begun.elapsed().as_secs_f64();
+        Ok(outcomes)
+    }
+
+    fn close_iteration(
+        &mut self,
+        outcomes: &[Outcome],
+        telemetry: crate::method::Telemetry,
+        begun: Instant,
+        observe: &mut dyn FnMut(&Event),
+    ) {
+        let rewards = outcomes.iter().map(|o| o.reward).filter(|r| r.is_finite());
+        let count = rewards.clone().count();
+        let stats = IterationStats {
+            index: self.iteration(),
+            mean_reward: (count > 0).then(|| rewards.clone().sum::<f64>() / count as f64),
+            max_reward: rewards.reduce(f64::max),
+            best_reward: self.best,
+            telemetry,
+            tokens: outcomes.iter().map(|o| o.length).sum(),
+            seconds: begun.elapsed().as_secs_f64(),
+        };
+        observe(&Event::IterationDone(stats.clone()));
+        self.iterations.push(stats);
+        if self.stopped.is_some() {
+            return;
+        }
+        let elapsed = self.started.elapsed().as_secs_f64();
+        if self.stop.is_requested() {
+            self.stopped = Some(StopReason::Interrupted);
+        } else if self
+            .options
+            .target_reward
+            .is_some_and(|t| self.best >= Some(t))
+        {
+            self.stopped = Some(StopReason::TargetReward);
+        } else if self
+            .options
+            .budget
+            .seconds
+            .is_some_and(|limit| elapsed >= limit)
+        {
+            self.stopped = Some(StopReason::TimeLimit);
+        } else if self.options.budget.is_spent(&self.usage) {
+            self.stopped = Some(StopReason::Budget);
+        }
+    }
+
+    fn finish(mut self, names: ModelNames, observe: &mut dyn FnMut(&Event)) -> Result<Alignment> {
+        // Stable: of equal rewards the earlier candidate stays first.
+        self.ranked
+            .sort_by(|a, b| b.reward.partial_cmp(&a.reward).unwrap_or(Ordering::Equal));
+        let Some(best) = self.ranked.first().filter(|c| c.reward.is_some()).cloned() else {
+            return Err(self.no_answer());
+        };
+        self.timings.total_seconds = self.started.elapsed().as_secs_f64();
+        self.timings.tokens_per_second =
+            self.usage.generated_tokens as f64 / self.timings.generation_seconds.max(1e-9);
+        let stop = self.stopped.unwrap_or(StopReason::Completed);
+        observe(&Event::RunFinished {
+            stop,
+            reward: best.reward,
+            usage: self.usage,
+            timings: self.timings,
+        });
+        Ok(Alignment {
+            prompt: self.prompt.to_owned(),
+            response: best.text,
+            reward: best.reward.unwrap_or(f64::NAN),
+            method: self.options.method.name(),
+            seed: self.options.options.seed,
+            samples: self.options.options.samples,
+            stop,
+            iterations: self.iterations,
+            usage: self.usage,
+            timings: self.timings,
+            names,
+            candidates: self.ranked,
+        })
+    }
+
+    fn no_answer(&self) -> Error {
+        let Failures { empty, other, last } = &self.failures;
+        match (empty, other) {
+            (0, 0) => Error::Run(
+                "stopped before a candidate had any token; nothing to answer with".into(),
+            ),
+            (_, 0) => Error::Run(format!(
+                "all {empty} candidates are empty: the model ends its turn at once; check the \
+                 prompt and the chat template (--chat-template, --no-chat)"
+            )),
+            _ => Error::Reward(format!(
+                "no response could be scored: {other} of {} failed, the last with: {last}",
+                empty + other
+            )),
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The arguments, with llama.cpp's names and environment variables where it has them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use aisp_llama::llama::{LogitsRoute, ModelOptions};
+use aisp_llama::method::MethodKind;
+use aisp_llama::reward::{RewardText, TooLong};
+use clap::{ArgGroup, Parser, Subcommand};
+
+/// Test-time alignment of local GGUF models.
+#[derive(Debug, Parser)]
+#[command(name = "aisp-llama", version = super::version(), about, max_term_width = 100)]
+pub struct Args {
+    /// Show llama.cpp's log on stderr
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer one prompt, aligned with a reward model
+    Run(Box<RunArgs>),
+    /// Score prompt/response pairs: JSON lines on stdin, scores on stdout
+    Score(ScoreArgs),
+    /// Tell what a GGUF file is and what it can be used for
+    Inspect(InspectArgs),
+    /// Print a completion script
+    Completions { shell: clap_complete::Shell },
+}
+
+/// Multi-letter flags with a single dash, as llama.cpp writes them.
+const SINGLE_DASH: [(&str, &str); 5] = [
+    ("-ngl", "--n-gpu-layers"),
+    ("-mr", "--model-reward"),
+    ("-sys", "--system-prompt"),
+    ("-np", "--parallel"),
+    ("-no-cnv", "--no-chat"),
+];
+
+/// Turns llama.cpp's multi-letter single-dash flags into long ones.
+pub fn normalise(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut literal = false;
+    arguments
+        .into_iter()
+        .map(|argument| {
+            literal |= argument == "--";
+            let Some(text) = argument.to_str().filter(|_| !literal) else {
+                return argument;
+            };
+            let (flag, value) = match text.split_once('=') {
+                Some((flag, value)) => (flag, Some(value)),
+                None => (text, None),
+            };
+            match (SINGLE_DASH.iter().find(|(short, _)| *short == flag), value) {
+                (Some((_, long)), Some(value)) => format!("{long}={value}").into(),
+                (Some((_, long)), None) => (*long).into(),
+                (None, _) => argument,
+            }
+        })
+        .collect()
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("input").required(true).args(["prompt", "file"])))]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub reward: RewardArgs,
+
+    /// The prompt
+    #[arg(short, long, help_heading = "Prompt", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// File with the prompt; - for stdin
+    #[arg(short, long, value_name = "FILE", help_heading = "Prompt")]
+    pub file: Option<PathBuf>,
+    /// System prompt (-sys)
+    #[arg(
+        long,
+        value_name = "TEXT",
+        help_heading = "Prompt",
+        allow_hyphen_values = true
+    )]
+    pub system_prompt: Option<String>,
+    /// Jinja chat template instead of the one in the file
+    #[arg(
+        long,
+        value_name = "JINJA",
+        env = "LLAMA_ARG_CHAT_TEMPLATE",
+        help_heading = "Prompt"
+    )]
+    pub chat_template: Option<String>,
+    /// Take the prompt as raw text to be continued
+    #[arg(long, alias = "no-conversation", conflicts_with_all = ["system_prompt", "chat_template"], help_heading = "Prompt")]
+    pub no_chat: bool,
+
+    /// aisp, best-of-n or greedy
+    #[arg(long, default_value = "aisp", help_heading = "Method")]
+    pub method: MethodKind,
+    /// Candidates of one iteration
+    #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Method")]
+    pub samples: usize,
+    /// Iterations
+    #[arg(long, value_name = "K", default_value_t = 8, help_heading = "Method")]
+    pub iterations: usize,
+    /// Response positions that AISP perturbs [default: all]
+    #[arg(long, value_name = "T", help_heading = "Method")]
+    pub horizon: Option<usize>,
+    /// AISP: temperature of the weights in reward units, or auto for a set effective sample size
+    #[arg(
+        long,
+        value_name = "X|auto",
+        default_value = "auto",
+        allow_negative_numbers = true,
+        help_heading = "Method"
+    )]
+    pub lambda: AutoOr,
+    /// AISP: effective sample size that --lambda auto aims at, as a fraction of the samples
+    #[arg(long, value_name = "FRACTION", default_value_t = DEFAULT_ESS, allow_negative_numbers = true, help_heading = "Method")]
+    pub ess: f64,
+    /// AISP: standard deviation of the noise, or auto for one that suits the output matrix
+    #[arg(
+        long,
+        value_name = "X|auto",
+        default_value = "auto",
+        allow_negative_numbers = true,
+        help_heading = "Method"
+    )]
+    pub sigma: AutoOr,
+    /// AISP: how far the penalty's base follows the mean, 0 to 1
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 0.999,
+        allow_negative_numbers = true,
+        help_heading = "Method"
+    )]
+    pub alpha: f64,
+    /// AISP: give weight to positions past a candidate's end as well (the unmasked variant)
+    #[arg(long, help_heading = "Method")]
+    pub unmasked: bool,
+    /// AISP: make candidate 0 of every iteration the mean itself
+    #[arg(long, help_heading = "Method")]
+    pub null_candidate: bool,
+    /// AISP: draw tokens from the perturbed logits instead of taking the largest
+    #[arg(long, help_heading = "Method")]
+    pub draw_tokens: bool,
+
+    /// Stop after this many seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        allow_negative_numbers = true,
+        help_heading = "Stops"
+    )]
+    pub time_limit: Option<f64>,
+    /// Stop once a response has this reward
+    #[arg(
+        long,
+        value_name = "REWARD",
+        allow_negative_numbers = true,
+        help_heading = "Stops"
+    )]
+    pub target_reward: Option<f64>,
+
+    /// Most tokens of a response
+    #[arg(
+        short = 'n',
+        long,
+        visible_alias = "n-predict",
+        value_name = "TOKENS",
+        default_value_t = 128,
+        env = "LLAMA_ARG_N_PREDICT",
+        help_heading = "Generation"
+    )]
+    pub predict: usize,
+    /// Tokens of prompt and response together [default: what both need]
+    #[arg(
+        short = 'c',
+        long,
+        value_name = "CTX",
+        env = "LLAMA_ARG_CTX_SIZE",
+        help_heading = "Generation"
+    )]
+    pub ctx_size: Option<usize>,
+    /// Seed
+    #[arg(short, long, default_value_t = 0, help_heading = "Generation")]
+    pub seed: u64,
+    /// Temperature where tokens are drawn
+    #[arg(
+        long,
+        visible_alias = "temperature",
+        value_name = "T",
+        default_value_t = 0.8,
+        env = "LLAMA_ARG_TEMPERATURE",
+        allow_negative_numbers = true,
+        help_heading = "Generation"
+    )]
+    pub temp: f32,
+    /// Keep the K most probable tokens; 0 keeps all
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 40,
+        env = "LLAMA_ARG_TOP_K",
+        help_heading = "Generation"
+    )]
+    pub top_k: usize,
+    /// Keep the tokens that make up this probability; 1 keeps all
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.95,
+        env = "LLAMA_ARG_TOP_P",
+        allow_negative_numbers = true,
+        help_heading = "Generation"
+    )]
+    pub top_p: f32,
+    /// Keep tokens at least this fraction as probable as the first; 0 keeps all
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.05,
+        env = "LLAMA_ARG_MIN_P",
+        allow_negative_numbers = true,
+        help_heading = "Generation"
+    )]
+    pub min_p: f32,
+    /// Candidates side by side, up to 256; results do not depend on it [default: the samples, at most 16]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "LLAMA_ARG_N_PARALLEL",
+        help_heading = "Generation"
+    )]
+    pub parallel: Option<usize>,
+    /// Where the perturbation is added: graph (inside the model's graph) or recompute (outside)
+    #[arg(long, value_name = "ROUTE", default_value = "graph", value_parser = logits_route, help_heading = "Generation")]
+    pub logits: LogitsRoute,
+
+    /// Print one JSON object instead of the answer
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Write every event, one JSON object a line
+    #[arg(long, value_name = "FILE.jsonl", help_heading = "Output")]
+    pub trace: Option<PathBuf>,
+    /// Draw reward and effective sample size by iteration
+    #[arg(long, value_name = "FILE.svg", help_heading = "Output")]
+    pub plot: Option<PathBuf>,
+    /// Show the N best candidates on stderr, or in the JSON
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Output")]
+    pub candidates: usize,
+}
+
+/// `DEFAULT_ESS` of the library's options, for the help.
+const DEFAULT_ESS: f64 = aisp_llama::method::DEFAULT_ESS_FRACTION;
+
+#[derive(Debug, clap::Args)]
+pub struct ModelArgs {
+    /// The generator [default: SmolLM2-135M-Instruct of `make setup`]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE.gguf",
+        env = "LLAMA_ARG_MODEL",
+        help_heading = "Models"
+    )]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RewardArgs {
+    /// The reward model (-mr) [default: the film-review reward of `make setup`]
+    #[arg(
+        long,
+        value_name = "FILE.gguf",
+        env = "AISP_LLAMA_MODEL_REWARD",
+        help_heading = "Models"
+    )]
+    pub model_reward: Option<PathBuf>,
+    /// Text the reward sees: {response}, {prompt}\n{response}, or chat [default: what its file states]
+    #[arg(long, value_name = "TEXT", value_parser = RewardText::parse, help_heading = "Models")]
+    pub reward_text: Option<RewardText>,
+    /// What to do with texts too long for the reward: refuse or truncate
+    #[arg(long, value_name = "WHAT", default_value = "refuse", value_parser = too_long, help_heading = "Models")]
+    pub reward_too_long: TooLong,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct LoadArgs {
+    /// CPU threads [default: the physical cores]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        env = "LLAMA_ARG_THREADS",
+        help_heading = "Models"
+    )]
+    pub threads: Option<usize>,
+    /// Layers on the GPU (-ngl) [default: llama.cpp's choice]
+    #[arg(
+        long,
+        visible_alias = "gpu-layers",
+        value_name = "N",
+        env = "LLAMA_ARG_N_GPU_LAYERS",
+        help_heading = "Models"
+    )]
+    pub n_gpu_layers: Option<u32>,
+    /// Read the models into memory instead of mapping the files
+    #[arg(long, help_heading = "Models")]
+    pub no_mmap: bool,
+}
+
+impl LoadArgs {
+    pub fn options(&self) -> ModelOptions {
+        ModelOptions {
+            gpu_layers: self.n_gpu_layers,
+            mmap: !self.no_mmap,
+        }
+    }
+
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(aisp_llama::default_threads)
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ScoreArgs {
+    #[command(flatten)]
+    pub reward: RewardArgs,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Print a JSON object for every pair instead of a number
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct InspectArgs {
+    /// The file
+    #[arg(value_name = "FILE.gguf")]
+    pub file: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `auto` or a number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum AutoOr {
+    Auto,
+    Number(f64),
+}
+
+impl std::str::FromStr for AutoOr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        text.parse()
+            .map(Self::Number)
+            .map_err(|_| "neither a number nor auto".into())
+    }
+}
+
+fn logits_route(text: &str) -> Result<LogitsRoute, String> {
+    match text {
+        "graph" => Ok(LogitsRoute::Graph),
+        "recompute" => Ok(LogitsRoute::Recompute),
+        _ => Err("neither graph nor recompute".into()),
+    }
+}
+
+fn too_long(text: &str) -> Result<TooLong, String> {
+    match text {
+        "refuse" => Ok(TooLong::Refuse),
+        "truncate" => Ok(TooLong::Truncate),
+        _ => Err("neither refuse nor truncate".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> RunArgs {
+        let words = line.split(' ').map(OsString::from);
+        match Args::try_parse_from(normalise(words)).unwrap().command {
+            Command::Run(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_parse_as_in_llama_cpp() {
+        for line in ["-ngl 0", "-ngl=0", "--n-gpu-layers 0", "--gpu-layers=0"] {
+            let args = parse(&format!("aisp-llama run -p hi {line}"));
+            assert_eq!(args.model.load.n_gpu_layers, Some(0), "{line}");
+        }
+        for line in ["-n 5", "-n5", "-n=5", "--predict 5", "--n-predict=5"] {
+            assert_eq!(
+                parse(&format!("aisp-llama run -p hi {line}")).predict,
+                5,
+                "{line}"
+            );
+        }
+        let args = parse("aisp-llama run -m a.gguf -mr b.gguf -sys be -p hi -np 4 -s 7 -t 2 -c 64");
+        assert_eq!(args.reward.model_reward, Some("b.gguf".into()));
+        assert_eq!(args.system_prompt.as_deref(), Some("be"));
+        assert_eq!(
+            (args.parallel, args.seed, args.ctx_size),
+            (Some(4), 7, Some(64))
+        );
+    }
+
+    #[test]
+    fn text_after_a_double_dash_is_left_alone() {
+        let words = ["x", "-mr", "--", "-mr"].map(OsString::from);
+        let out = normalise(words);
+        assert_eq!(out[1], "--model-reward");
+        assert_eq!(out[3], "-mr");
+    }
+
+    #[test]
+    fn negative_numbers_reach_the_checks() {
+        let args = parse("aisp-llama run -p hi --sigma -1 --lambda auto");
+        assert_eq!(
+            (args.sigma, args.lambda),
+            (AutoOr::Number(-1.0), AutoOr::Auto)
+        );
+    }
+}

@@ -1,0 +1,199 @@
+//! `inspect`: what a GGUF file is and what it can be used for, from its header alone.
+
+use aisp_llama::gguf::Gguf;
+use aisp_llama::llama::{generator_obstacle, has_head, repacked_on_this_cpu, reward_obstacle};
+use aisp_llama::reward::RewardText;
+use aisp_llama::{Error, Result};
+use serde::Serialize;
+
+use super::args::InspectArgs;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    file: String,
+    name: Option<String>,
+    licence: Option<String>,
+    architecture: String,
+    /// llama.cpp's name of the mixture, and the type that most bytes have.
+    file_type: Option<&'static str>,
+    quantisation: String,
+    parameters: u64,
+    width: Option<u64>,
+    vocabulary: Option<usize>,
+    context: Option<u64>,
+    tied_head: bool,
+    logit_soft_cap: Option<f64>,
+    logit_scale: Option<f64>,
+    chat_template: bool,
+    generator: Use,
+    reward: Use,
+    /// The text a reward sees.
+    reward_text: Option<String>,
+    /// Whether the file states that text.
+    reward_text_stated: Option<bool>,
+    reward_description: Option<String>,
+    hint: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Use {
+    usable: bool,
+    reason: String,
+}
+
+/// Runs the command; the answer is the exit code.
+pub fn run(args: &InspectArgs) -> anyhow::Result<u8> {
+    let gguf = Gguf::open(&args.file).map_err(|source| Error::Gguf {
+        path: args.file.clone(),
+        source,
+    })?;
+    let report = report(args.file.display().to_string(), &gguf)?;
+    let text = if args.json {
+        serde_json::to_string_pretty(&report)? + "\n"
+    } else {
+        table(&report)
+    };
+    super::print_out(text.as_bytes())?;
+    Ok(0)
+}
+
+fn report(file: String, gguf: &Gguf) -> Result<Report> {
+    let number = |suffix: &str| gguf.arch_key(suffix).and_then(|v| v.as_f64());
+    let whole = |suffix: &str| gguf.arch_key(suffix).and_then(|v| v.as_u64());
+    let generator = match generator_obstacle(gguf) {
+        Some(reason) => Use {
+            usable: false,
+            reason,
+        },
+        None => Use {
+            usable: true,
+            reason: if gguf.str("tokenizer.chat_template").is_some() {
+                "a causal language model with a chat template".into()
+            } else {
+                "a causal language model without a chat template: use --no-chat".into()
+            },
+        },
+    };
+    let reward = match reward_obstacle(gguf) {
+        Some(reason) => Use {
+            usable: false,
+            reason,
+        },
+        None => Use {
+            usable: true,
+            reason: "a classification head that llama.cpp loads; two probe texts are scored \
+                     when it is used"
+                .into(),
+        },
+    };
+    let text = has_head(gguf)
+        .then(|| RewardText::of_file(gguf))
+        .transpose()?;
+    let blocks = block_quantisation(gguf);
+    Ok(Report {
+        file,
+        name: gguf.str("general.name").map(Into::into),
+        licence: gguf.str("general.license").map(Into::into),
+        architecture: gguf.architecture().unwrap_or("unknown").into(),
+        file_type: gguf.file_type_name(),
+        quantisation: gguf.quantisation(),
+        parameters: gguf.parameters(),
+        width: whole("embedding_length"),
+        vocabulary: gguf
+            .get("tokenizer.ggml.tokens")
+            .and_then(|v| v.as_str_array())
+            .map(|tokens| tokens.len()),
+        context: whole("context_length"),
+        tied_head: gguf.tensor("output.weight").is_none(),
+        logit_soft_cap: number("final_logit_softcapping"),
+        logit_scale: number("logit_scale"),
+        chat_template: gguf.str("tokenizer.chat_template").is_some(),
+        hint: generator.usable.then(|| hint(&blocks)).flatten(),
+        generator,
+        reward,
+        reward_text: text.as_ref().map(|(text, _)| text.to_string()),
+        reward_text_stated: text.map(|(_, stated)| stated),
+        reward_description: gguf.str("aisp.reward.description").map(Into::into),
+    })
+}
+
+/// The type that most bytes of the transformer blocks have.
+fn block_quantisation(gguf: &Gguf) -> String {
+    let mut bytes = std::collections::BTreeMap::<String, u64>::new();
+    for tensor in gguf.tensors().iter().filter(|t| t.name.starts_with("blk.")) {
+        *bytes.entry(tensor.kind.name().into_owned()).or_default() += tensor.bytes;
+    }
+    bytes
+        .into_iter()
+        .max_by_key(|(_, bytes)| *bytes)
+        .map(|(name, _)| name)
+        .unwrap_or_default()
+}
+
+/// A word on types that have no packed kernels for many rows at once.
+fn hint(quantisation: &str) -> Option<String> {
+    let floats = ["F32", "F16", "BF16"];
+    let slow = repacked_on_this_cpu(quantisation) == Some(false) && !floats.contains(&quantisation);
+    slow.then(|| {
+        format!(
+            "{quantisation} has no packed kernels for batches on this CPU; the same model in \
+             Q4_0, Q4_K or IQ4_NL generates many candidates faster"
+        )
+    })
+}
+
+fn table(report: &Report) -> String {
+    let mut out = String::new();
+    let mut row = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            out.push_str(&format!("{name:<15} {value}\n"));
+        }
+    };
+    let verdict = |u: &Use| {
+        let answer = if u.usable { "yes" } else { "no" };
+        Some(format!("{answer}: {}", u.reason))
+    };
+    row("file", Some(report.file.clone()));
+    row("name", report.name.clone());
+    row("licence", report.licence.clone());
+    row("architecture", Some(report.architecture.clone()));
+    let mixture = report
+        .file_type
+        .map_or(String::new(), |t| format!(" (file type {t})"));
+    row(
+        "quantisation",
+        Some(format!("{}{mixture}", report.quantisation)),
+    );
+    row(
+        "parameters",
+        Some(format!("{:.1} M", report.parameters as f64 / 1e6)),
+    );
+    row("width d", report.width.map(|d| d.to_string()));
+    row("vocabulary", report.vocabulary.map(|v| v.to_string()));
+    row("context", report.context.map(|c| c.to_string()));
+    let tied = if report.tied_head { "yes" } else { "no" };
+    row("tied head", report.generator.usable.then(|| tied.into()));
+    row(
+        "logit soft-cap",
+        report.logit_soft_cap.map(|c| c.to_string()),
+    );
+    row("logit scale", report.logit_scale.map(|s| s.to_string()));
+    let template = if report.chat_template { "yes" } else { "no" };
+    row(
+        "chat template",
+        report.generator.usable.then(|| template.into()),
+    );
+    row("generator", verdict(&report.generator));
+    row("reward", verdict(&report.reward));
+    let stated = match report.reward_text_stated {
+        Some(false) => " (default; the file states none)",
+        _ => "",
+    };
+    row(
+        "reward sees",
+        report.reward_text.as_ref().map(|t| format!("{t}{stated}")),
+    );
+    row("reward is", report.reward_description.clone());
+    row("hint", report.hint.clone());
+    out
+}

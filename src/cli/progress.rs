@@ -1,0 +1,120 @@
+//! What a run shows on stderr: a bar on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use aisp_llama::{Event, IterationStats};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Shows events.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    samples: usize,
+    iterations: usize,
+    best: Option<f64>,
+}
+
+impl Progress {
+    /// For iterations of `samples` candidates.
+    pub fn new(samples: usize) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(0);
+            if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg}") {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Self {
+            bar,
+            samples,
+            iterations: 1,
+            best: None,
+        }
+    }
+
+    /// Shows one event.
+    pub fn show(&mut self, event: &Event) {
+        match event {
+            Event::RunStarted { iterations, .. } => self.iterations = *iterations,
+            Event::Progress {
+                iteration,
+                finished,
+                tokens,
+                seconds,
+            } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_length((self.samples * self.iterations) as u64);
+                    bar.set_position((iteration * self.samples + finished) as u64);
+                    bar.set_message(format!(
+                        "iteration {}/{} · best {} · {:.0} tokens/s",
+                        iteration + 1,
+                        self.iterations,
+                        number(self.best),
+                        *tokens as f64 / seconds.max(1e-9),
+                    ));
+                }
+            }
+            Event::CandidateScored(candidate) => {
+                if candidate.truncated {
+                    self.line(&format!(
+                        "candidate {}.{}: too long for the reward, its end was not read",
+                        candidate.iteration + 1,
+                        candidate.candidate
+                    ));
+                }
+                if let Some(error) = &candidate.error {
+                    self.line(&format!(
+                        "candidate {}.{} has no reward: {error}",
+                        candidate.iteration + 1,
+                        candidate.candidate
+                    ));
+                }
+            }
+            Event::IterationDone(stats) => self.iteration(stats),
+            Event::RunFinished { usage, timings, .. } => self.line(&format!(
+                "{} candidates, {} tokens in {:.1} s ({:.0} tokens/s), {} scored in {:.1} s",
+                usage.candidates,
+                usage.generated_tokens,
+                timings.generation_seconds,
+                timings.tokens_per_second,
+                usage.reward_calls,
+                timings.reward_seconds,
+            )),
+        }
+    }
+
+    fn iteration(&mut self, stats: &IterationStats) {
+        self.best = stats.best_reward;
+        let ess = stats
+            .telemetry
+            .ess
+            .map_or(String::new(), |ess| format!(" · ess {ess:.1}"));
+        self.line(&format!(
+            "iteration {}/{} · best {} · mean {}{ess} · {:.0} tokens/s",
+            stats.index + 1,
+            self.iterations,
+            number(stats.best_reward),
+            number(stats.mean_reward),
+            stats.tokens as f64 / stats.seconds.max(1e-9),
+        ));
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => super::note(text),
+        }
+    }
+
+    /// Removes the bar.
+    pub fn close(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or("none".into(), |v| format!("{v:.3}"))
+}

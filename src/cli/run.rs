@@ -1,0 +1,192 @@
+//! `run`: one prompt in, one aligned answer out.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use aisp_llama::control::LambdaRule;
+use aisp_llama::llama::{Message, Model};
+use aisp_llama::method::{MethodOptions, Sigma};
+use aisp_llama::report::{Trace, write_plot};
+use aisp_llama::rollout::SamplingOptions;
+use aisp_llama::{
+    AlignOptions, Aligner, AlignerOptions, Alignment, Budget, Error, Prompt, Result, Stop,
+    StopReason,
+};
+
+use super::args::{AutoOr, RunArgs};
+use super::progress::Progress;
+use super::setup;
+
+/// Runs the command; the answer is the exit code.
+pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
+    let started = Instant::now();
+    let options = align_options(args)?;
+    let prompt = prompt(args)?;
+    let path = setup::model_path(args.model.model.as_ref(), "-m", setup::DEFAULT_MODEL)?;
+    // From here on an interrupt asks for the best answer so far; a second one ends at once.
+    let stop = Stop::new();
+    let handler = stop.clone();
+    ctrlc::set_handler(move || {
+        if handler.is_requested() {
+            std::process::exit(super::INTERRUPTED.into());
+        }
+        handler.request();
+    })?;
+    let mut trace = args.trace.as_deref().map(Trace::create).transpose()?;
+    let model = Arc::new(Model::load(&path, &args.model.load.options())?);
+    let reward = setup::load_reward(&args.reward, &args.model.load)?;
+    let mut aligner = Aligner::new(model, Box::new(reward), aligner_options(args));
+    let load_seconds = started.elapsed().as_secs_f64();
+    let mut progress = Progress::new(args.samples);
+    let aligned = aligner.align(&prompt, &options, &stop, &mut |event| {
+        progress.show(event);
+        if let Some(trace) = &mut trace {
+            trace.write(event);
+        }
+    });
+    progress.close();
+    let traced = trace.map_or(Ok(()), Trace::finish);
+    let alignment = aligned?;
+    print(args, &alignment, load_seconds)?;
+    traced?;
+    if let Some(path) = &args.plot {
+        write_plot(&alignment, path)?;
+    }
+    Ok(if alignment.stop == StopReason::Interrupted {
+        super::INTERRUPTED
+    } else {
+        0
+    })
+}
+
+fn align_options(args: &RunArgs) -> Result<AlignOptions> {
+    let options = MethodOptions {
+        samples: args.samples,
+        iterations: args.iterations,
+        seed: args.seed,
+        max_tokens: args.predict,
+        sampling: SamplingOptions {
+            temperature: args.temp,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            min_p: args.min_p,
+        },
+        horizon: args.horizon,
+        lambda: match args.lambda {
+            AutoOr::Auto => LambdaRule::Ess(args.ess),
+            AutoOr::Number(lambda) => LambdaRule::Fixed(lambda),
+        },
+        sigma: match args.sigma {
+            AutoOr::Auto => MethodOptions::default().sigma,
+            AutoOr::Number(sigma) => Sigma::Fixed(sigma),
+        },
+        alpha: args.alpha,
+        mask_past_end: !args.unmasked,
+        null_candidate: args.null_candidate,
+        draw_tokens: args.draw_tokens,
+    };
+    options.validate()?;
+    let usage = |option: &str, reason: String| Error::Usage {
+        option: option.into(),
+        reason,
+    };
+    if let Some(limit) = args.time_limit.filter(|l| !l.is_finite() || *l <= 0.0) {
+        return Err(usage(
+            "--time-limit",
+            format!("{limit}; must be a number of seconds above 0"),
+        ));
+    }
+    if args.target_reward.is_some_and(f64::is_nan) {
+        return Err(usage("--target-reward", "NaN; must be a number".into()));
+    }
+    Ok(AlignOptions {
+        method: args.method,
+        options,
+        budget: Budget {
+            seconds: args.time_limit,
+            ..Budget::default()
+        },
+        target_reward: args.target_reward,
+    })
+}
+
+fn aligner_options(args: &RunArgs) -> AlignerOptions {
+    let defaults = AlignerOptions::default();
+    AlignerOptions {
+        parallel: args.parallel.unwrap_or(defaults.parallel.min(args.samples)),
+        context: args.ctx_size,
+        threads: args.model.load.threads(),
+        logits: args.logits,
+        chat_template: args.chat_template.clone(),
+    }
+}
+
+fn prompt(args: &RunArgs) -> Result<Prompt> {
+    let text = match (&args.prompt, &args.file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(path)) => {
+            let mut text = read(path)?;
+            // A file ends with a line break that is not meant for the model.
+            if text.ends_with('\n') {
+                text.pop();
+            }
+            text
+        }
+        (None, None) => String::new(),
+    };
+    if text.is_empty() {
+        return Err(Error::Usage {
+            option: if args.file.is_some() { "-f" } else { "-p" }.into(),
+            reason: "the prompt is empty".into(),
+        });
+    }
+    if args.no_chat {
+        return Ok(Prompt::Raw(text));
+    }
+    let system = args.system_prompt.as_ref();
+    let mut messages: Vec<Message> = system
+        .map(|s| Message::new("system", s))
+        .into_iter()
+        .collect();
+    messages.push(Message::new("user", text));
+    Ok(Prompt::Chat(messages))
+}
+
+fn read(path: &Path) -> Result<String> {
+    let io = |source| Error::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map_err(io)?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(path).map_err(io)
+}
+
+fn print(args: &RunArgs, alignment: &Alignment, load_seconds: f64) -> anyhow::Result<()> {
+    let best = alignment.candidates.iter().take(args.candidates);
+    if args.json {
+        let mut shown = alignment.clone();
+        shown.candidates.truncate(args.candidates);
+        let mut json = serde_json::to_value(shown)?;
+        json["timings"]["load_seconds"] = load_seconds.into();
+        let mut text = serde_json::to_string_pretty(&json)?;
+        text.push('\n');
+        super::print_out(text.as_bytes())?;
+        return Ok(());
+    }
+    for candidate in best {
+        let reward = candidate
+            .reward
+            .map_or("  none".into(), |r| format!("{r:6.3}"));
+        let text = candidate.text.trim().replace('\n', "\n        ");
+        super::note(&format!("{reward}  {text}"));
+    }
+    let mut answer = alignment.response.clone();
+    answer.push('\n');
+    Ok(super::print_out(answer.as_bytes())?)
+}

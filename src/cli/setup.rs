@@ -1,0 +1,73 @@
+//! What the commands share: the log, the default models, loading with clear errors.
+
+use std::path::PathBuf;
+
+use aisp_llama::reward::{Classifier, ClassifierOptions};
+use aisp_llama::{Error, Result};
+
+use super::args::{LoadArgs, RewardArgs};
+
+/// The default generator, by its name in the cache folder.
+pub const DEFAULT_MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+/// The default reward model, by its name in the cache folder.
+pub const DEFAULT_REWARD: &str = "film-review-reward.gguf";
+
+/// Shows warnings, or with `verbose` all that llama.cpp logs, on stderr.
+pub fn log(verbose: bool) {
+    let level = if verbose {
+        tracing::Level::DEBUG
+    } else {
+        tracing::Level::ERROR
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+}
+
+/// The folder that `make setup` fills.
+fn cache_folder() -> Option<PathBuf> {
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
+    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
+    Some(base.join("aisp-llama").join("models"))
+}
+
+/// `given`, or the default model `name` where it has been set up.
+pub fn model_path(given: Option<&PathBuf>, flag: &str, name: &str) -> Result<PathBuf> {
+    if let Some(path) = given {
+        return Ok(path.clone());
+    }
+    let usage = |reason: String| Error::Usage {
+        option: flag.into(),
+        reason,
+    };
+    let path = cache_folder()
+        .ok_or_else(|| usage("not given, and there is no cache folder (HOME is not set)".into()))?
+        .join(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(usage(format!(
+        "not given, and the default model {} is not there; run `make setup`, or give a GGUF file",
+        path.display()
+    )))
+}
+
+/// The reward model that the flags ask for.
+pub fn load_reward(args: &RewardArgs, load: &LoadArgs) -> Result<Classifier> {
+    let path = model_path(args.model_reward.as_ref(), "-mr", DEFAULT_REWARD)?;
+    Classifier::load(
+        &path,
+        &ClassifierOptions {
+            model: load.options(),
+            threads: load.threads(),
+            text: args.reward_text.clone(),
+            too_long: args.reward_too_long,
+        },
+    )
+}

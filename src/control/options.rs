@@ -1,0 +1,133 @@
+//! What an AISP run is told to do, and what is wrong with it when it cannot be done.
+
+use super::weights::LambdaRule;
+
+/// Settings of [`Aisp`](super::Aisp); [`AispOptions::new`] fills in the defaults.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AispOptions {
+    /// Horizon τ: response positions `0..τ` are perturbed, later ones are not. At least 1.
+    pub horizon: usize,
+    /// Width d of a pre-logit. At least 1.
+    pub width: usize,
+    /// Standard deviation σ of the noise, in pre-logit units. The paper uses `σ² = 0.5`.
+    ///
+    /// With σ = 0 every `v_t` equals `u_t`: the mean cannot move.
+    pub sigma: f64,
+    /// How far the penalty's base follows the mean, 0 to 1. Default 0.999.
+    ///
+    /// 0 is exact importance sampling against the prior, 1 drops the penalty. The price of KL at
+    /// convergence is `λ(1−α)`. The penalty's spread over the candidates is `(1−α)·|U|/σ` nats, so
+    /// keep `1−α` below about `1/√(d·τ)`.
+    pub alpha: f64,
+    /// Temperature of the weights. Default `LambdaRule::Ess(0.25)`.
+    pub lambda: LambdaRule,
+    /// Rows past a candidate's end carry no weight, (chosen). Default true.
+    ///
+    /// They were never used, so they say nothing about the reward.
+    pub mask_past_end: bool,
+    /// Candidate 0 of every iteration is the mean itself, without noise. Default false.
+    pub null_candidate: bool,
+    /// Seed of the noise.
+    pub seed: u64,
+}
+
+impl AispOptions {
+    /// Options with the default for everything that is not an argument.
+    pub fn new(horizon: usize, width: usize, sigma: f64, seed: u64) -> Self {
+        Self {
+            horizon,
+            width,
+            sigma,
+            alpha: 0.999,
+            lambda: LambdaRule::Ess(0.25),
+            mask_past_end: true,
+            null_candidate: false,
+            seed,
+        }
+    }
+
+    pub(super) fn validate(&self) -> Result<(), ControlError> {
+        // A position is one half of a 64-bit stream number, and the update holds one f64 an entry.
+        let entries = self.horizon.checked_mul(self.width);
+        let fits = entries.is_some_and(|e| e <= isize::MAX as usize / size_of::<f64>());
+        if self.horizon == 0 || u32::try_from(self.horizon).is_err() {
+            return invalid("horizon", self.horizon, "from 1 to 4294967295 positions");
+        }
+        if self.width == 0 || !fits {
+            return invalid(
+                "width",
+                self.width,
+                "at least 1, and horizon × width must fit in memory",
+            );
+        }
+        // The noise is scaled in f32, where a subnormal σ would lose its digits.
+        if !(self.sigma == 0.0 || self.sigma > 0.0 && (self.sigma as f32).is_normal()) {
+            return invalid(
+                "sigma",
+                self.sigma,
+                "0, or positive and within the normal range of f32",
+            );
+        }
+        if !(0.0..=1.0).contains(&self.alpha) {
+            return invalid("alpha", self.alpha, "from 0 to 1");
+        }
+        match self.lambda {
+            LambdaRule::Fixed(lambda) if !(lambda > 0.0 && lambda.is_finite()) => {
+                invalid("lambda", lambda, "positive and finite")
+            }
+            LambdaRule::Ess(fraction) if !(fraction > 0.0 && fraction <= 1.0) => {
+                invalid("ess", fraction, "a fraction above 0 and up to 1")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Why a controller could not be made or changed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// An option is outside its range.
+    #[error("{field} = {value} is not possible: it must be {expected}")]
+    Option {
+        /// Name of the option: `horizon`, `width`, `sigma`, `alpha`, `lambda` or `ess`.
+        field: &'static str,
+        /// Its value, as text.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A mean has the wrong shape.
+    #[error(
+        "the mean has {} rows of width {}, but the controller has horizon {} and width {}",
+        found.0, found.1, expected.0, expected.1
+    )]
+    Shape {
+        /// Shape of the mean that was given, `[τ, d]`.
+        found: (usize, usize),
+        /// Shape of the controller's mean, `[τ, d]`.
+        expected: (usize, usize),
+    },
+    /// A mean holds NaN or an infinity.
+    #[error("the mean is {value} at position {position}, column {column}: it must be finite")]
+    NotFinite {
+        /// Row, from 0.
+        position: usize,
+        /// Column, from 0.
+        column: usize,
+        /// The value found there.
+        value: f32,
+    },
+}
+
+fn invalid(
+    field: &'static str,
+    value: impl ToString,
+    expected: &'static str,
+) -> Result<(), ControlError> {
+    Err(ControlError::Option {
+        field,
+        value: value.to_string(),
+        expected,
+    })
+}

@@ -1,0 +1,182 @@
+//! What is told about a run while it goes on, and what is left of it at the end.
+
+use serde::Serialize;
+
+use crate::method::Telemetry;
+use crate::rollout::End;
+
+/// Something that happened.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run begins.
+    RunStarted {
+        /// The prompt as the reward sees it.
+        prompt: String,
+        /// The method's name.
+        method: &'static str,
+        /// Seed of all randomness.
+        seed: u64,
+        /// Candidates of one iteration.
+        samples: usize,
+        /// Iterations.
+        iterations: usize,
+    },
+    /// A decoding step is done.
+    Progress {
+        /// The iteration, from 0.
+        iteration: usize,
+        /// Tokens generated so far in it.
+        tokens: usize,
+        /// Candidates finished so far in it.
+        finished: usize,
+        /// Seconds spent on generating so far in it.
+        seconds: f64,
+    },
+    /// A candidate has its reward, or has none for a reason.
+    CandidateScored(ScoredCandidate),
+    /// An iteration is done.
+    IterationDone(IterationStats),
+    /// The run is over.
+    RunFinished {
+        /// Why.
+        stop: StopReason,
+        /// The best reward.
+        reward: Option<f64>,
+        /// What it cost.
+        usage: Usage,
+        /// How long it took.
+        timings: Timings,
+    },
+}
+
+/// A candidate with its reward.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ScoredCandidate {
+    /// The iteration, from 0.
+    pub iteration: usize,
+    /// Its number in the iteration, from 0.
+    pub candidate: usize,
+    /// Its reward; `None` where it has none.
+    pub reward: Option<f64>,
+    /// Tokens generated, the end-of-turn token included.
+    pub tokens: usize,
+    /// Why it ended.
+    pub end: End,
+    /// Its text.
+    pub text: String,
+    /// Why it has no reward.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Whether the reward saw it cut short.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+}
+
+/// One iteration in numbers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct IterationStats {
+    /// The iteration, from 0.
+    pub index: usize,
+    /// Mean reward of its scored candidates.
+    pub mean_reward: Option<f64>,
+    /// Highest reward of its candidates.
+    pub max_reward: Option<f64>,
+    /// Highest reward so far in the run.
+    pub best_reward: Option<f64>,
+    /// What the method says: ess, lambda, sigma, u_norm, kl.
+    #[serde(flatten)]
+    pub telemetry: Telemetry,
+    /// Tokens generated for its scored candidates.
+    pub tokens: usize,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// All iterations are done.
+    Completed,
+    /// A limit of candidates, tokens or reward calls.
+    Budget,
+    /// The time limit.
+    TimeLimit,
+    /// The target reward.
+    TargetReward,
+    /// A request to stop.
+    Interrupted,
+}
+
+/// What a run cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Candidates generated, unfinished ones included.
+    pub candidates: usize,
+    /// Tokens generated.
+    pub generated_tokens: usize,
+    /// Candidates given to the reward.
+    pub reward_calls: usize,
+    /// Tokens read by the reward model.
+    pub reward_tokens: usize,
+    /// Candidates without a reward: empty, too long, failed, NaN or infinite.
+    pub unscored: usize,
+    /// Candidates that the reward saw cut short.
+    pub truncated: usize,
+}
+
+/// How long a run took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Timings {
+    /// Generating.
+    pub generation_seconds: f64,
+    /// Scoring.
+    pub reward_seconds: f64,
+    /// The method's own computation between iterations.
+    pub control_seconds: f64,
+    /// All of it, without loading the models.
+    pub total_seconds: f64,
+    /// Generated tokens by generation time.
+    pub tokens_per_second: f64,
+}
+
+/// Where model and reward come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ModelNames {
+    /// The generator's file.
+    pub model: String,
+    /// The reward's file or name.
+    pub reward_model: String,
+}
+
+/// The outcome of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Alignment {
+    /// The prompt as the reward sees it.
+    pub prompt: String,
+    /// The response with the highest reward.
+    pub response: String,
+    /// Its reward.
+    pub reward: f64,
+    /// The method's name.
+    pub method: &'static str,
+    /// Seed of all randomness.
+    pub seed: u64,
+    /// Candidates of one iteration.
+    pub samples: usize,
+    /// Why the run ended.
+    pub stop: StopReason,
+    /// Every iteration in numbers.
+    pub iterations: Vec<IterationStats>,
+    /// What it cost.
+    pub usage: Usage,
+    /// How long it took.
+    pub timings: Timings,
+    /// Where model and reward come from.
+    #[serde(flatten)]
+    pub names: ModelNames,
+    /// All candidates, the best first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<ScoredCandidate>,
+}

@@ -1,0 +1,396 @@
+//! Many sequences of one model, decoded a step at a time, with a perturbation on the
+//! pre-logits of each.
+//!
+//! Every sequence has a key-value stream of its own (`kv_unified = false`): attention then
+//! costs the same however many other sequences there are, and a sequence's numbers depend
+//! on its own tokens alone. The price is that a step must use consecutive sequence ids from
+//! 0 on, and that a prompt is copied to each stream.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use llama_cpp_sys_2 as sys;
+use serde::{Deserialize, Serialize};
+
+use super::batch::Batch;
+use super::hook::{Action, Hook, eval_callback};
+use super::model::{Model, Token};
+use super::output::{HeadCapture, OutputMatrix};
+use super::{MAX_SEQUENCES, ROW_GROUP, generator_obstacle};
+use crate::error::{Error, Result};
+
+/// Tokens of a prompt that are decoded in one piece; fixed, so that a prompt's numbers do
+/// not depend on the number of sequences.
+const PROMPT_CHUNK: usize = 512;
+
+/// The way to the perturbed logits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogitsRoute {
+    /// v is added to the pre-logits inside the model's graph.
+    #[default]
+    Graph,
+    /// The pre-logits are taken out, v is added, and the output matrix is applied to the
+    /// sum in a graph of its own: an independent check of the first.
+    Recompute,
+}
+
+/// How a context is made.
+#[derive(Clone, Debug)]
+pub struct ContextOptions {
+    /// Sequences at once, a multiple of [`ROW_GROUP`] up to [`MAX_SEQUENCES`].
+    pub sequences: usize,
+    /// Tokens that one sequence can hold (prompt and response).
+    pub context: usize,
+    /// CPU threads.
+    pub threads: usize,
+    /// The way to the perturbed logits.
+    pub logits: LogitsRoute,
+}
+
+/// One row of a step: the next token of one sequence. Row i belongs to sequence i.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The token to decode.
+    pub token: Token,
+    /// Its position in the sequence.
+    pub position: usize,
+}
+
+/// A llama.cpp context for generation.
+pub struct Context {
+    raw: NonNull<sys::llama_context>,
+    // Freed after `raw`, whose callback points at it.
+    hook: Box<Hook>,
+    output: Option<OutputMatrix>,
+    recomputed: Vec<f32>,
+    batch: Batch,
+    options: ContextOptions,
+    rows: usize,
+    // Dropped last: the context and the output matrix use its tensors.
+    model: Arc<Model>,
+}
+
+// SAFETY: a llama.cpp context is tied to no thread; it only must not be used from two at
+// once, which `&mut self` rules out.
+unsafe impl Send for Context {}
+
+impl Context {
+    /// Makes a context; architectures whose pre-logits cannot be perturbed, or whose
+    /// sequences cannot be cut back to the prompt, are refused by name.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for those, [`Error::Usage`] for sizes out of range,
+    /// [`Error::Engine`] when llama.cpp cannot make it (usually: not enough memory).
+    pub fn new(model: Arc<Model>, options: &ContextOptions) -> Result<Self> {
+        check_supported(&model)?;
+        let n = options.sequences;
+        if n == 0 || n > MAX_SEQUENCES || n % ROW_GROUP != 0 {
+            return Err(Error::usage(
+                "--parallel",
+                format!(
+                    "{n} sequences; allowed are multiples of {ROW_GROUP} up to {MAX_SEQUENCES}"
+                ),
+            ));
+        }
+        let too_large = || Error::usage("-c", "the context is too large; give a smaller one");
+        let total = options.context.checked_mul(n).ok_or_else(too_large)?;
+        // SAFETY: returns plain data.
+        let mut params = unsafe { sys::llama_context_default_params() };
+        params.n_ctx = u32::try_from(total).map_err(|_| too_large())?;
+        params.n_seq_max = n as u32;
+        // A larger step than `n_batch` makes llama.cpp abort.
+        params.n_batch = PROMPT_CHUNK.max(n) as u32;
+        params.n_ubatch = params.n_batch;
+        params.n_outputs_max = n as u32;
+        let threads = i32::try_from(options.threads.max(1)).unwrap_or(i32::MAX);
+        params.n_threads = threads;
+        params.n_threads_batch = threads;
+        params.kv_unified = false;
+        // Sequences are cut back to the prompt, which a sliding window would have lost.
+        params.swa_full = true;
+        params.no_perf = true;
+        // `embeddings = true` would rename the node the hook looks for.
+        params.embeddings = false;
+        let capture = HeadCapture::new(options.logits == LogitsRoute::Recompute);
+        let mut hook = Hook::new(model.width(), capture);
+        params.cb_eval = Some(eval_callback);
+        params.cb_eval_user_data = std::ptr::from_mut(hook.as_mut()).cast();
+        // SAFETY: the model is alive, and `hook` outlives the context (see the fields).
+        let raw = unsafe { sys::llama_init_from_model(model.raw().as_ptr(), params) };
+        let raw = NonNull::new(raw).ok_or_else(|| {
+            Error::Engine(format!(
+                "no context for {n} sequences of {} tokens; try a smaller -c, -n or --parallel",
+                options.context
+            ))
+        })?;
+        Ok(Self {
+            raw,
+            hook,
+            output: None,
+            recomputed: Vec::new(),
+            batch: Batch::new(),
+            options: options.clone(),
+            rows: 0,
+            model,
+        })
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// How this context was made.
+    #[must_use]
+    pub fn options(&self) -> &ContextOptions {
+        &self.options
+    }
+
+    /// Tokens that a sequence really holds; at least what was asked for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        // SAFETY: a query on a live context.
+        unsafe { sys::llama_n_ctx_seq(self.raw.as_ptr()) as usize }
+    }
+
+    fn decode(&mut self) -> Result<()> {
+        let batch = self.batch.raw();
+        // SAFETY: the batch's arrays live in `self.batch`, its size is at most `n_batch`, and
+        // its sequence ids are below `n_seq_max`: checked by the callers.
+        let code = unsafe { sys::llama_decode(self.raw.as_ptr(), batch) };
+        match code {
+            0 => Ok(()),
+            1 => Err(Error::Engine(
+                "the context is full; give a larger -c or a smaller -n".into(),
+            )),
+            2 => Err(Error::Engine("decoding was aborted".into())),
+            code => Err(Error::Engine(format!(
+                "llama_decode failed with code {code}"
+            ))),
+        }
+    }
+
+    fn check_sequence(&self, sequence: usize) -> Result<()> {
+        if sequence < self.options.sequences {
+            return Ok(());
+        }
+        Err(Error::Engine(format!(
+            "sequence {sequence} of {}",
+            self.options.sequences
+        )))
+    }
+
+    fn memory(&self) -> sys::llama_memory_t {
+        // SAFETY: a query on a live context.
+        unsafe { sys::llama_get_memory(self.raw.as_ptr()) }
+    }
+
+    /// Decodes `tokens` from position 0 of an emptied `sequence`, without logits.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when llama.cpp fails.
+    pub fn prefill(&mut self, sequence: usize, tokens: &[Token]) -> Result<()> {
+        self.check_sequence(sequence)?;
+        self.truncate(sequence, 0)?;
+        for (chunk, part) in tokens.chunks(PROMPT_CHUNK).enumerate() {
+            self.batch.clear();
+            for (i, &token) in part.iter().enumerate() {
+                self.batch
+                    .push(token, chunk * PROMPT_CHUNK + i, sequence, false);
+            }
+            self.hook.arm(Action::Ignore);
+            self.decode()?;
+        }
+        Ok(())
+    }
+
+    /// Makes `to` a copy of `from`.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] for a sequence that does not exist.
+    pub fn copy_sequence(&mut self, from: usize, to: usize) -> Result<()> {
+        self.check_sequence(from)?;
+        self.check_sequence(to)?;
+        if from != to {
+            self.truncate(to, 0)?;
+            // SAFETY: both ids exist; between streams llama.cpp copies whole sequences only,
+            // which -1, -1 asks for.
+            unsafe {
+                sys::llama_memory_seq_cp(self.memory(), from as i32, to as i32, -1, -1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops what `sequence` holds from position `length` on.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] for a sequence that does not exist or cannot be cut there.
+    pub fn truncate(&mut self, sequence: usize, length: usize) -> Result<()> {
+        self.check_sequence(sequence)?;
+        let from = i32::try_from(length).unwrap_or(i32::MAX);
+        // SAFETY: the id exists.
+        let cut = unsafe { sys::llama_memory_seq_rm(self.memory(), sequence as i32, from, -1) };
+        if cut {
+            return Ok(());
+        }
+        Err(Error::Engine(format!(
+            "sequence {sequence} cannot be cut back to {length} tokens"
+        )))
+    }
+
+    /// Decodes one token of each of the sequences 0, 1, … and computes their logits from
+    /// z + v.
+    ///
+    /// `rows`: a multiple of [`ROW_GROUP`] of them. `perturbation`: v, [rows, d], or none.
+    /// `keep_pre_logits` makes [`Self::pre_logits`] available.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when llama.cpp fails or shows other rows than these.
+    pub fn step(
+        &mut self,
+        rows: &[Row],
+        perturbation: Option<&[f32]>,
+        keep_pre_logits: bool,
+    ) -> Result<()> {
+        if rows.is_empty() || rows.len() % ROW_GROUP != 0 || rows.len() > self.options.sequences {
+            return Err(Error::Engine(format!("a step of {} rows", rows.len())));
+        }
+        let width = self.hook.width;
+        if let Some(v) = perturbation {
+            if v.len() != rows.len() * width {
+                return Err(Error::Engine(format!(
+                    "{} perturbation values for {} rows of width {width}",
+                    v.len(),
+                    rows.len()
+                )));
+            }
+            self.hook.perturbation.clear();
+            self.hook.perturbation.extend_from_slice(v);
+        }
+        let recompute = self.options.logits == LogitsRoute::Recompute;
+        let action = match (recompute, perturbation) {
+            (false, Some(_)) => Action::Add,
+            (true, _) => Action::Take,
+            (false, None) if keep_pre_logits => Action::Take,
+            (false, None) => Action::Ignore,
+        };
+        self.batch.clear();
+        for (sequence, row) in rows.iter().enumerate() {
+            self.batch.push(row.token, row.position, sequence, true);
+        }
+        self.rows = 0;
+        self.hook.arm(action);
+        let decoded = self.decode();
+        let checked = self.hook.disarm(rows.len()).map_err(|reason| {
+            let arch = self.model.architecture();
+            Error::model(self.model.path(), format!("architecture {arch}: {reason}"))
+        });
+        decoded.and(checked)?;
+        self.rows = self.batch.len();
+        if recompute {
+            self.recompute(perturbation)?;
+        }
+        Ok(())
+    }
+
+    fn recompute(&mut self, perturbation: Option<&[f32]>) -> Result<()> {
+        if self.output.is_none() {
+            let threads = i32::try_from(self.options.threads.max(1)).unwrap_or(i32::MAX);
+            let output = self.hook.head.build(threads).map_err(|reason| {
+                Error::model(
+                    self.model.path(),
+                    format!(
+                        "architecture {}: logits cannot be recomputed, {reason}; use --logits graph",
+                        self.model.architecture()
+                    ),
+                )
+            })?;
+            self.output = Some(output);
+        }
+        let mut x = self.hook.pre_logits.clone();
+        if let Some(v) = perturbation {
+            x.iter_mut().zip(v).for_each(|(x, v)| *x += v);
+        }
+        match &mut self.output {
+            Some(output) => output
+                .logits(&x, self.rows, &mut self.recomputed)
+                .map_err(Error::Engine),
+            None => Ok(()),
+        }
+    }
+
+    /// Logits [vocabulary] of a row of the last step.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] for a row that the last step did not have.
+    pub fn logits(&self, row: usize) -> Result<&[f32]> {
+        let vocabulary = self.model.vocabulary();
+        let missing = || Error::Engine(format!("no logits for row {row}"));
+        if row >= self.rows {
+            return Err(missing());
+        }
+        if self.options.logits == LogitsRoute::Recompute {
+            return self
+                .recomputed
+                .get(row * vocabulary..(row + 1) * vocabulary)
+                .ok_or_else(missing);
+        }
+        self.graph_logits(row).ok_or_else(missing)
+    }
+
+    /// Logits as the graph computed them, whatever the route: on [`LogitsRoute::Recompute`]
+    /// those of z alone.
+    #[must_use]
+    pub fn graph_logits(&self, row: usize) -> Option<&[f32]> {
+        if row >= self.rows {
+            return None;
+        }
+        // SAFETY: every row of a step is an output, so the index exists; llama.cpp keeps
+        // `vocabulary` floats there until the next decode, which needs `&mut self`.
+        unsafe {
+            let pointer = sys::llama_get_logits_ith(self.raw.as_ptr(), row as i32);
+            (!pointer.is_null())
+                .then(|| std::slice::from_raw_parts(pointer, self.model.vocabulary()))
+        }
+    }
+
+    /// Pre-logits z [rows, d] of the last step, before any perturbation; empty unless the
+    /// step was asked to keep them or had to read them.
+    #[must_use]
+    pub fn pre_logits(&self) -> &[f32] {
+        &self.hook.pre_logits
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.output = None;
+        // SAFETY: made in `new`, freed once; hook and model are still alive.
+        unsafe { sys::llama_free(self.raw.as_ptr()) };
+    }
+}
+
+/// Refuses what cannot generate here, with a reason.
+///
+/// # Errors
+/// [`Error::Model`].
+fn check_supported(model: &Model) -> Result<()> {
+    let arch = model.architecture();
+    // The header first; then llama.cpp's own word, for architectures newer than the lists.
+    let reason = if let Some(reason) = generator_obstacle(model.gguf()) {
+        reason
+    } else if !model.is_decoder_only() {
+        format!("architecture {arch} has an encoder; a generator decodes alone")
+    } else if !model.can_truncate() {
+        format!(
+            "architecture {arch} has a recurrent memory, which cannot be cut back to the prompt; \
+             not supported"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::model(model.path(), reason))
+}

@@ -1,0 +1,133 @@
+//! Texts to pooled vectors: classifier scores (RANK pooling) and mean features.
+//!
+//! One text a run: a text's numbers then depend on that text alone, which packing several
+//! texts into one attention would not guarantee to the last bit.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use llama_cpp_sys_2 as sys;
+
+use super::batch::Batch;
+use super::model::{Model, Token};
+use crate::error::{Error, Result};
+
+/// Longest text of an encoder, in tokens, whatever the model allows: attention memory grows
+/// with the square.
+const MAX_TEXT: usize = 4096;
+
+/// What is made of the token vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The classification head of the model.
+    Rank,
+    /// The mean over the tokens.
+    Mean,
+}
+
+/// A llama.cpp context for encoding.
+pub struct Encoder {
+    raw: NonNull<sys::llama_context>,
+    batch: Batch,
+    capacity: usize,
+    width: usize,
+    model: Arc<Model>,
+}
+
+// SAFETY: as for `Context`: tied to no thread, used through `&mut self`.
+unsafe impl Send for Encoder {}
+
+impl Encoder {
+    /// Makes an encoder with `threads` CPU threads.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when llama.cpp cannot make it.
+    pub fn new(model: Arc<Model>, pooling: Pooling, threads: usize) -> Result<Self> {
+        let capacity = model.trained_context().clamp(1, MAX_TEXT);
+        // SAFETY: returns plain data.
+        let mut params = unsafe { sys::llama_context_default_params() };
+        let size = capacity as u32;
+        // A text without causal attention must fit one ubatch, or llama.cpp aborts.
+        (params.n_ctx, params.n_batch, params.n_ubatch) = (size, size, size);
+        params.n_seq_max = 1;
+        let threads = i32::try_from(threads.max(1)).unwrap_or(i32::MAX);
+        (params.n_threads, params.n_threads_batch) = (threads, threads);
+        params.embeddings = true;
+        params.no_perf = true;
+        params.pooling_type = match pooling {
+            Pooling::Rank => sys::LLAMA_POOLING_TYPE_RANK,
+            Pooling::Mean => sys::LLAMA_POOLING_TYPE_MEAN,
+        };
+        // SAFETY: the model is alive and kept by this object.
+        let raw = unsafe { sys::llama_init_from_model(model.raw().as_ptr(), params) };
+        let raw = NonNull::new(raw)
+            .ok_or_else(|| Error::Engine(format!("no context for {}", model.path().display())))?;
+        let width = match pooling {
+            Pooling::Rank => model.classifier_outputs(),
+            Pooling::Mean => model.width(),
+        };
+        Ok(Self {
+            raw,
+            batch: Batch::new(),
+            capacity,
+            width,
+            model,
+        })
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Longest text, in tokens.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The pooled vector of one text: [labels] for [`Pooling::Rank`], [d] for
+    /// [`Pooling::Mean`].
+    ///
+    /// # Errors
+    /// [`Error::Engine`] for an empty or too long text, or when llama.cpp fails.
+    pub fn encode(&mut self, tokens: &[Token]) -> Result<Vec<f32>> {
+        if tokens.is_empty() || tokens.len() > self.capacity {
+            return Err(Error::Engine(format!(
+                "a text of {} tokens; this encoder takes 1 to {}",
+                tokens.len(),
+                self.capacity
+            )));
+        }
+        self.batch.clear();
+        for (position, &token) in tokens.iter().enumerate() {
+            self.batch.push(token, position, 0, true);
+        }
+        let batch = self.batch.raw();
+        // SAFETY: the batch's arrays live in `self.batch`; it fits one ubatch; the result
+        // belongs to the context and has `width` floats for sequence 0.
+        unsafe {
+            let memory = sys::llama_get_memory(self.raw.as_ptr());
+            if !memory.is_null() {
+                sys::llama_memory_clear(memory, false);
+            }
+            let code = sys::llama_decode(self.raw.as_ptr(), batch);
+            if code != 0 {
+                return Err(Error::Engine(format!("encoding failed with code {code}")));
+            }
+            let pointer = sys::llama_get_embeddings_seq(self.raw.as_ptr(), 0);
+            if pointer.is_null() {
+                return Err(Error::Engine("the encoder gave no vector".into()));
+            }
+            Ok(std::slice::from_raw_parts(pointer, self.width).to_vec())
+        }
+    }
+}
+
+impl Drop for Encoder {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`, freed once; the model is still alive.
+        unsafe { sys::llama_free(self.raw.as_ptr()) };
+    }
+}

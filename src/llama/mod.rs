@@ -1,0 +1,101 @@
+//! The engine: everything that touches llama.cpp, and every `unsafe` line that does.
+//!
+//! A [`Model`] is a GGUF file in memory. A [`Context`] decodes many sequences of it at
+//! once and lets the caller add a perturbation to the pre-logits (the final-norm output
+//! that enters the output matrix) before the logits are computed. An [`Encoder`] turns
+//! texts into pooled features or classifier scores. [`ChatTemplate`] renders the
+//! template in the file.
+//!
+//! Source: `llama.h` and `ggml-backend.h` of the pinned llama.cpp.
+
+mod batch;
+mod chat;
+mod context;
+mod encoder;
+mod hook;
+mod model;
+mod output;
+mod support;
+
+use std::ffi::{CStr, c_char};
+use std::sync::OnceLock;
+
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_sys_2 as sys;
+
+pub(crate) use chat::tokenize_guarded;
+pub use chat::{ChatTemplate, Message};
+pub use context::{Context, ContextOptions, LogitsRoute, Row};
+pub use encoder::{Encoder, Pooling};
+pub use model::{Model, ModelOptions, Token};
+pub use output::rms_row_norm;
+pub use support::{generator_obstacle, has_head, reward_obstacle};
+
+/// Sequences that one context can hold (`LLAMA_MAX_SEQ` of the pinned llama.cpp).
+pub const MAX_SEQUENCES: usize = 256;
+
+/// Every decode step has a multiple of this many rows.
+///
+/// ggml's CPU kernels for repacked weights and for attention take other code paths below
+/// four rows and for the rows left over after groups of four, with results that differ in
+/// the last bits. With full groups only, a candidate's logits do not depend on how many
+/// other candidates share its step.
+pub const ROW_GROUP: usize = 4;
+
+/// Starts llama.cpp once per process and sends its log to `tracing`.
+pub(crate) fn backend() -> &'static LlamaBackend {
+    static BACKEND: OnceLock<LlamaBackend> = OnceLock::new();
+    BACKEND.get_or_init(|| {
+        llama_cpp_2::send_logs_to_tracing(llama_cpp_2::LogOptions::default());
+        LlamaBackend::init().expect("the backend is initialised here alone, once")
+    })
+}
+
+fn c_string(pointer: *const c_char) -> String {
+    if pointer.is_null() {
+        return String::new();
+    }
+    // SAFETY: llama.cpp and ggml return static, NUL-terminated strings here.
+    unsafe { CStr::from_ptr(pointer) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Version of the llama.cpp inside.
+#[must_use]
+pub fn llama_version() -> String {
+    // SAFETY: returns a static string.
+    c_string(unsafe { sys::llama_version() })
+}
+
+/// Version of the ggml inside.
+#[must_use]
+pub fn ggml_version() -> String {
+    // SAFETY: returns a static string.
+    c_string(unsafe { sys::ggml_version() })
+}
+
+/// CPU features and back ends that llama.cpp was built with and found.
+#[must_use]
+pub fn system_info() -> String {
+    // SAFETY: returns a static string.
+    c_string(unsafe { sys::llama_print_system_info() })
+}
+
+/// Whether this build multiplies this quantisation through kernels that are packed for
+/// batches on this CPU; `None` off x86 (other layouts, not checked).
+///
+/// Source: `ggml-cpu/repack.cpp`, `ggml_repack_get_optimal_repack_type`.
+#[must_use]
+pub fn repacked_on_this_cpu(quantisation: &str) -> Option<bool> {
+    if !cfg!(any(target_arch = "x86_64", target_arch = "x86")) {
+        return None;
+    }
+    // SAFETY: plain queries without arguments.
+    let (avx2, avx512) = unsafe { (sys::ggml_cpu_has_avx2(), sys::ggml_cpu_has_avx512()) };
+    Some(match quantisation {
+        "Q4_0" | "Q4_K" | "IQ4_NL" | "MXFP4" => avx2 != 0,
+        "Q2_K" => avx512 != 0,
+        _ => false,
+    })
+}

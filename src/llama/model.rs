@@ -1,0 +1,235 @@
+//! A GGUF file in memory: loading, vocabulary, tokens to text and back.
+
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::token::LlamaToken;
+use llama_cpp_sys_2 as sys;
+
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+
+/// A token id.
+pub type Token = i32;
+
+/// How a model file is loaded.
+#[derive(Clone, Debug)]
+pub struct ModelOptions {
+    /// Layers to put on the GPU (`-ngl`); `None` leaves it to llama.cpp, 0 is CPU only.
+    pub gpu_layers: Option<u32>,
+    /// Map the file instead of reading it (default true).
+    pub mmap: bool,
+}
+
+impl Default for ModelOptions {
+    fn default() -> Self {
+        Self {
+            gpu_layers: None,
+            mmap: true,
+        }
+    }
+}
+
+/// A loaded GGUF model, shared by the contexts made from it.
+pub struct Model {
+    inner: LlamaModel,
+    path: PathBuf,
+    gguf: Gguf,
+    special_texts: OnceLock<Vec<String>>,
+}
+
+impl Model {
+    /// Loads `path`; its header is read and checked first, so that a broken file is an
+    /// error with a reason instead of llama.cpp's "failed to load".
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] when the file is not a sound GGUF, [`Error::Model`] when llama.cpp
+    /// refuses it.
+    pub fn load(path: &Path, options: &ModelOptions) -> Result<Self> {
+        let gguf = Gguf::open(path).map_err(|source| Error::Gguf {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        if gguf.architecture().is_none() {
+            return Err(Error::model(
+                path,
+                "general.architecture: missing, so this GGUF is not a model; \
+                 give the model file, not an adapter, projector or vocabulary",
+            ));
+        }
+        let mut params = LlamaModelParams::default().with_use_mmap(options.mmap);
+        if let Some(layers) = options.gpu_layers {
+            params = params.with_n_gpu_layers(layers);
+        }
+        let inner = LlamaModel::load_from_file(super::backend(), path, &params).map_err(|e| {
+            Error::model(
+                path,
+                format!(
+                    "llama.cpp cannot load this model (architecture {}): {e}; run with -v for its log",
+                    gguf.architecture().unwrap_or("?")
+                ),
+            )
+        })?;
+        let model = Self {
+            inner,
+            path: path.to_path_buf(),
+            gguf,
+            special_texts: OnceLock::new(),
+        };
+        // `raw` reaches through the binding's pointer: what it sees must be this model.
+        // SAFETY: a query on a live model.
+        let width = unsafe { sys::llama_model_n_embd(model.raw().as_ptr()) };
+        assert_eq!(
+            width,
+            model.inner.n_embd(),
+            "llama-cpp-2 changed its model type"
+        );
+        Ok(model)
+    }
+
+    /// The model object of llama.cpp.
+    pub(super) fn raw(&self) -> NonNull<sys::llama_model> {
+        const {
+            assert!(size_of::<LlamaModel>() == size_of::<NonNull<sys::llama_model>>());
+            assert!(align_of::<LlamaModel>() == align_of::<NonNull<sys::llama_model>>());
+        }
+        // SAFETY: `LlamaModel` is `repr(transparent)` over a non-null model pointer; size and
+        // alignment are asserted above and `load` checks what the pointer leads to.
+        unsafe { *std::ptr::from_ref(&self.inner).cast::<NonNull<sys::llama_model>>() }
+    }
+
+    /// The binding's own view of the model, for what it offers beyond this crate.
+    #[must_use]
+    pub fn as_llama_cpp_2(&self) -> &LlamaModel {
+        &self.inner
+    }
+
+    /// Where the model was loaded from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The header of the file.
+    #[must_use]
+    pub fn gguf(&self) -> &Gguf {
+        &self.gguf
+    }
+
+    /// `general.architecture`.
+    #[must_use]
+    pub fn architecture(&self) -> &str {
+        self.gguf.architecture().unwrap_or("unknown")
+    }
+
+    /// Width d of the pre-logits.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        usize::try_from(self.inner.n_embd_out()).unwrap_or(0)
+    }
+
+    /// Number of tokens in the vocabulary.
+    #[must_use]
+    pub fn vocabulary(&self) -> usize {
+        usize::try_from(self.inner.n_vocab()).unwrap_or(0)
+    }
+
+    /// Context length the model was trained with, in tokens.
+    #[must_use]
+    pub fn trained_context(&self) -> usize {
+        self.inner.n_ctx_train() as usize
+    }
+
+    /// Whether the sequences of this model can be cut back to a shared prompt; recurrent
+    /// and hybrid memories cannot.
+    pub(super) fn can_truncate(&self) -> bool {
+        !self.inner.is_recurrent() && !self.inner.is_hybrid()
+    }
+
+    /// Whether the model decodes text by itself (no separate encoder).
+    pub(super) fn is_decoder_only(&self) -> bool {
+        let raw = self.raw().as_ptr();
+        // SAFETY: queries on a live model.
+        unsafe { sys::llama_model_has_decoder(raw) && !sys::llama_model_has_encoder(raw) }
+    }
+
+    /// Outputs of the classification head as llama.cpp counts them.
+    pub(super) fn classifier_outputs(&self) -> usize {
+        self.inner.n_cls_out() as usize
+    }
+
+    /// Tokens of `text`.
+    ///
+    /// `add_special` adds what the model wants around a text (BOS, EOS); with
+    /// `parse_special` texts such as `<|im_end|>` become their special tokens: never do that
+    /// with text from a candidate or an untrusted user.
+    #[must_use]
+    pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Vec<Token> {
+        self.inner
+            .vocab()
+            .tokenize(text.as_bytes(), add_special, parse_special)
+            .into_iter()
+            .map(|t| t.0)
+            .collect()
+    }
+
+    /// The bytes a token stands for; special tokens are empty unless `special`.
+    #[must_use]
+    pub fn piece(&self, token: Token, special: bool) -> Vec<u8> {
+        if token < 0 || token as usize >= self.vocabulary() {
+            return Vec::new();
+        }
+        self.inner
+            .vocab()
+            .token_to_piece(LlamaToken(token), special, None)
+    }
+
+    /// Text of generated tokens, special tokens left out; bytes that are no UTF-8 (a
+    /// character cut off by the token limit) become U+FFFD.
+    #[must_use]
+    pub fn text(&self, tokens: &[Token]) -> String {
+        let bytes: Vec<u8> = tokens.iter().flat_map(|&t| self.piece(t, false)).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Whether `token` ends the generation (end of sequence, of turn, of message).
+    #[must_use]
+    pub fn is_end(&self, token: Token) -> bool {
+        self.inner.vocab().is_eog(LlamaToken(token))
+    }
+
+    /// Whether the model wants a BOS token before a text.
+    #[must_use]
+    pub fn adds_bos(&self) -> bool {
+        self.inner.vocab().should_add_bos()
+    }
+
+    /// Text of the BOS and EOS tokens, for chat templates; empty where there is none.
+    #[must_use]
+    pub fn bos_eos_text(&self) -> (String, String) {
+        let vocab = self.inner.vocab();
+        let text = |t: LlamaToken| String::from_utf8_lossy(&self.piece(t.0, true)).into_owned();
+        (text(vocab.bos()), text(vocab.eos()))
+    }
+
+    /// The BOS (or CLS) token.
+    pub(super) fn bos(&self) -> Option<Token> {
+        let token = self.inner.vocab().bos().0;
+        (token >= 0).then_some(token)
+    }
+
+    /// Texts that the tokenizer would turn into control tokens if it were allowed to.
+    pub(super) fn special_texts(&self) -> &[String] {
+        self.special_texts.get_or_init(|| {
+            let vocab = self.inner.vocab();
+            (0..self.vocabulary() as Token)
+                .filter(|&t| vocab.is_control(LlamaToken(t)) || vocab.is_eog(LlamaToken(t)))
+                .map(|t| String::from_utf8_lossy(&self.piece(t, true)).into_owned())
+                .filter(|text| text.chars().count() > 1)
+                .collect()
+        })
+    }
+}

@@ -1,0 +1,249 @@
+//! Methods: how the candidates of the next iteration follow from the scores of the last.
+//!
+//! A [`Method`] proposes and observes, and never generates or scores itself: whoever drives
+//! it (see [`Aligner`](crate::Aligner)) may run the proposals of one prompt, or of many, in
+//! one batch, and counts the same budget for every method.
+
+mod aisp;
+mod best_of_n;
+mod greedy;
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use aisp::{AispMethod, DEFAULT_ESS_FRACTION, DEFAULT_LOGIT_SD};
+pub use best_of_n::BestOfN;
+pub use greedy::Greedy;
+
+use crate::control::{LambdaRule, NoiseKey};
+use crate::error::{Error, Result};
+use crate::rollout::{SamplingOptions, Stream, TokenChoice};
+
+/// One candidate to be generated.
+#[derive(Clone)]
+pub struct Proposal {
+    /// Its perturbation and randomness.
+    pub stream: Option<Arc<dyn Stream>>,
+    /// How its tokens are chosen.
+    pub choice: TokenChoice,
+}
+
+/// One candidate that was generated and scored; in the order of the proposals.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// Which proposal of the iteration, from 0.
+    pub candidate: u32,
+    /// Its reward; NaN where there is none.
+    pub reward: f64,
+    /// Tokens generated, the end-of-turn token included.
+    pub length: usize,
+}
+
+/// What a method says about an iteration; fields that it has no use for are `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Telemetry {
+    /// Effective sample size 1/Σw² of the candidates, 1 to the number of samples.
+    pub ess: Option<f64>,
+    /// Temperature of the weights, in reward units.
+    pub lambda: Option<f64>,
+    /// Standard deviation of the noise on a pre-logit.
+    pub sigma: Option<f64>,
+    /// |U|/(σ√(dτ)) after the iteration's update.
+    pub u_norm: Option<f64>,
+    /// KL(Q_U‖P) in nats after the iteration's update.
+    pub kl: Option<f64>,
+}
+
+/// A candidate's place in a run: the key of its randomness.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    seed: u64,
+    iteration: u32,
+    candidate: u32,
+}
+
+impl Place {
+    fn uniform(self, position: usize) -> f64 {
+        NoiseKey {
+            seed: self.seed,
+            iteration: self.iteration,
+            candidate: self.candidate,
+            position: u32::try_from(position).unwrap_or(u32::MAX),
+        }
+        .uniform()
+    }
+}
+
+/// A way to search for a better response to one prompt.
+pub trait Method: Send {
+    /// The candidates of the next iteration; none when the method is at its end.
+    fn propose(&mut self) -> Vec<Proposal>;
+
+    /// Takes the outcomes of the last proposals (fewer where the run was stopped).
+    fn observe(&mut self, outcomes: &[Outcome]) -> Telemetry;
+}
+
+/// The methods by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MethodKind {
+    /// Adaptive importance sampling on pre-logits.
+    #[default]
+    Aisp,
+    /// The best of independent samples.
+    BestOfN,
+    /// One candidate, always the most probable token.
+    Greedy,
+}
+
+impl MethodKind {
+    /// Every method with its name.
+    pub const ALL: [(&'static str, Self); 3] = [
+        ("aisp", Self::Aisp),
+        ("best-of-n", Self::BestOfN),
+        ("greedy", Self::Greedy),
+    ];
+
+    /// The method's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|(_, kind)| *kind == self)
+            .map_or("?", |(name, _)| name)
+    }
+}
+
+impl FromStr for MethodKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, kind)| *kind)
+            .ok_or_else(|| {
+                let names = Self::ALL.map(|(name, _)| name).join(", ");
+                Error::usage("--method", format!("no method {text:?}; there are {names}"))
+            })
+    }
+}
+
+/// The standard deviation of AISP's noise.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Sigma {
+    /// σ itself, in units of a pre-logit (the paper: σ² = 0.5).
+    Fixed(f64),
+    /// σ such that a logit's noise has this standard deviation, in root mean square over
+    /// the vocabulary.
+    LogitSd(f64),
+}
+
+/// Options of every method; each reads those that concern it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MethodOptions {
+    /// Candidates of one iteration (default 16).
+    pub samples: usize,
+    /// Iterations (default 8); samples · iterations is the budget.
+    pub iterations: usize,
+    /// Seed of all randomness (default 0).
+    pub seed: u64,
+    /// Most tokens of a response (default 128).
+    pub max_tokens: usize,
+    /// Temperature, top-k, top-p and min-p where tokens are drawn.
+    pub sampling: SamplingOptions,
+    /// AISP: positions that are perturbed; `None` is all of them.
+    pub horizon: Option<usize>,
+    /// AISP: temperature of the weights (default: the one whose effective sample size is a
+    /// set fraction of the samples).
+    pub lambda: LambdaRule,
+    /// AISP: noise (default: what moves a logit like Gumbel noise at the sampling
+    /// temperature 0.8 would).
+    pub sigma: Sigma,
+    /// AISP: how far the penalty's base follows U, 0 to 1 (default 0.999).
+    pub alpha: f64,
+    /// AISP: whether positions past a candidate's end carry no weight (default true).
+    pub mask_past_end: bool,
+    /// AISP: whether candidate 0 of every iteration is the mean itself (default false).
+    pub null_candidate: bool,
+    /// AISP: draw tokens from the perturbed logits instead of taking the largest
+    /// (default false).
+    pub draw_tokens: bool,
+}
+
+impl Default for MethodOptions {
+    fn default() -> Self {
+        Self {
+            samples: 16,
+            iterations: 8,
+            seed: 0,
+            max_tokens: 128,
+            sampling: SamplingOptions::default(),
+            horizon: None,
+            lambda: LambdaRule::Ess(aisp::DEFAULT_ESS_FRACTION),
+            sigma: Sigma::LogitSd(aisp::DEFAULT_LOGIT_SD),
+            alpha: 0.999,
+            mask_past_end: true,
+            null_candidate: false,
+            draw_tokens: false,
+        }
+    }
+}
+
+impl MethodOptions {
+    /// Checks everything that can be checked without a model.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the flag and the value.
+    pub fn validate(&self) -> Result<()> {
+        let counts = [
+            ("--samples", self.samples),
+            ("--iterations", self.iterations),
+            ("-n", self.max_tokens),
+            ("--horizon", self.horizon.unwrap_or(1)),
+        ];
+        for (flag, count) in counts {
+            if count == 0 || u32::try_from(count).is_err() {
+                return Err(Error::usage(flag, format!("{count}; give at least 1")));
+            }
+        }
+        self.sampling.validate()?;
+        // The controller knows its own ranges.
+        AispMethod::new(
+            self,
+            &ModelFacts {
+                width: 1,
+                rms_row_norm: 1.0,
+            },
+        )
+        .map(drop)
+    }
+}
+
+/// What a method needs to know of the model.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelFacts {
+    /// Width d of the pre-logits.
+    pub width: usize,
+    /// Root mean square of the row norms of the output matrix; 1 where it is not needed.
+    pub rms_row_norm: f64,
+}
+
+/// Makes a method for one prompt.
+///
+/// # Errors
+/// [`Error::Usage`] for options out of range.
+pub fn build(
+    kind: MethodKind,
+    options: &MethodOptions,
+    facts: &ModelFacts,
+) -> Result<Box<dyn Method>> {
+    options.validate()?;
+    Ok(match kind {
+        MethodKind::Aisp => Box::new(AispMethod::new(options, facts)?),
+        MethodKind::BestOfN => Box::new(BestOfN::new(options)),
+        MethodKind::Greedy => Box::new(Greedy::new()),
+    })
+}

@@ -1,0 +1,8 @@
+//! What is written about a run: the trace and the plot. Both read
+//! [`Event`](crate::Event)s and results, and know nothing of how they came about.
+
+mod plot;
+mod trace;
+
+pub use plot::write_plot;
+pub use trace::Trace;

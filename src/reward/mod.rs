@@ -1,0 +1,110 @@
+//! Rewards: what makes one response better than another.
+//!
+//! A [`Reward`] scores (prompt, response) pairs in any unit, higher is better. It may fail
+//! for a single pair ([`SampleError`]: that candidate gets no weight, and is counted) or as
+//! a whole ([`Error::Reward`](crate::Error::Reward): the run ends).
+
+mod classifier;
+mod text;
+
+pub use classifier::{Classifier, ClassifierOptions, TooLong};
+pub use text::RewardText;
+
+use crate::error::Result;
+
+/// A response to be scored, with the prompt it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample<'a> {
+    /// The prompt as the user wrote it; of a conversation, the last user message.
+    pub prompt: &'a str,
+    /// The response, special tokens left out.
+    pub response: &'a str,
+}
+
+/// A reward with what it cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    /// The reward, in the reward's own unit. NaN and infinite values count as failed.
+    pub reward: f64,
+    /// Tokens the reward model read.
+    pub tokens: usize,
+    /// Whether the text was cut to fit the reward model.
+    pub truncated: bool,
+}
+
+/// Why one pair could not be scored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SampleError {
+    /// The text is longer than the reward model takes.
+    #[error("{tokens} tokens, the reward model takes {limit}")]
+    TooLong {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Most tokens the reward model takes.
+        limit: usize,
+    },
+    /// Any other reason.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Something that scores responses.
+pub trait Reward: Send {
+    /// A short name for reports: a file name, a rule.
+    fn name(&self) -> String;
+
+    /// Scores every sample, in order.
+    ///
+    /// # Errors
+    /// Only when nothing more can be scored; a single unusable sample is a
+    /// [`SampleError`] in its place.
+    fn score(
+        &mut self,
+        samples: &[Sample<'_>],
+    ) -> Result<Vec<std::result::Result<Score, SampleError>>>;
+}
+
+/// A reward made of a function of (prompt, response).
+///
+/// ```
+/// use aisp_llama::reward::{FnReward, Reward, Sample};
+/// let mut brevity = FnReward::new("brevity", |_prompt, response| -(response.len() as f64));
+/// let scores = brevity.score(&[Sample { prompt: "Hi", response: "Yo" }]).unwrap();
+/// assert_eq!(scores[0].as_ref().unwrap().reward, -2.0);
+/// ```
+pub struct FnReward<F> {
+    name: String,
+    function: F,
+}
+
+impl<F: FnMut(&str, &str) -> f64 + Send> FnReward<F> {
+    /// Names the function.
+    pub fn new(name: impl Into<String>, function: F) -> Self {
+        Self {
+            name: name.into(),
+            function,
+        }
+    }
+}
+
+impl<F: FnMut(&str, &str) -> f64 + Send> Reward for FnReward<F> {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn score(
+        &mut self,
+        samples: &[Sample<'_>],
+    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+        Ok(samples
+            .iter()
+            .map(|s| {
+                Ok(Score {
+                    reward: (self.function)(s.prompt, s.response),
+                    tokens: 0,
+                    truncated: false,
+                })
+            })
+            .collect())
+    }
+}
