@@ -555,10 +555,15 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(f"error: {error}")
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "make room, or point XDG_CACHE_HOME to a larger disk"
-        else:
-            remedy = f"make {cache_folder()} writable, or point XDG_CACHE_HOME elsewhere"
+        remedies = {
+            errno.ENOSPC: "make room, or point XDG_CACHE_HOME to a larger disk",
+            errno.EDQUOT: "make room, or point XDG_CACHE_HOME to a larger disk",
+            errno.EACCES: "make it writable, or point XDG_CACHE_HOME elsewhere",
+            errno.EPERM: "make it writable, or point XDG_CACHE_HOME elsewhere",
+            errno.EROFS: "point XDG_CACHE_HOME to a place that can be written",
+            errno.ENOENT: "check the path",
+        }
+        remedy = remedies.get(error.errno or 0, "run the same command again")
         sys.exit(f"error: {error.strerror or error}{where}; {remedy}")
     except KeyboardInterrupt:
         print("\ninterrupted; what was finished is kept", file=sys.stderr)

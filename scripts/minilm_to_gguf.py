@@ -127,7 +127,9 @@ def load_head(path: Path, weights: Path) -> dict[str, Any]:
         weight = [float(value) for value in head["weight"]]
         bias = float(head["bias"])
     except (ValueError, KeyError, TypeError) as error:
-        raise SetupError(f"{path} is not a head file ({error}); train one with `make head`") from error
+        raise SetupError(
+            f"{path} is not a head file ({error!r}); train one with `make head`"
+        ) from error
     if len(weight) != WIDTH or not all(abs(value) < float("inf") for value in [*weight, bias]):
         raise SetupError(f"{path} needs {WIDTH} finite weights and a bias; run `make head`")
     expected = head.get("base_model", {}).get("sha256")
@@ -267,7 +269,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with fetch_models.one_line_errors():
         cache = fetch_models.cache_folder()
-        model_dir = arguments.model_dir or fetch_models.fetch_minilm(cache)
+        model_dir = arguments.model_dir
+        if model_dir is None:
+            with fetch_models.locked(cache):
+                model_dir = fetch_models.fetch_minilm(cache)
         requirements = fetch_models.CONVERSION_REQUIREMENTS
         packages = fetch_models.python_packages(cache, "conversion", requirements)
         sys.path.insert(0, str(packages))

@@ -1,0 +1,57 @@
+# `make demo` and `make test` work from a fresh clone; `make help` lists the rest.
+#
+# Models, packages and build output live in one cache folder outside the
+# checkout: $XDG_CACHE_HOME/aisp-llama, else ~/.cache/aisp-llama.
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aisp-llama
+CARGO_TARGET_DIR ?= $(CACHE)/target
+PYTHON ?= python3
+export CARGO_TARGET_DIR PYTHON
+
+# What `make demo` runs; both can be set on the command line.
+DEMO_PROMPT ?= Write one sentence reviewing a movie about a lost dog.
+DEMO_ARGS ?= --samples 16 --iterations 4 -n 32 -s 1 --candidates 3
+export DEMO_PROMPT
+
+# Passed to the training script, for example HEAD_ARGS='--type q8_0'.
+HEAD_ARGS ?=
+
+# Looked up when a recipe runs, as the set-up may just have installed ccache.
+with_ccache = if command -v ccache >/dev/null 2>&1; then \
+	export CMAKE_C_COMPILER_LAUNCHER="$${CMAKE_C_COMPILER_LAUNCHER:-ccache}" \
+	       CMAKE_CXX_COMPILER_LAUNCHER="$${CMAKE_CXX_COMPILER_LAUNCHER:-ccache}"; fi;
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test build bench lint setup tools head
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: setup ## set up, build, and align one prompt
+	@$(with_ccache) cargo build --release
+	"$(CARGO_TARGET_DIR)/release/aisp-llama" run -p "$$DEMO_PROMPT" $(DEMO_ARGS)
+
+test: tools ## set up with the test models as well, and run all tests
+	@"$(PYTHON)" scripts/fetch_models.py --for test
+	@$(with_ccache) cargo test --release
+
+build: tools ## build the program
+	@$(with_ccache) cargo build --release
+
+bench: setup ## run the benchmarks
+	@$(with_ccache) cargo bench
+
+lint: tools ## check format, clippy and documentation, without warnings
+	cargo fmt --check
+	@$(with_ccache) cargo clippy --release --all-targets -- -D warnings
+	@$(with_ccache) RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
+
+setup: tools ## install missing tools, fetch the demo's models
+	@"$(PYTHON)" scripts/fetch_models.py --for demo
+
+tools: ## check the build tools, install missing ones where possible
+	@scripts/setup.sh tools
+
+head: tools ## train the film-review reward head again, build the reward model
+	@$(with_ccache) "$(PYTHON)" scripts/train_film_review_head.py $(HEAD_ARGS)
+	@"$(PYTHON)" scripts/fetch_models.py --for demo
