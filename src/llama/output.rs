@@ -128,11 +128,15 @@ impl HeadCapture {
         else {
             return Err("its output head has no matrix".into());
         };
-        // SAFETY: the matrix is a tensor of the loaded model and has a buffer.
+        // SAFETY: the matrix is a tensor of the loaded model and has a buffer; a mapped file
+        // has a host buffer without a device, which is the CPU's to read.
         let backend = unsafe {
-            let device = sys::ggml_backend_buft_get_device(sys::ggml_backend_buffer_get_type(
-                (**matrix).buffer,
-            ));
+            let buffer = (**matrix).buffer;
+            let mut device =
+                sys::ggml_backend_buft_get_device(sys::ggml_backend_buffer_get_type(buffer));
+            if device.is_null() && sys::ggml_backend_buffer_is_host(buffer) {
+                device = sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU);
+            }
             if device.is_null() {
                 return Err("its output matrix has no device".into());
             }

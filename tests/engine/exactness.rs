@@ -1,0 +1,330 @@
+//! Logits and tokens: the same by every way there is to them.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use aisp_llama::control::{Aisp, AispOptions};
+use aisp_llama::llama::{
+    ChatTemplate, Context, ContextOptions, LogitsRoute, Model, Row, Token,
+};
+use aisp_llama::rollout::{
+    Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Stream, TokenChoice,
+};
+use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::llama_batch::LlamaBatch;
+use llama_cpp_2::sampling::LlamaSampler;
+use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token::data::LlamaTokenData;
+use llama_cpp_2::token::data_array::LlamaTokenDataArray;
+
+use crate::common::{conversations, gemma3, smollm2};
+
+const TOKENS: usize = 48;
+
+fn threads() -> usize {
+    aisp_llama::default_threads()
+}
+
+/// Token ids of twenty prompts: rendered with the template where there is one, else the
+/// plain text of the last turn.
+fn prompts(model: &Model) -> Vec<Vec<Token>> {
+    let template = ChatTemplate::new(model, None).ok();
+    conversations()
+        .iter()
+        .map(|messages| match &template {
+            Some(template) => template.tokenize(model, messages, true).unwrap(),
+            None => model.tokenize(&messages[messages.len() - 1].content, true, false),
+        })
+        .collect()
+}
+
+struct Noise {
+    aisp: Aisp,
+    candidate: u32,
+}
+
+impl Stream for Noise {
+    fn perturb(&self, position: usize, row: &mut [f32]) -> bool {
+        self.aisp.perturb(0, self.candidate, position, row);
+        true
+    }
+
+    fn uniform(&self, _position: usize) -> f64 {
+        0.5
+    }
+}
+
+fn noise(model: &Model, sigma: f64, candidate: u32) -> Arc<dyn Stream> {
+    let options = AispOptions::new(TOKENS, model.width(), sigma, 7);
+    Arc::new(Noise {
+        aisp: Aisp::new(options).unwrap(),
+        candidate,
+    })
+}
+
+fn rollout(model: &Arc<Model>, parallel: usize, logits: LogitsRoute) -> Rollout {
+    let options = RolloutOptions {
+        parallel,
+        context: 256,
+        threads: threads(),
+        logits,
+    };
+    Rollout::new(Arc::clone(model), &options).unwrap()
+}
+
+/// One candidate for every prompt and stream, all prompts in one run.
+fn generate(
+    rollout: &mut Rollout,
+    prompts: &[Vec<Token>],
+    streams: &[Option<Arc<dyn Stream>>],
+) -> Vec<Candidate> {
+    rollout.clear_prompts();
+    let mut jobs = Vec::new();
+    for prompt in prompts {
+        let prompt = rollout.add_prompt(prompt.clone()).unwrap();
+        jobs.extend(streams.iter().map(|stream| Job {
+            prompt,
+            max_tokens: TOKENS,
+            stream: stream.clone(),
+            choice: TokenChoice::Argmax,
+            keep_pre_logits: false,
+        }));
+    }
+    let done = rollout.run(&jobs, &mut |_| ControlFlow::Continue(())).unwrap();
+    done.into_iter().map(Option::unwrap).collect()
+}
+
+/// Greedy decoding by llama-cpp-2 alone: its context, its batches, its sampler.
+fn stock_greedy(model: &Model, prompt: &[Token]) -> Vec<Token> {
+    let inner = model.as_llama_cpp_2();
+    let backend = aisp_llama::llama::backend();
+    let count = i32::try_from(threads()).unwrap();
+    let params = LlamaContextParams::default()
+        .with_n_ctx(NonZeroU32::new(512))
+        .with_n_threads(count)
+        .with_n_threads_batch(count);
+    let mut context = inner.new_context(backend, params).unwrap();
+    let mut sampler = LlamaSampler::greedy();
+    let mut batch = LlamaBatch::new(512, 1);
+    for (i, &token) in prompt.iter().enumerate() {
+        let last = i + 1 == prompt.len();
+        batch.add(LlamaToken(token), i as i32, &[0], last).unwrap();
+    }
+    let mut tokens = Vec::new();
+    while tokens.len() < TOKENS {
+        context.decode(&mut batch).unwrap();
+        let token = sampler.sample(&context, batch.n_tokens() - 1);
+        tokens.push(token.0);
+        if model.is_end(token.0) {
+            break;
+        }
+        batch.clear();
+        let position = (prompt.len() + tokens.len() - 1) as i32;
+        batch.add(token, position, &[0], true).unwrap();
+    }
+    tokens
+}
+
+fn tokens(candidates: Vec<Candidate>) -> Vec<Vec<Token>> {
+    candidates.into_iter().map(|c| c.tokens).collect()
+}
+
+#[test]
+fn greedy_is_stock_llama_cpp_and_aisp_without_noise() {
+    let model = smollm2();
+    let prompts = prompts(&model);
+    let ends = prompts.iter().flat_map(|p| &p[..p.len() - 1]);
+    assert!(ends.filter(|&&t| model.is_end(t)).count() >= 20, "end-of-turn tokens in prompts");
+    let mut rollout = rollout(&model, 8, LogitsRoute::Graph);
+    let greedy = tokens(generate(&mut rollout, &prompts, &[None]));
+    let silent = tokens(generate(&mut rollout, &prompts, &[Some(noise(&model, 0.0, 0))]));
+    assert_eq!(greedy, silent);
+    for (prompt, found) in prompts.iter().zip(&greedy) {
+        assert_eq!(found, &stock_greedy(&model, prompt));
+    }
+}
+
+/// Candidates of twenty prompts by both routes, and the largest difference of any logit.
+fn routes_agree(model: &Arc<Model>) {
+    let prompts = prompts(model);
+    for sigma in [0.2, 0.5] {
+        let streams = [Some(noise(model, sigma, 1))];
+        let graph = generate(&mut rollout(model, 8, LogitsRoute::Graph), &prompts, &streams);
+        let mut other = rollout(model, 8, LogitsRoute::Recompute);
+        let recomputed = generate(&mut other, &prompts, &streams);
+        assert!(tokens(graph) == tokens(recomputed), "sigma {sigma}");
+    }
+    let options = |logits| ContextOptions {
+        sequences: 8,
+        context: 128,
+        threads: threads(),
+        logits,
+    };
+    let graph = Context::new(Arc::clone(model), &options(LogitsRoute::Graph));
+    let recompute = Context::new(Arc::clone(model), &options(LogitsRoute::Recompute));
+    let (mut graph, mut recompute) = (graph.unwrap(), recompute.unwrap());
+    let mut largest = 0_f32;
+    let mut moved = 0_f32;
+    for position in 0..16 {
+        let rows: Vec<Row> = (0..8)
+            .map(|i| Row {
+                token: 500 + 37 * i + position as Token,
+                position,
+            })
+            .collect();
+        let mut v = vec![0.0; 8 * model.width()];
+        for (candidate, row) in v.chunks_exact_mut(model.width()).enumerate() {
+            noise(model, 0.5, candidate as u32).perturb(position, row);
+        }
+        graph.step(&rows, Some(&v), false).unwrap();
+        recompute.step(&rows, Some(&v), false).unwrap();
+        for row in 0..8 {
+            let (a, b) = (graph.logits(row).unwrap(), recompute.logits(row).unwrap());
+            let plain = recompute.graph_logits(row).unwrap();
+            for i in 0..a.len() {
+                largest = largest.max((a[i] - b[i]).abs());
+                moved = moved.max((a[i] - plain[i]).abs());
+            }
+        }
+    }
+    println!(
+        "{}: largest logit difference between the routes {largest}, moved by the noise {moved}",
+        model.architecture()
+    );
+    assert!(moved > 1.0, "the perturbation reaches the logits: {moved}");
+    assert!(largest < 1e-3, "{largest}");
+}
+
+#[test]
+fn both_routes_give_the_same_tokens_on_smollm2() {
+    routes_agree(&smollm2());
+}
+
+#[test]
+fn both_routes_give_the_same_tokens_on_gemma3() {
+    routes_agree(&gemma3());
+}
+
+#[test]
+fn candidates_do_not_depend_on_the_batching() {
+    for model in [smollm2(), gemma3()] {
+        let prompts = &prompts(&model)[..3];
+        let streams: Vec<_> = (0..7).map(|i| Some(noise(&model, 0.5, i))).collect();
+        let reference = generate(&mut rollout(&model, 21, LogitsRoute::Graph), prompts, &streams);
+        for parallel in [1, 4, 10, 16] {
+            let mut rollout = rollout(&model, parallel, LogitsRoute::Graph);
+            let found = generate(&mut rollout, prompts, &streams);
+            assert!(found == reference, "parallel {parallel}, {}", model.architecture());
+        }
+        // A prompt alone gives what it gives among others.
+        let mut alone = rollout(&model, 4, LogitsRoute::Graph);
+        let found = generate(&mut alone, &prompts[1..2], &streams);
+        assert!(found[..] == reference[7..14], "{}", model.architecture());
+    }
+}
+
+#[test]
+fn logits_of_a_row_are_the_same_bits_in_a_batch_of_any_size() {
+    for model in [smollm2(), gemma3()] {
+        let mut reference: Option<Vec<f32>> = None;
+        for sequences in [8, 16, 24, 32, 64] {
+            let options = ContextOptions {
+                sequences,
+                context: 64,
+                threads: threads(),
+                logits: LogitsRoute::Graph,
+            };
+            let mut context = Context::new(Arc::clone(&model), &options).unwrap();
+            for position in 0..4 {
+                let rows: Vec<Row> = (0..sequences as Token)
+                    .map(|i| Row {
+                        token: 1000 + 11 * i + position as Token,
+                        position,
+                    })
+                    .collect();
+                context.step(&rows, None, true).unwrap();
+                assert_eq!(context.pre_logits().len(), sequences * model.width());
+            }
+            let found: Vec<f32> = (0..8)
+                .flat_map(|row| context.logits(row).unwrap().to_vec())
+                .collect();
+            match &reference {
+                None => reference = Some(found),
+                Some(bits) => assert!(
+                    bits.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()),
+                    "{sequences} sequences, {}",
+                    model.architecture()
+                ),
+            }
+        }
+    }
+}
+
+#[test]
+fn pre_logits_come_out_for_every_token() {
+    let model = smollm2();
+    let mut rollout = rollout(&model, 4, LogitsRoute::Graph);
+    let prompt = rollout.add_prompt(prompts(&model).swap_remove(0)).unwrap();
+    let job = |stream| Job {
+        prompt,
+        max_tokens: 5,
+        stream,
+        choice: TokenChoice::Argmax,
+        keep_pre_logits: true,
+    };
+    let jobs = [job(None), job(Some(noise(&model, 0.5, 0)))];
+    let done = rollout.run(&jobs, &mut |_| ControlFlow::Continue(())).unwrap();
+    let z: Vec<Vec<f32>> = done.into_iter().map(|c| c.unwrap().pre_logits).collect();
+    assert_eq!(z[0].len(), 5 * model.width());
+    // The first token's pre-logits are the model's own, perturbed or not.
+    assert_eq!(z[0][..model.width()], z[1][..model.width()]);
+    assert!(z[0].iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn the_sampling_chain_keeps_what_llama_cpp_keeps() {
+    let model = smollm2();
+    let options = ContextOptions {
+        sequences: 8,
+        context: 64,
+        threads: threads(),
+        logits: LogitsRoute::Graph,
+    };
+    let mut context = Context::new(Arc::clone(&model), &options).unwrap();
+    let rows: Vec<Row> = (0..8).map(|i| Row { token: 900 + i, position: 0 }).collect();
+    context.step(&rows, None, false).unwrap();
+    let mut chooser = Chooser::default();
+    for (top_k, top_p, min_p) in [(40, 0.95, 0.05), (0, 0.9, 0.0), (0, 1.0, 0.1), (5, 0.5, 0.0)] {
+        let ours = SamplingOptions {
+            temperature: 0.8,
+            top_k,
+            top_p,
+            min_p,
+        };
+        for row in 0..8 {
+            let logits = context.logits(row).unwrap();
+            let mut array = LlamaTokenDataArray::from_iter(
+                logits.iter().zip(0..).map(|(&l, t)| LlamaTokenData::new(LlamaToken(t), l, 0.0)),
+                false,
+            );
+            for mut sampler in [
+                LlamaSampler::top_k(top_k as i32),
+                LlamaSampler::top_p(top_p, 1),
+                LlamaSampler::min_p(min_p, 1),
+            ] {
+                sampler.apply(&mut array);
+            }
+            let expected: BTreeSet<Token> = array.data.iter().map(|d| d.id().0).collect();
+            let found: BTreeSet<Token> =
+                chooser.filter(&ours, logits).iter().map(|c| c.1).collect();
+            // llama.cpp adds up top-p in single precision: over a whole vocabulary it may end
+            // a few tokens earlier or later.
+            let allowed = if top_k == 0 && top_p < 1.0 { found.len().div_ceil(100) } else { 0 };
+            let differ = found.symmetric_difference(&expected).count();
+            assert!(differ <= allowed, "{differ} of {}: {ours:?}", found.len());
+            assert!(!found.is_empty());
+        }
+    }
+}

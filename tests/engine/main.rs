@@ -1,0 +1,10 @@
+//! The engine on the real models: exact against stock llama.cpp, against itself by the
+//! other route, and whatever the batching.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod aligner;
+mod exactness;
+mod reward;
+mod text;
