@@ -85,7 +85,7 @@ impl Context {
     pub fn new(model: Arc<Model>, options: &ContextOptions) -> Result<Self> {
         check_supported(&model)?;
         let n = options.sequences;
-        if n == 0 || n > MAX_SEQUENCES || n % ROW_GROUP != 0 {
+        if n == 0 || n > MAX_SEQUENCES || !n.is_multiple_of(ROW_GROUP) {
             return Err(Error::usage(
                 "--parallel",
                 format!(
@@ -255,7 +255,10 @@ impl Context {
         perturbation: Option<&[f32]>,
         keep_pre_logits: bool,
     ) -> Result<()> {
-        if rows.is_empty() || rows.len() % ROW_GROUP != 0 || rows.len() > self.options.sequences {
+        if rows.is_empty()
+            || !rows.len().is_multiple_of(ROW_GROUP)
+            || rows.len() > self.options.sequences
+        {
             return Err(Error::Engine(format!("a step of {} rows", rows.len())));
         }
         let width = self.hook.width;

@@ -315,7 +315,7 @@ pub fn rms_row_norm(model: &Model) -> Result<f64> {
         (*traits).to_float
     };
     let width = tensor.dims.first().copied().unwrap_or(0);
-    if width == 0 || block == 0 || width % block != 0 {
+    if width == 0 || block == 0 || !width.is_multiple_of(block) {
         return Err(unusable());
     }
     let row_bytes = (width / block * block_bytes) as usize;

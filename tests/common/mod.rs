@@ -19,7 +19,11 @@ pub fn path(name: &str) -> PathBuf {
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
         .expect("XDG_CACHE_HOME or HOME is set");
     let path = base.join("aisp-llama").join("models").join(name);
-    assert!(path.exists(), "{} is missing: run the tests with `make test`", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run the tests with `make test`",
+        path.display()
+    );
     path
 }
 

@@ -1,0 +1,282 @@
+//! The loop: budgets, stops, failing rewards, and that it does what it is for.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use aisp_llama::llama::Message;
+use aisp_llama::method::{MethodKind, MethodOptions};
+use aisp_llama::reward::{FnReward, Reward, Sample, SampleError, Score};
+use aisp_llama::{
+    AlignOptions, Aligner, AlignerOptions, Alignment, Budget, Error, Event, Prompt, Result, Stop,
+    StopReason,
+};
+
+use crate::common::smollm2;
+
+fn chat(text: &str) -> Prompt {
+    Prompt::Chat(vec![Message::new("user", text)])
+}
+
+fn options(method: MethodKind) -> AlignOptions {
+    AlignOptions {
+        method,
+        options: MethodOptions {
+            samples: 8,
+            iterations: 3,
+            max_tokens: 12,
+            ..MethodOptions::default()
+        },
+        ..AlignOptions::default()
+    }
+}
+
+fn aligner(reward: impl Reward + 'static) -> Aligner {
+    Aligner::new(smollm2(), Box::new(reward), AlignerOptions::default())
+}
+
+/// Shorter texts are better.
+fn brevity() -> impl Reward {
+    FnReward::new("brevity", |_, response| -(response.len() as f64))
+}
+
+fn align(reward: impl Reward + 'static, options: &AlignOptions) -> Result<Alignment> {
+    aligner(reward).align(&chat("Say something."), options, &Stop::new(), &mut |_| {})
+}
+
+#[test]
+fn the_budget_is_counted_the_same_way_for_every_method() {
+    for (method, candidates) in [
+        (MethodKind::Aisp, 24),
+        (MethodKind::BestOfN, 24),
+        (MethodKind::Greedy, 1),
+    ] {
+        let mut tokens = 0;
+        let mut scored = 0;
+        let alignment = aligner(brevity())
+            .align(
+                &chat("Say something."),
+                &options(method),
+                &Stop::new(),
+                &mut |event| {
+                    if let Event::CandidateScored(candidate) = event {
+                        tokens += candidate.tokens;
+                        scored += 1;
+                    }
+                },
+            )
+            .unwrap();
+        assert_eq!(alignment.usage.candidates, candidates, "{method:?}");
+        assert_eq!(alignment.usage.reward_calls, candidates);
+        assert_eq!(
+            (alignment.usage.generated_tokens, scored),
+            (tokens, candidates)
+        );
+        assert_eq!(alignment.stop, StopReason::Completed);
+    }
+}
+
+#[test]
+fn limits_end_the_run_after_the_iteration_that_reaches_them() {
+    let limits = [
+        Budget {
+            candidates: Some(9),
+            ..Budget::default()
+        },
+        Budget {
+            generated_tokens: Some(100),
+            ..Budget::default()
+        },
+        Budget {
+            reward_calls: Some(16),
+            ..Budget::default()
+        },
+    ];
+    for budget in limits {
+        let alignment = align(
+            brevity(),
+            &AlignOptions {
+                budget,
+                ..options(MethodKind::BestOfN)
+            },
+        )
+        .unwrap();
+        assert_eq!(alignment.stop, StopReason::Budget, "{budget:?}");
+        assert_eq!(alignment.iterations.len(), 2, "{budget:?}");
+    }
+}
+
+#[test]
+fn the_best_so_far_never_falls_and_is_the_answer() {
+    let alignment = align(brevity(), &options(MethodKind::Aisp)).unwrap();
+    let best: Vec<f64> = alignment
+        .iterations
+        .iter()
+        .map(|i| i.best_reward.unwrap())
+        .collect();
+    assert!(best.windows(2).all(|w| w[1] >= w[0]), "{best:?}");
+    assert_eq!(alignment.reward, best[2]);
+    assert_eq!(alignment.reward, -(alignment.response.len() as f64));
+}
+
+#[test]
+fn aisp_moves_the_mean_reward_towards_what_scores_well() {
+    // The share of letters that are vowels has nothing to do with what the model would say.
+    let reward = FnReward::new("e", |_, response: &str| {
+        response.matches('e').count() as f64 / response.len().max(1) as f64
+    });
+    let alignment = align(
+        reward,
+        &AlignOptions {
+            options: MethodOptions {
+                samples: 16,
+                iterations: 10,
+                max_tokens: 16,
+                ..MethodOptions::default()
+            },
+            ..AlignOptions::default()
+        },
+    )
+    .unwrap();
+    let means: Vec<f64> = alignment
+        .iterations
+        .iter()
+        .map(|i| i.mean_reward.unwrap())
+        .collect();
+    let late = means[7..].iter().sum::<f64>() / 3.0;
+    assert!(late > means[0], "{means:?}");
+}
+
+#[test]
+fn nan_and_infinite_rewards_are_counted_and_never_win() {
+    let calls = AtomicUsize::new(0);
+    let broken = FnReward::new("broken", move |_, response: &str| {
+        match calls.fetch_add(1, Ordering::Relaxed) % 4 {
+            0 => f64::NAN,
+            1 => f64::INFINITY,
+            2 => f64::NEG_INFINITY,
+            _ => response.len() as f64,
+        }
+    });
+    let alignment = align(broken, &options(MethodKind::Aisp)).unwrap();
+    assert_eq!(alignment.usage.unscored, 18);
+    assert_eq!(alignment.reward, alignment.response.len() as f64);
+    for iteration in &alignment.iterations {
+        assert!(iteration.mean_reward.unwrap().is_finite());
+        assert!(iteration.telemetry.u_norm.unwrap().is_finite());
+    }
+}
+
+#[test]
+fn a_reward_that_never_works_ends_with_the_reason() {
+    let nan = FnReward::new("nan", |_, _| f64::NAN);
+    let error = align(nan, &options(MethodKind::Aisp)).unwrap_err();
+    assert_eq!(error.exit_code(), 4, "{error}");
+    assert!(error.to_string().contains("NaN"), "{error}");
+}
+
+/// Fails as a whole after some samples, or for single ones.
+struct Failing {
+    fatal: bool,
+}
+
+impl Reward for Failing {
+    fn name(&self) -> String {
+        "failing".into()
+    }
+
+    fn score(
+        &mut self,
+        samples: &[Sample<'_>],
+    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+        if self.fatal {
+            return Err(Error::Reward("the judge has left".into()));
+        }
+        Ok(samples
+            .iter()
+            .enumerate()
+            .map(|(i, _)| match i {
+                0 => Ok(Score {
+                    reward: 1.0,
+                    tokens: 3,
+                    truncated: false,
+                }),
+                _ => Err(SampleError::TooLong {
+                    tokens: 9,
+                    limit: 5,
+                }),
+            })
+            .collect())
+    }
+}
+
+#[test]
+fn failures_of_a_sample_are_counted_and_failures_of_the_reward_end_the_run() {
+    let alignment = align(Failing { fatal: false }, &options(MethodKind::Aisp)).unwrap();
+    assert_eq!(alignment.usage.unscored, 21);
+    assert_eq!(alignment.usage.reward_tokens, 9);
+    let error = align(Failing { fatal: true }, &options(MethodKind::Aisp)).unwrap_err();
+    assert_eq!(error.exit_code(), 4);
+    assert!(error.to_string().contains("the judge has left"));
+}
+
+#[test]
+fn candidates_that_are_all_empty_are_an_error_with_a_remedy() {
+    let prompt = Prompt::Raw(
+        "<|im_start|>user\nHow are you?<|im_end|>\n<|im_start|>assistant\nI am fine, thank you."
+            .into(),
+    );
+    let mut options = options(MethodKind::Greedy);
+    options.options.max_tokens = 1;
+    let error = aligner(brevity())
+        .align(&prompt, &options, &Stop::new(), &mut |_| {})
+        .unwrap_err();
+    assert_eq!(error.exit_code(), 1, "{error}");
+    assert!(error.to_string().contains("empty"), "{error}");
+    assert!(error.to_string().contains("--chat-template"), "{error}");
+}
+
+#[test]
+fn a_request_to_stop_keeps_what_is_there() {
+    for steps in [3, 15] {
+        let stop = Stop::new();
+        let mut seen = 0;
+        let alignment = aligner(brevity())
+            .align(
+                &chat("Say something."),
+                &options(MethodKind::Aisp),
+                &stop,
+                &mut |event| {
+                    if matches!(event, Event::Progress { .. }) {
+                        seen += 1;
+                        if seen == steps {
+                            stop.request();
+                        }
+                    }
+                },
+            )
+            .unwrap();
+        assert_eq!(alignment.stop, StopReason::Interrupted);
+        assert!(!alignment.response.is_empty());
+        // Every candidate that was begun is counted.
+        assert_eq!(alignment.usage.candidates, 8 * alignment.iterations.len());
+    }
+}
+
+#[test]
+fn one_aligner_answers_many_prompts_as_if_each_were_alone() {
+    let options = options(MethodKind::Aisp);
+    let mut shared = aligner(brevity());
+    for text in [
+        "Say something.",
+        "Name a river that flows through several countries.",
+        "Hi",
+    ] {
+        let prompt = chat(text);
+        let together = shared
+            .align(&prompt, &options, &Stop::new(), &mut |_| {})
+            .unwrap();
+        let alone = aligner(brevity())
+            .align(&prompt, &options, &Stop::new(), &mut |_| {})
+            .unwrap();
+        assert_eq!(together.candidates, alone.candidates, "{text}");
+    }
+}

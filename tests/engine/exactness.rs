@@ -6,9 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use aisp_llama::control::{Aisp, AispOptions};
-use aisp_llama::llama::{
-    ChatTemplate, Context, ContextOptions, LogitsRoute, Model, Row, Token,
-};
+use aisp_llama::llama::{ChatTemplate, Context, ContextOptions, LogitsRoute, Model, Row, Token};
 use aisp_llama::rollout::{
     Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Stream, TokenChoice,
 };
@@ -92,7 +90,9 @@ fn generate(
             keep_pre_logits: false,
         }));
     }
-    let done = rollout.run(&jobs, &mut |_| ControlFlow::Continue(())).unwrap();
+    let done = rollout
+        .run(&jobs, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
     done.into_iter().map(Option::unwrap).collect()
 }
 
@@ -136,10 +136,17 @@ fn greedy_is_stock_llama_cpp_and_aisp_without_noise() {
     let model = smollm2();
     let prompts = prompts(&model);
     let ends = prompts.iter().flat_map(|p| &p[..p.len() - 1]);
-    assert!(ends.filter(|&&t| model.is_end(t)).count() >= 20, "end-of-turn tokens in prompts");
+    assert!(
+        ends.filter(|&&t| model.is_end(t)).count() >= 20,
+        "end-of-turn tokens in prompts"
+    );
     let mut rollout = rollout(&model, 8, LogitsRoute::Graph);
     let greedy = tokens(generate(&mut rollout, &prompts, &[None]));
-    let silent = tokens(generate(&mut rollout, &prompts, &[Some(noise(&model, 0.0, 0))]));
+    let silent = tokens(generate(
+        &mut rollout,
+        &prompts,
+        &[Some(noise(&model, 0.0, 0))],
+    ));
     assert_eq!(greedy, silent);
     for (prompt, found) in prompts.iter().zip(&greedy) {
         assert_eq!(found, &stock_greedy(&model, prompt));
@@ -151,7 +158,11 @@ fn routes_agree(model: &Arc<Model>) {
     let prompts = prompts(model);
     for sigma in [0.2, 0.5] {
         let streams = [Some(noise(model, sigma, 1))];
-        let graph = generate(&mut rollout(model, 8, LogitsRoute::Graph), &prompts, &streams);
+        let graph = generate(
+            &mut rollout(model, 8, LogitsRoute::Graph),
+            &prompts,
+            &streams,
+        );
         let mut other = rollout(model, 8, LogitsRoute::Recompute);
         let recomputed = generate(&mut other, &prompts, &streams);
         assert!(tokens(graph) == tokens(recomputed), "sigma {sigma}");
@@ -212,11 +223,19 @@ fn candidates_do_not_depend_on_the_batching() {
     for model in [smollm2(), gemma3()] {
         let prompts = &prompts(&model)[..3];
         let streams: Vec<_> = (0..7).map(|i| Some(noise(&model, 0.5, i))).collect();
-        let reference = generate(&mut rollout(&model, 21, LogitsRoute::Graph), prompts, &streams);
+        let reference = generate(
+            &mut rollout(&model, 21, LogitsRoute::Graph),
+            prompts,
+            &streams,
+        );
         for parallel in [1, 4, 10, 16] {
             let mut rollout = rollout(&model, parallel, LogitsRoute::Graph);
             let found = generate(&mut rollout, prompts, &streams);
-            assert!(found == reference, "parallel {parallel}, {}", model.architecture());
+            assert!(
+                found == reference,
+                "parallel {parallel}, {}",
+                model.architecture()
+            );
         }
         // A prompt alone gives what it gives among others.
         let mut alone = rollout(&model, 4, LogitsRoute::Graph);
@@ -253,7 +272,9 @@ fn logits_of_a_row_are_the_same_bits_in_a_batch_of_any_size() {
             match &reference {
                 None => reference = Some(found),
                 Some(bits) => assert!(
-                    bits.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()),
+                    bits.iter()
+                        .zip(&found)
+                        .all(|(a, b)| a.to_bits() == b.to_bits()),
                     "{sequences} sequences, {}",
                     model.architecture()
                 ),
@@ -275,7 +296,9 @@ fn pre_logits_come_out_for_every_token() {
         keep_pre_logits: true,
     };
     let jobs = [job(None), job(Some(noise(&model, 0.5, 0)))];
-    let done = rollout.run(&jobs, &mut |_| ControlFlow::Continue(())).unwrap();
+    let done = rollout
+        .run(&jobs, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
     let z: Vec<Vec<f32>> = done.into_iter().map(|c| c.unwrap().pre_logits).collect();
     assert_eq!(z[0].len(), 5 * model.width());
     // The first token's pre-logits are the model's own, perturbed or not.
@@ -293,10 +316,20 @@ fn the_sampling_chain_keeps_what_llama_cpp_keeps() {
         logits: LogitsRoute::Graph,
     };
     let mut context = Context::new(Arc::clone(&model), &options).unwrap();
-    let rows: Vec<Row> = (0..8).map(|i| Row { token: 900 + i, position: 0 }).collect();
+    let rows: Vec<Row> = (0..8)
+        .map(|i| Row {
+            token: 900 + i,
+            position: 0,
+        })
+        .collect();
     context.step(&rows, None, false).unwrap();
     let mut chooser = Chooser::default();
-    for (top_k, top_p, min_p) in [(40, 0.95, 0.05), (0, 0.9, 0.0), (0, 1.0, 0.1), (5, 0.5, 0.0)] {
+    for (top_k, top_p, min_p) in [
+        (40, 0.95, 0.05),
+        (0, 0.9, 0.0),
+        (0, 1.0, 0.1),
+        (5, 0.5, 0.0),
+    ] {
         let ours = SamplingOptions {
             temperature: 0.8,
             top_k,
@@ -306,7 +339,10 @@ fn the_sampling_chain_keeps_what_llama_cpp_keeps() {
         for row in 0..8 {
             let logits = context.logits(row).unwrap();
             let mut array = LlamaTokenDataArray::from_iter(
-                logits.iter().zip(0..).map(|(&l, t)| LlamaTokenData::new(LlamaToken(t), l, 0.0)),
+                logits
+                    .iter()
+                    .zip(0..)
+                    .map(|(&l, t)| LlamaTokenData::new(LlamaToken(t), l, 0.0)),
                 false,
             );
             for mut sampler in [
@@ -321,7 +357,11 @@ fn the_sampling_chain_keeps_what_llama_cpp_keeps() {
                 chooser.filter(&ours, logits).iter().map(|c| c.1).collect();
             // llama.cpp adds up top-p in single precision: over a whole vocabulary it may end
             // a few tokens earlier or later.
-            let allowed = if top_k == 0 && top_p < 1.0 { found.len().div_ceil(100) } else { 0 };
+            let allowed = if top_k == 0 && top_p < 1.0 {
+                found.len().div_ceil(100)
+            } else {
+                0
+            };
             let differ = found.symmetric_difference(&expected).count();
             assert!(differ <= allowed, "{differ} of {}: {ours:?}", found.len());
             assert!(!found.is_empty());

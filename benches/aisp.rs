@@ -1,0 +1,183 @@
+//! What an iteration is made of: noise, weights and update, decoding steps, scoring.
+//!
+//! Needs the models of `make setup`.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::hint::black_box;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use aisp_llama::control::{Aisp, AispOptions, LambdaRule, NoiseKey, Scored, importance_weights};
+use aisp_llama::default_threads;
+use aisp_llama::llama::{Context, ContextOptions, LogitsRoute, Row};
+use aisp_llama::method::{MethodKind, MethodOptions, ModelFacts, build};
+use aisp_llama::reward::{Classifier, ClassifierOptions, Reward, Sample};
+use aisp_llama::rollout::{Job, Rollout, RolloutOptions};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+fn control(c: &mut Criterion) {
+    let mut group = c.benchmark_group("control");
+    let mut row = vec![0.0_f32; 576];
+    group.throughput(Throughput::Elements(576));
+    group.bench_function("noise, one row of 576", |b| {
+        let mut position = 0;
+        b.iter(|| {
+            position += 1;
+            let key = NoiseKey {
+                seed: 1,
+                iteration: 0,
+                candidate: 0,
+                position,
+            };
+            key.standard_normal(black_box(&mut row));
+        });
+    });
+    group.throughput(Throughput::Elements(16));
+    let rewards: Vec<f64> = (0..16).map(|i| f64::from(i * 7 % 16)).collect();
+    for (name, rule) in [
+        ("fixed", LambdaRule::Fixed(0.3)),
+        ("ess", LambdaRule::Ess(0.25)),
+    ] {
+        group.bench_function(BenchmarkId::new("weights of 16", name), |b| {
+            b.iter(|| importance_weights(black_box(&rewards), &[0.0; 16], rule));
+        });
+    }
+    let scored: Vec<Scored> = (0..16_u32)
+        .map(|candidate| Scored {
+            candidate,
+            reward: f64::from(candidate % 5),
+            length: 64,
+        })
+        .collect();
+    group.throughput(Throughput::Elements(16 * 64 * 576));
+    group.bench_function("update, 16 candidates, 64 positions, d 576", |b| {
+        let mut aisp = Aisp::new(AispOptions::new(64, 576, 0.3, 1)).unwrap();
+        aisp.update(0, &scored);
+        b.iter(|| aisp.update(black_box(1), &scored));
+    });
+    group.finish();
+}
+
+fn steps(c: &mut Criterion) {
+    let model = common::smollm2();
+    let mut group = c.benchmark_group("decode step, 16 sequences");
+    group.throughput(Throughput::Elements(16)).sample_size(20);
+    for (name, logits, perturbed) in [
+        ("without the hook", LogitsRoute::Graph, false),
+        ("perturbed in the graph", LogitsRoute::Graph, true),
+        ("recomputed", LogitsRoute::Recompute, true),
+    ] {
+        let options = ContextOptions {
+            sequences: 16,
+            context: 256,
+            threads: default_threads(),
+            logits,
+        };
+        let mut context = Context::new(Arc::clone(&model), &options).unwrap();
+        for sequence in 0..16 {
+            context.prefill(sequence, &[500; 64]).unwrap();
+        }
+        let rows = [Row {
+            token: 700,
+            position: 64,
+        }; 16];
+        let v = vec![0.1; 16 * model.width()];
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                for sequence in 0..16 {
+                    context.truncate(sequence, 64).unwrap();
+                }
+                context
+                    .step(&rows, perturbed.then_some(v.as_slice()), false)
+                    .unwrap();
+                black_box(context.logits(0).unwrap()[0])
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Whole iterations of 64 tokens: AISP beside best-of-n, 64 candidates beside 16.
+fn iterations(c: &mut Criterion) {
+    let model = common::smollm2();
+    let prompt = model.tokenize(
+        "<|im_start|>user\nTell a story.<|im_end|>\n<|im_start|>assistant\n",
+        true,
+        true,
+    );
+    let mut group = c.benchmark_group("iteration, 64 tokens");
+    group.sample_size(10);
+    for (method, samples) in [
+        (MethodKind::BestOfN, 16),
+        (MethodKind::Aisp, 16),
+        (MethodKind::Aisp, 64),
+    ] {
+        let options = RolloutOptions {
+            parallel: samples,
+            context: 128,
+            threads: default_threads(),
+            logits: LogitsRoute::Graph,
+        };
+        let mut rollout = Rollout::new(Arc::clone(&model), &options).unwrap();
+        let prompt = rollout.add_prompt(prompt.clone()).unwrap();
+        let facts = ModelFacts {
+            width: model.width(),
+            rms_row_norm: 3.25,
+        };
+        let options = MethodOptions {
+            samples,
+            max_tokens: 64,
+            ..MethodOptions::default()
+        };
+        let proposals = build(method, &options, &facts).unwrap().propose();
+        let jobs: Vec<Job> = proposals
+            .into_iter()
+            .map(|p| Job {
+                prompt,
+                max_tokens: 64,
+                stream: p.stream,
+                choice: p.choice,
+                keep_pre_logits: false,
+            })
+            .collect();
+        let mut tokens = 0;
+        let mut count = |progress: aisp_llama::rollout::Progress| {
+            tokens = progress.tokens;
+            ControlFlow::Continue(())
+        };
+        rollout.run(&jobs, &mut count).unwrap();
+        group.throughput(Throughput::Elements(tokens as u64));
+        group.bench_function(BenchmarkId::new(method.name(), samples), |b| {
+            b.iter(|| {
+                rollout
+                    .run(&jobs, &mut |_| ControlFlow::Continue(()))
+                    .unwrap()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn scoring(c: &mut Criterion) {
+    let options = ClassifierOptions {
+        threads: default_threads(),
+        ..ClassifierOptions::default()
+    };
+    let mut reward = Classifier::load(&common::path(common::REWARD), &options).unwrap();
+    let text = "A warm film about a lost dog that finds its way home across the country.";
+    let samples = [Sample {
+        prompt: "",
+        response: text,
+    }; 16];
+    let mut group = c.benchmark_group("reward");
+    group.throughput(Throughput::Elements(16)).sample_size(20);
+    group.bench_function("16 responses of 17 tokens", |b| {
+        b.iter(|| reward.score(black_box(&samples)).unwrap());
+    });
+    group.finish();
+}
+
+criterion_group!(benches, control, steps, iterations, scoring);
+criterion_main!(benches);

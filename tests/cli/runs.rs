@@ -1,0 +1,273 @@
+//! Whole runs: what is printed where, the same again and again, pipes and signals.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{run, stderr, stdout};
+
+const SHORT: [&str; 6] = ["--samples", "8", "--iterations", "2", "-n", "16"];
+
+fn json(extra: &[&str]) -> Value {
+    let flags = [&SHORT[..], &["--json", "--candidates", "16"], extra].concat();
+    let output = run(&flags);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    serde_json::from_str(&stdout(&output)).unwrap()
+}
+
+/// The JSON text without what depends on the clock.
+fn timeless(mut value: Value) -> String {
+    value["timings"] = Value::Null;
+    for iteration in value["iterations"].as_array_mut().unwrap() {
+        iteration["seconds"] = Value::Null;
+    }
+    value.to_string()
+}
+
+#[test]
+fn the_answer_alone_goes_to_stdout() {
+    let output = run(&SHORT);
+    assert_eq!(output.status.code(), Some(0));
+    let text = stdout(&output);
+    assert!(text.ends_with('\n') && text.trim().len() > 5, "{text:?}");
+    let progress = stderr(&output);
+    for words in [
+        "iteration 1/2",
+        "iteration 2/2",
+        "best",
+        "mean",
+        "ess",
+        "tokens/s",
+    ] {
+        assert!(progress.contains(words), "{words}: {progress}");
+    }
+    assert!(
+        !progress.contains('\u{1b}'),
+        "no bar where there is no terminal"
+    );
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_whatever_the_batching() {
+    for method in ["aisp", "best-of-n"] {
+        let reference = timeless(json(&["--method", method, "--parallel", "4", "-s", "5"]));
+        for parallel in ["4", "16", "16"] {
+            let again = json(&["--method", method, "--parallel", parallel, "-s", "5"]);
+            assert_eq!(
+                timeless(again),
+                reference,
+                "{method}, --parallel {parallel}"
+            );
+        }
+        let other = timeless(json(&["--method", method, "-s", "6"]));
+        assert_ne!(other, reference);
+    }
+}
+
+#[test]
+fn json_has_every_field() {
+    let value = json(&[]);
+    for field in [
+        "prompt",
+        "response",
+        "reward",
+        "method",
+        "seed",
+        "samples",
+        "stop",
+        "iterations",
+        "usage",
+        "timings",
+        "model",
+        "reward_model",
+        "candidates",
+    ] {
+        assert!(!value[field].is_null(), "{field}");
+    }
+    let iterations = value["iterations"].as_array().unwrap();
+    assert_eq!(iterations.len(), 2);
+    for (index, iteration) in iterations.iter().enumerate() {
+        assert_eq!(iteration["index"], index);
+        for field in [
+            "mean_reward",
+            "max_reward",
+            "best_reward",
+            "ess",
+            "lambda",
+            "sigma",
+            "u_norm",
+            "kl",
+            "tokens",
+            "seconds",
+        ] {
+            assert!(iteration[field].is_number(), "{field}");
+        }
+    }
+    assert_eq!(value["usage"]["candidates"], 16);
+    assert_eq!(value["usage"]["reward_calls"], 16);
+    let tokens: u64 = iterations
+        .iter()
+        .map(|i| i["tokens"].as_u64().unwrap())
+        .sum();
+    assert_eq!(value["usage"]["generated_tokens"], tokens);
+    // The best of the candidates is the answer, and the list is in order.
+    let rewards: Vec<f64> = value["candidates"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["reward"].as_f64().unwrap())
+        .collect();
+    assert_eq!(value["reward"].as_f64(), Some(rewards[0]));
+    assert_eq!(value["response"], value["candidates"][0]["text"]);
+    assert!(rewards.windows(2).all(|w| w[0] >= w[1]));
+}
+
+#[test]
+fn greedy_is_one_candidate_and_aisp_without_noise() {
+    let greedy = json(&["--method", "greedy"]);
+    assert_eq!(greedy["usage"]["candidates"], 1);
+    assert!(greedy["iterations"][0]["ess"].is_null());
+    let silent = run(&[
+        "--sigma",
+        "0",
+        "--samples",
+        "1",
+        "--iterations",
+        "1",
+        "-n",
+        "16",
+        "--json",
+    ]);
+    let silent: Value = serde_json::from_str(&stdout(&silent)).unwrap();
+    assert_eq!(silent["response"], greedy["response"]);
+}
+
+#[test]
+fn trace_and_plot_are_written() {
+    let folder = TempDir::new().unwrap();
+    let trace = folder.path().join("trace.jsonl");
+    let plot = folder.path().join("plot.svg");
+    json(&[
+        "--trace",
+        trace.to_str().unwrap(),
+        "--plot",
+        plot.to_str().unwrap(),
+    ]);
+    let events: Vec<Value> = std::fs::read_to_string(trace)
+        .unwrap()
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let count = |name: &str| events.iter().filter(|e| e["event"] == name).count();
+    assert_eq!(count("run_started"), 1);
+    assert_eq!(count("candidate_scored"), 16);
+    assert_eq!(count("iteration_done"), 2);
+    assert_eq!(count("run_finished"), 1);
+    let scored = events
+        .iter()
+        .find(|e| e["event"] == "candidate_scored")
+        .unwrap();
+    assert!(scored["text"].is_string() && scored["reward"].is_number());
+    let svg = std::fs::read_to_string(plot).unwrap();
+    assert!(svg.contains("best so far") && svg.contains("effective samples"));
+}
+
+#[test]
+fn files_that_cannot_be_written_are_named() {
+    for flag in ["--trace", "--plot"] {
+        let output = run(&[&SHORT[..], &[flag, "no/such/folder/file"]].concat());
+        assert_eq!(output.status.code(), Some(1), "{flag}");
+        assert!(stderr(&output).contains("no/such/folder/file"), "{flag}");
+    }
+}
+
+#[test]
+fn stops_end_a_run_with_its_best_answer() {
+    let reached = json(&["--target-reward", "-100"]);
+    assert_eq!(reached["stop"], "target_reward");
+    assert_eq!(reached["iterations"].as_array().unwrap().len(), 1);
+    let late = run(&[
+        "--time-limit",
+        "1.5",
+        "--iterations",
+        "1000",
+        "-n",
+        "24",
+        "--json",
+    ]);
+    let late: Value = serde_json::from_str(&stdout(&late)).unwrap();
+    assert_eq!(late["stop"], "time_limit");
+    assert!(late["timings"]["total_seconds"].as_f64().unwrap() < 10.0);
+}
+
+fn spawn(flags: &[&str]) -> std::process::Child {
+    Command::new(assert_cmd::cargo::cargo_bin("aisp-llama"))
+        .args(["run", "-p", "Review a film in one sentence."])
+        .args(flags)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_in_an_iteration_prints_the_best_so_far() {
+    let mut child = spawn(&["--iterations", "1000", "-n", "48", "--json"]);
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    // The first iteration is over and the second has begun.
+    errors.read_line(&mut line).unwrap();
+    assert!(line.starts_with("iteration 1/1000"), "{line}");
+    let kill = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+    let mut text = String::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let value: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["stop"], "interrupted");
+    assert_eq!(
+        value["iterations"][0]["max_reward"],
+        value["iterations"][0]["best_reward"]
+    );
+    assert!(!value["response"].as_str().unwrap().is_empty());
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let mut child = spawn(&SHORT);
+    drop(child.stdout.take());
+    let mut errors = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut errors)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{errors}");
+    assert!(
+        !errors.contains("panicked") && !errors.contains("error:"),
+        "{errors}"
+    );
+    // Nor is one on stderr.
+    let mut child = spawn(&SHORT);
+    drop(child.stderr.take());
+    let mut text = String::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(!text.is_empty());
+}
