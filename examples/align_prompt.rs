@@ -25,7 +25,7 @@ fn main() -> anyhow::Result<()> {
             ..ClassifierOptions::default()
         },
     )?;
-    let mut aligner = Aligner::new(model, Box::new(reward), AlignerOptions::default());
+    let mut aligner = Aligner::new(model, Box::new(reward), AlignerOptions::default())?;
     let options = AlignOptions {
         options: MethodOptions {
             samples: 16,

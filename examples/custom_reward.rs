@@ -26,7 +26,7 @@ fn main() -> anyhow::Result<()> {
     };
     let model = Arc::new(Model::load(Path::new(model), &ModelOptions::default())?);
     let reward = FnReward::new("terse", terse);
-    let mut aligner = Aligner::new(model, Box::new(reward), AlignerOptions::default());
+    let mut aligner = Aligner::new(model, Box::new(reward), AlignerOptions::default())?;
     let options = AlignOptions {
         options: MethodOptions {
             max_tokens: 40,

@@ -143,6 +143,16 @@ pub struct AlignOptions {
     pub target_reward: Option<f64>,
 }
 
+impl AlignOptions {
+    /// Candidates of one iteration.
+    fn samples(&self) -> usize {
+        match self.method {
+            MethodKind::Greedy => 1,
+            _ => self.options.samples,
+        }
+    }
+}
+
 /// A generator with a reward.
 pub struct Aligner {
     model: Arc<Model>,
@@ -154,15 +164,22 @@ pub struct Aligner {
 
 impl Aligner {
     /// Puts a model and a reward together.
-    #[must_use]
-    pub fn new(model: Arc<Model>, reward: Box<dyn Reward>, options: AlignerOptions) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a model that cannot generate here.
+    pub fn new(
+        model: Arc<Model>,
+        reward: Box<dyn Reward>,
+        options: AlignerOptions,
+    ) -> Result<Self> {
+        model.check_generator()?;
+        Ok(Self {
             model,
             reward,
             options,
             rollout: None,
             rms_row_norm: None,
-        }
+        })
     }
 
     /// The generator.
@@ -230,8 +247,11 @@ impl Aligner {
             prompt: run.prompt.to_owned(),
             method: options.method.name(),
             seed: options.options.seed,
-            samples: options.options.samples,
-            iterations: options.options.iterations,
+            samples: options.samples(),
+            iterations: match options.method {
+                MethodKind::Greedy => 1,
+                _ => options.options.iterations,
+            },
         });
         loop {
             let iteration_started = Instant::now();
@@ -547,7 +567,7 @@ impl Run<'_> {
             reward: best.reward.unwrap_or(f64::NAN),
             method: self.options.method.name(),
             seed: self.options.options.seed,
-            samples: self.options.options.samples,
+            samples: self.options.samples(),
             stop,
             iterations: self.iterations,
             usage: self.usage,
@@ -564,8 +584,8 @@ impl Run<'_> {
                 "stopped before a candidate had any token; nothing to answer with".into(),
             ),
             (_, 0) => Error::Run(format!(
-                "all {empty} candidates are empty: the model ends its turn at once; check the \
-                 prompt and the chat template (--chat-template, --no-chat)"
+                "every candidate is empty ({empty} of {empty}): the model ends its turn at once; \
+                 check the prompt and the chat template (--chat-template, --no-chat)"
             )),
             _ => Error::Reward(format!(
                 "no response could be scored: {other} of {} failed, the last with: {last}",

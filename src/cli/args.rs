@@ -101,13 +101,30 @@ pub struct RunArgs {
     #[arg(long, default_value = "aisp", help_heading = "Method")]
     pub method: MethodKind,
     /// Candidates of one iteration
-    #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Method")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        help_heading = "Method",
+        allow_negative_numbers = true
+    )]
     pub samples: usize,
     /// Iterations
-    #[arg(long, value_name = "K", default_value_t = 8, help_heading = "Method")]
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 8,
+        help_heading = "Method",
+        allow_negative_numbers = true
+    )]
     pub iterations: usize,
     /// Response positions that AISP perturbs [default: all]
-    #[arg(long, value_name = "T", help_heading = "Method")]
+    #[arg(
+        long,
+        value_name = "T",
+        help_heading = "Method",
+        allow_negative_numbers = true
+    )]
     pub horizon: Option<usize>,
     /// AISP: temperature of the weights in reward units, or auto for a set effective sample size
     #[arg(
@@ -174,7 +191,8 @@ pub struct RunArgs {
         value_name = "TOKENS",
         default_value_t = 128,
         env = "LLAMA_ARG_N_PREDICT",
-        help_heading = "Generation"
+        help_heading = "Generation",
+        allow_negative_numbers = true
     )]
     pub predict: usize,
     /// Tokens of prompt and response together [default: what both need]
@@ -183,12 +201,19 @@ pub struct RunArgs {
         long,
         value_name = "CTX",
         env = "LLAMA_ARG_CTX_SIZE",
-        help_heading = "Generation"
+        help_heading = "Generation",
+        allow_negative_numbers = true
     )]
     pub ctx_size: Option<usize>,
-    /// Seed
-    #[arg(short, long, default_value_t = 0, help_heading = "Generation")]
-    pub seed: u64,
+    /// Seed; -1 takes a random one
+    #[arg(
+        short,
+        long,
+        default_value_t = 0,
+        help_heading = "Generation",
+        allow_negative_numbers = true
+    )]
+    pub seed: i64,
     /// Temperature where tokens are drawn
     #[arg(
         long,
@@ -206,7 +231,8 @@ pub struct RunArgs {
         value_name = "K",
         default_value_t = 40,
         env = "LLAMA_ARG_TOP_K",
-        help_heading = "Generation"
+        help_heading = "Generation",
+        allow_negative_numbers = true
     )]
     pub top_k: usize,
     /// Keep the tokens that make up this probability; 1 keeps all
@@ -234,7 +260,8 @@ pub struct RunArgs {
         long,
         value_name = "N",
         env = "LLAMA_ARG_N_PARALLEL",
-        help_heading = "Generation"
+        help_heading = "Generation",
+        allow_negative_numbers = true
     )]
     pub parallel: Option<usize>,
     /// Where the perturbation is added: graph (inside the model's graph) or recompute (outside)
@@ -251,7 +278,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE.svg", help_heading = "Output")]
     pub plot: Option<PathBuf>,
     /// Show the N best candidates on stderr, or in the JSON
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Output")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        help_heading = "Output",
+        allow_negative_numbers = true
+    )]
     pub candidates: usize,
 }
 
@@ -299,18 +332,20 @@ pub struct LoadArgs {
         long,
         value_name = "N",
         env = "LLAMA_ARG_THREADS",
-        help_heading = "Models"
+        help_heading = "Models",
+        allow_negative_numbers = true
     )]
-    pub threads: Option<usize>,
+    pub threads: Option<i32>,
     /// Layers on the GPU (-ngl) [default: llama.cpp's choice]
     #[arg(
         long,
         visible_alias = "gpu-layers",
         value_name = "N",
         env = "LLAMA_ARG_N_GPU_LAYERS",
-        help_heading = "Models"
+        help_heading = "Models",
+        allow_negative_numbers = true
     )]
-    pub n_gpu_layers: Option<u32>,
+    pub n_gpu_layers: Option<i32>,
     /// Read the models into memory instead of mapping the files
     #[arg(long, help_heading = "Models")]
     pub no_mmap: bool,
@@ -319,13 +354,17 @@ pub struct LoadArgs {
 impl LoadArgs {
     pub fn options(&self) -> ModelOptions {
         ModelOptions {
-            gpu_layers: self.n_gpu_layers,
+            // As in llama.cpp, -1 leaves it to llama.cpp.
+            gpu_layers: self.n_gpu_layers.and_then(|n| u32::try_from(n).ok()),
             mmap: !self.no_mmap,
         }
     }
 
     pub fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(aisp_llama::default_threads)
+        self.threads
+            .and_then(|n| usize::try_from(n).ok())
+            .filter(|&n| n > 0)
+            .unwrap_or_else(aisp_llama::default_threads)
     }
 }
 
@@ -412,6 +451,15 @@ mod tests {
             );
         }
         let args = parse("aisp-llama run -m a.gguf -mr b.gguf -sys be -p hi -np 4 -s 7 -t 2 -c 64");
+        assert_eq!(parse("aisp-llama run -p hi -s -1").seed, -1);
+        assert_eq!(
+            parse("aisp-llama run -p hi -ngl -1")
+                .model
+                .load
+                .options()
+                .gpu_layers,
+            None
+        );
         assert_eq!(args.reward.model_reward, Some("b.gguf".into()));
         assert_eq!(args.system_prompt.as_deref(), Some("be"));
         assert_eq!(

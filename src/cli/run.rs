@@ -36,8 +36,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     })?;
     let mut trace = args.trace.as_deref().map(Trace::create).transpose()?;
     let model = Arc::new(Model::load(&path, &args.model.load.options())?);
+    model.check_generator()?;
     let reward = setup::load_reward(&args.reward, &args.model.load)?;
-    let mut aligner = Aligner::new(model, Box::new(reward), aligner_options(args));
+    let mut aligner = Aligner::new(model, Box::new(reward), aligner_options(args))?;
     let load_seconds = started.elapsed().as_secs_f64();
     let mut progress = Progress::new(args.samples);
     let aligned = aligner.align(&prompt, &options, &stop, &mut |event| {
@@ -65,7 +66,7 @@ fn align_options(args: &RunArgs) -> Result<AlignOptions> {
     let options = MethodOptions {
         samples: args.samples,
         iterations: args.iterations,
-        seed: args.seed,
+        seed: u64::try_from(args.seed).unwrap_or_else(|_| u64::from(rand::random::<u32>())),
         max_tokens: args.predict,
         sampling: SamplingOptions {
             temperature: args.temp,

@@ -16,7 +16,7 @@ use super::batch::Batch;
 use super::hook::{Action, Hook, eval_callback};
 use super::model::{Model, Token};
 use super::output::{HeadCapture, OutputMatrix};
-use super::{MAX_SEQUENCES, ROW_GROUP, generator_obstacle};
+use super::{MAX_SEQUENCES, ROW_GROUP};
 use crate::error::{Error, Result};
 
 /// Tokens of a prompt that are decoded in one piece; fixed, so that a prompt's numbers do
@@ -83,7 +83,7 @@ impl Context {
     /// [`Error::Model`] for those, [`Error::Usage`] for sizes out of range,
     /// [`Error::Engine`] when llama.cpp cannot make it (usually: not enough memory).
     pub fn new(model: Arc<Model>, options: &ContextOptions) -> Result<Self> {
-        check_supported(&model)?;
+        model.check_generator()?;
         let n = options.sequences;
         if n == 0 || n > MAX_SEQUENCES || !n.is_multiple_of(ROW_GROUP) {
             return Err(Error::usage(
@@ -374,26 +374,4 @@ impl Drop for Context {
         // SAFETY: made in `new`, freed once; hook and model are still alive.
         unsafe { sys::llama_free(self.raw.as_ptr()) };
     }
-}
-
-/// Refuses what cannot generate here, with a reason.
-///
-/// # Errors
-/// [`Error::Model`].
-fn check_supported(model: &Model) -> Result<()> {
-    let arch = model.architecture();
-    // The header first; then llama.cpp's own word, for architectures newer than the lists.
-    let reason = if let Some(reason) = generator_obstacle(model.gguf()) {
-        reason
-    } else if !model.is_decoder_only() {
-        format!("architecture {arch} has an encoder; a generator decodes alone")
-    } else if !model.can_truncate() {
-        format!(
-            "architecture {arch} has a recurrent memory, which cannot be cut back to the prompt; \
-             not supported"
-        )
-    } else {
-        return Ok(());
-    };
-    Err(Error::model(model.path(), reason))
 }

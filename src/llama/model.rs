@@ -9,6 +9,7 @@ use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_sys_2 as sys;
 
+use super::support::generator_obstacle;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 
@@ -143,17 +144,30 @@ impl Model {
         self.inner.n_ctx_train() as usize
     }
 
-    /// Whether the sequences of this model can be cut back to a shared prompt; recurrent
-    /// and hybrid memories cannot.
-    pub(super) fn can_truncate(&self) -> bool {
-        !self.inner.is_recurrent() && !self.inner.is_hybrid()
-    }
-
-    /// Whether the model decodes text by itself (no separate encoder).
-    pub(super) fn is_decoder_only(&self) -> bool {
+    /// Refuses what cannot generate here, by the architecture's name and with the reason.
+    ///
+    /// # Errors
+    /// [`Error::Model`].
+    pub fn check_generator(&self) -> Result<()> {
+        let arch = self.architecture();
         let raw = self.raw().as_ptr();
         // SAFETY: queries on a live model.
-        unsafe { sys::llama_model_has_decoder(raw) && !sys::llama_model_has_encoder(raw) }
+        let decodes_alone =
+            unsafe { sys::llama_model_has_decoder(raw) && !sys::llama_model_has_encoder(raw) };
+        // The header first; then llama.cpp's own word, for architectures newer than the lists.
+        let reason = if let Some(reason) = generator_obstacle(&self.gguf) {
+            reason
+        } else if !decodes_alone {
+            format!("architecture {arch} has an encoder; a generator decodes alone")
+        } else if self.inner.is_recurrent() || self.inner.is_hybrid() {
+            format!(
+                "architecture {arch} has a recurrent memory, which cannot be cut back to the \
+                 prompt; not supported"
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Error::model(&self.path, reason))
     }
 
     /// Outputs of the classification head as llama.cpp counts them.

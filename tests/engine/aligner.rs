@@ -30,7 +30,7 @@ fn options(method: MethodKind) -> AlignOptions {
 }
 
 fn aligner(reward: impl Reward + 'static) -> Aligner {
-    Aligner::new(smollm2(), Box::new(reward), AlignerOptions::default())
+    Aligner::new(smollm2(), Box::new(reward), AlignerOptions::default()).unwrap()
 }
 
 /// Shorter texts are better.
@@ -221,7 +221,8 @@ fn failures_of_a_sample_are_counted_and_failures_of_the_reward_end_the_run() {
 #[test]
 fn candidates_that_are_all_empty_are_an_error_with_a_remedy() {
     let prompt = Prompt::Raw(
-        "<|im_start|>user\nHow are you?<|im_end|>\n<|im_start|>assistant\nI am fine, thank you."
+        "<|im_start|>user\nWhat is the capital of France? Answer briefly.<|im_end|>\n\
+         <|im_start|>assistant\nThe capital of France is Paris."
             .into(),
     );
     let mut options = options(MethodKind::Greedy);
