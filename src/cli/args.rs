@@ -1,12 +1,13 @@
 //! The arguments, with llama.cpp's names and environment variables where it has them.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use aisp_llama::llama::{LogitsRoute, ModelOptions};
 use aisp_llama::method::MethodKind;
 use aisp_llama::reward::{RewardText, TooLong};
 use clap::{ArgGroup, Parser, Subcommand};
+
+use super::values::{self, AutoOr};
 
 /// Test-time alignment of local GGUF models.
 #[derive(Debug, Parser)]
@@ -29,38 +30,6 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
-}
-
-/// Multi-letter flags with a single dash, as llama.cpp writes them.
-const SINGLE_DASH: [(&str, &str); 5] = [
-    ("-ngl", "--n-gpu-layers"),
-    ("-mr", "--model-reward"),
-    ("-sys", "--system-prompt"),
-    ("-np", "--parallel"),
-    ("-no-cnv", "--no-chat"),
-];
-
-/// Turns llama.cpp's multi-letter single-dash flags into long ones.
-pub fn normalise(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut literal = false;
-    arguments
-        .into_iter()
-        .map(|argument| {
-            literal |= argument == "--";
-            let Some(text) = argument.to_str().filter(|_| !literal) else {
-                return argument;
-            };
-            let (flag, value) = match text.split_once('=') {
-                Some((flag, value)) => (flag, Some(value)),
-                None => (text, None),
-            };
-            match (SINGLE_DASH.iter().find(|(short, _)| *short == flag), value) {
-                (Some((_, long)), Some(value)) => format!("{long}={value}").into(),
-                (Some((_, long)), None) => (*long).into(),
-                (None, _) => argument,
-            }
-        })
-        .collect()
 }
 
 #[derive(Debug, clap::Args)]
@@ -265,7 +234,7 @@ pub struct RunArgs {
     )]
     pub parallel: Option<usize>,
     /// Where the perturbation is added: graph (inside the model's graph) or recompute (outside)
-    #[arg(long, value_name = "ROUTE", default_value = "graph", value_parser = logits_route, help_heading = "Generation")]
+    #[arg(long, value_name = "ROUTE", default_value = "graph", value_parser = values::logits_route, help_heading = "Generation")]
     pub logits: LogitsRoute,
 
     /// Print one JSON object instead of the answer
@@ -320,7 +289,7 @@ pub struct RewardArgs {
     #[arg(long, value_name = "TEXT", value_parser = RewardText::parse, help_heading = "Models")]
     pub reward_text: Option<RewardText>,
     /// What to do with texts too long for the reward: refuse or truncate
-    #[arg(long, value_name = "WHAT", default_value = "refuse", value_parser = too_long, help_heading = "Models")]
+    #[arg(long, value_name = "WHAT", default_value = "refuse", value_parser = values::too_long, help_heading = "Models")]
     pub reward_too_long: TooLong,
 }
 
@@ -389,44 +358,11 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
-/// `auto` or a number.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum AutoOr {
-    Auto,
-    Number(f64),
-}
-
-impl std::str::FromStr for AutoOr {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "auto" {
-            return Ok(Self::Auto);
-        }
-        text.parse()
-            .map(Self::Number)
-            .map_err(|_| "neither a number nor auto".into())
-    }
-}
-
-fn logits_route(text: &str) -> Result<LogitsRoute, String> {
-    match text {
-        "graph" => Ok(LogitsRoute::Graph),
-        "recompute" => Ok(LogitsRoute::Recompute),
-        _ => Err("neither graph nor recompute".into()),
-    }
-}
-
-fn too_long(text: &str) -> Result<TooLong, String> {
-    match text {
-        "refuse" => Ok(TooLong::Refuse),
-        "truncate" => Ok(TooLong::Truncate),
-        _ => Err("neither refuse nor truncate".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
+    use super::super::values::normalise;
     use super::*;
 
     fn parse(line: &str) -> RunArgs {
@@ -466,14 +402,6 @@ mod tests {
             (args.parallel, args.seed, args.ctx_size),
             (Some(4), 7, Some(64))
         );
-    }
-
-    #[test]
-    fn text_after_a_double_dash_is_left_alone() {
-        let words = ["x", "-mr", "--", "-mr"].map(OsString::from);
-        let out = normalise(words);
-        assert_eq!(out[1], "--model-reward");
-        assert_eq!(out[3], "-mr");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod progress;
 mod run;
 mod score;
 mod setup;
+mod values;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -21,7 +22,7 @@ const INTERRUPTED: u8 = 130;
 
 /// Runs the program with the arguments of a command line, the program's name first.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args::normalise(arguments)) {
+    let args = match Args::try_parse_from(values::normalise(arguments)) {
         Ok(args) => args,
         Err(error) => {
             // Help and version come this way too; a closed pipe is no failure.

@@ -15,9 +15,10 @@ use aisp_llama::{
     StopReason,
 };
 
-use super::args::{AutoOr, RunArgs};
+use super::args::RunArgs;
 use super::progress::Progress;
 use super::setup;
+use super::values::AutoOr;
 
 /// Runs the command; the answer is the exit code.
 pub fn run(args: &RunArgs) -> anyhow::Result<u8> {

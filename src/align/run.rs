@@ -1,0 +1,287 @@
+//! One run in progress: what was generated, scored and counted so far, and why it ends.
+
+use std::cmp::Ordering;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use super::{AlignOptions, Stop};
+use crate::error::{Error, Result};
+use crate::events::{
+    Alignment, Event, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings, Usage,
+};
+use crate::method::{Method, Outcome};
+use crate::reward::{Reward, Sample};
+use crate::rollout::{Candidate, End, Job, Rollout};
+
+/// Candidates without a reward, by reason.
+#[derive(Default)]
+struct Failures {
+    empty: usize,
+    other: usize,
+    last: String,
+}
+
+/// One run in progress.
+pub(super) struct Run<'a> {
+    prompt: &'a str,
+    options: &'a AlignOptions,
+    stop: &'a Stop,
+    started: Instant,
+    usage: Usage,
+    timings: Timings,
+    iterations: Vec<IterationStats>,
+    best: Option<f64>,
+    ranked: Vec<ScoredCandidate>,
+    failures: Failures,
+    pub(super) stopped: Option<StopReason>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(prompt: &'a str, options: &'a AlignOptions, stop: &'a Stop) -> Self {
+        Self {
+            prompt,
+            options,
+            stop,
+            started: Instant::now(),
+            usage: Usage::default(),
+            timings: Timings::default(),
+            iterations: Vec::new(),
+            best: None,
+            ranked: Vec::new(),
+            failures: Failures::default(),
+            stopped: None,
+        }
+    }
+
+    fn iteration(&self) -> usize {
+        self.iterations.len()
+    }
+
+    pub(super) fn generate(
+        &mut self,
+        rollout: &mut Rollout,
+        jobs: &[Job],
+        observe: &mut dyn FnMut(&Event),
+    ) -> Result<Vec<Option<Candidate>>> {
+        let begun = Instant::now();
+        let iteration = self.iteration();
+        let (stop, started) = (self.stop, self.started);
+        let limit = self.options.budget.seconds;
+        let mut stopped = None;
+        let candidates = rollout.run(jobs, &mut |progress| {
+            observe(&Event::Progress {
+                iteration,
+                tokens: progress.tokens,
+                finished: progress.finished,
+                seconds: begun.elapsed().as_secs_f64(),
+            });
+            if stop.is_requested() {
+                stopped = Some(StopReason::Interrupted);
+            } else if limit.is_some_and(|limit| started.elapsed().as_secs_f64() >= limit) {
+                stopped = Some(StopReason::TimeLimit);
+            }
+            match stopped {
+                Some(_) => ControlFlow::Break(()),
+                None => ControlFlow::Continue(()),
+            }
+        })?;
+        self.stopped = stopped;
+        self.timings.generation_seconds += begun.elapsed().as_secs_f64();
+        for candidate in candidates.iter().flatten() {
+            self.usage.candidates += 1;
+            self.usage.generated_tokens += candidate.tokens.len();
+        }
+        Ok(candidates)
+    }
+
+    /// Scores what the iteration brought. Responses cut short by a stop are scored only
+    /// when there is nothing else to answer with.
+    pub(super) fn score(
+        &mut self,
+        reward: &mut dyn Reward,
+        candidates: &[Option<Candidate>],
+        observe: &mut dyn FnMut(&Event),
+    ) -> Result<Vec<Outcome>> {
+        let begun = Instant::now();
+        let finished = |c: &Candidate| c.end != End::Stopped;
+        let any = self.best.is_some() || candidates.iter().flatten().any(finished);
+        let used: Vec<(usize, &Candidate)> = candidates
+            .iter()
+            .enumerate()
+            .filter_map(|(i, c)| Some((i, c.as_ref()?)))
+            .filter(|(_, c)| finished(c) || !any)
+            .collect();
+        let samples: Vec<Sample<'_>> = used
+            .iter()
+            .filter(|(_, c)| !c.text.trim().is_empty())
+            .map(|(_, c)| Sample {
+                prompt: self.prompt,
+                response: &c.text,
+            })
+            .collect();
+        let scores = if samples.is_empty() {
+            Vec::new()
+        } else {
+            reward.score(&samples)?
+        };
+        if scores.len() != samples.len() {
+            return Err(Error::Reward(format!(
+                "{} scores for {} responses",
+                scores.len(),
+                samples.len()
+            )));
+        }
+        let mut scores = scores.into_iter();
+        let mut outcomes = Vec::with_capacity(used.len());
+        for (index, candidate) in used {
+            let mut scored = ScoredCandidate {
+                iteration: self.iteration(),
+                candidate: index,
+                reward: None,
+                tokens: candidate.tokens.len(),
+                end: candidate.end,
+                text: candidate.text.clone(),
+                error: None,
+                truncated: false,
+            };
+            if candidate.text.trim().is_empty() {
+                self.failures.empty += 1;
+                scored.error = Some("empty response".into());
+            } else {
+                self.usage.reward_calls += 1;
+                match scores.next() {
+                    Some(Ok(score)) => {
+                        self.usage.reward_tokens += score.tokens;
+                        self.usage.truncated += usize::from(score.truncated);
+                        scored.truncated = score.truncated;
+                        if score.reward.is_finite() {
+                            scored.reward = Some(score.reward);
+                        } else {
+                            scored.error = Some(format!("the reward is {}", score.reward));
+                        }
+                    }
+                    Some(Err(error)) => scored.error = Some(error.to_string()),
+                    None => scored.error = Some("no score".into()),
+                }
+                if let Some(error) = &scored.error {
+                    self.failures.other += 1;
+                    self.failures.last.clone_from(error);
+                }
+            }
+            self.usage.unscored += usize::from(scored.reward.is_none());
+            outcomes.push(Outcome {
+                candidate: u32::try_from(index).unwrap_or(u32::MAX),
+                reward: scored.reward.unwrap_or(f64::NAN),
+                length: scored.tokens,
+            });
+            observe(&Event::CandidateScored(scored.clone()));
+            if scored.reward > self.best {
+                self.best = scored.reward;
+            }
+            self.ranked.push(scored);
+        }
+        self.timings.reward_seconds += begun.elapsed().as_secs_f64();
+        Ok(outcomes)
+    }
+
+    pub(super) fn close_iteration(
+        &mut self,
+        outcomes: &[Outcome],
+        method: &mut dyn Method,
+        begun: Instant,
+        observe: &mut dyn FnMut(&Event),
+    ) {
+        let control = Instant::now();
+        let telemetry = method.observe(outcomes);
+        self.timings.control_seconds += control.elapsed().as_secs_f64();
+        let rewards = outcomes.iter().map(|o| o.reward).filter(|r| r.is_finite());
+        let count = rewards.clone().count();
+        let stats = IterationStats {
+            index: self.iteration(),
+            mean_reward: (count > 0).then(|| rewards.clone().sum::<f64>() / count as f64),
+            max_reward: rewards.reduce(f64::max),
+            best_reward: self.best,
+            telemetry,
+            tokens: outcomes.iter().map(|o| o.length).sum(),
+            seconds: begun.elapsed().as_secs_f64(),
+        };
+        observe(&Event::IterationDone(stats.clone()));
+        self.iterations.push(stats);
+        if self.stopped.is_some() {
+            return;
+        }
+        let elapsed = self.started.elapsed().as_secs_f64();
+        if self.stop.is_requested() {
+            self.stopped = Some(StopReason::Interrupted);
+        } else if self
+            .options
+            .target_reward
+            .is_some_and(|t| self.best >= Some(t))
+        {
+            self.stopped = Some(StopReason::TargetReward);
+        } else if self
+            .options
+            .budget
+            .seconds
+            .is_some_and(|limit| elapsed >= limit)
+        {
+            self.stopped = Some(StopReason::TimeLimit);
+        } else if self.options.budget.is_spent(&self.usage) {
+            self.stopped = Some(StopReason::Budget);
+        }
+    }
+
+    pub(super) fn finish(
+        mut self,
+        names: ModelNames,
+        observe: &mut dyn FnMut(&Event),
+    ) -> Result<Alignment> {
+        // Stable: of equal rewards the earlier candidate stays first.
+        self.ranked
+            .sort_by(|a, b| b.reward.partial_cmp(&a.reward).unwrap_or(Ordering::Equal));
+        let Some(best) = self.ranked.first().filter(|c| c.reward.is_some()).cloned() else {
+            return Err(self.no_answer());
+        };
+        self.timings.total_seconds = self.started.elapsed().as_secs_f64();
+        self.timings.tokens_per_second =
+            self.usage.generated_tokens as f64 / self.timings.generation_seconds.max(1e-9);
+        let stop = self.stopped.unwrap_or(StopReason::Completed);
+        observe(&Event::RunFinished {
+            stop,
+            reward: best.reward,
+            usage: self.usage,
+            timings: self.timings,
+        });
+        Ok(Alignment {
+            prompt: self.prompt.to_owned(),
+            response: best.text,
+            reward: best.reward.unwrap_or(f64::NAN),
+            method: self.options.method.name(),
+            seed: self.options.options.seed,
+            samples: self.options.samples(),
+            stop,
+            iterations: self.iterations,
+            usage: self.usage,
+            timings: self.timings,
+            names,
+            candidates: self.ranked,
+        })
+    }
+
+    fn no_answer(&self) -> Error {
+        let Failures { empty, other, last } = &self.failures;
+        match (empty, other) {
+            (0, 0) => Error::Run(
+                "stopped before a candidate had any token; nothing to answer with".into(),
+            ),
+            (_, 0) => Error::Run(format!(
+                "every candidate is empty ({empty} of {empty}): the model ends its turn at once; \
+                 check the prompt and the chat template (--chat-template, --no-chat)"
+            )),
+            _ => Error::Reward(format!(
+                "no response could be scored: {other} of {} failed, the last with: {last}",
+                empty + other
+            )),
+        }
+    }
+}
