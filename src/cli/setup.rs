@@ -1,5 +1,6 @@
 //! What the commands share: the log, the default models, loading with clear errors.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use aisp_llama::reward::{Classifier, ClassifierOptions};
@@ -22,6 +23,7 @@ pub fn log(verbose: bool) {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .init();
 }

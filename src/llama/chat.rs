@@ -43,10 +43,19 @@ impl ChatTemplate {
     /// The template in the model's file, or `custom` where given.
     ///
     /// # Errors
-    /// [`Error::Model`] when the file has none and no other is given.
+    /// [`Error::Model`] when the file has none and no other is given, [`Error::Usage`] for a
+    /// text without any Jinja, such as the name of a template.
     pub fn new(model: &Model, custom: Option<&str>) -> Result<Self> {
         let source = match custom {
-            Some(text) => text,
+            Some(text) if text.contains("{{") || text.contains("{%") => text,
+            Some(text) => {
+                return Err(Error::usage(
+                    "--chat-template",
+                    format!(
+                        "{text:?} is no Jinja template; give the template's text, not its name"
+                    ),
+                ));
+            }
             None => model.gguf().str("tokenizer.chat_template").ok_or_else(|| {
                 Error::model(
                     model.path(),

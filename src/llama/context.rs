@@ -124,7 +124,7 @@ impl Context {
                 options.context
             ))
         })?;
-        Ok(Self {
+        let context = Self {
             raw,
             hook,
             output: None,
@@ -133,7 +133,15 @@ impl Context {
             options: options.clone(),
             rows: 0,
             model,
-        })
+        };
+        if context.capacity() < options.context {
+            return Err(Error::Engine(format!(
+                "llama.cpp gave {} tokens a sequence instead of {}",
+                context.capacity(),
+                options.context
+            )));
+        }
+        Ok(context)
     }
 
     /// The model.
