@@ -333,7 +333,7 @@ impl Context {
         }
     }
 
-    /// Logits [vocabulary] of a row of the last step.
+    /// Logits `[vocabulary]` of a row of the last step.
     ///
     /// # Errors
     /// [`Error::Engine`] for a row that the last step did not have.

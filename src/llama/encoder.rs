@@ -87,7 +87,7 @@ impl Encoder {
         self.capacity
     }
 
-    /// The pooled vector of one text: [labels] for [`Pooling::Rank`], [d] for
+    /// The pooled vector of one text: `[labels]` for [`Pooling::Rank`], `[d]` for
     /// [`Pooling::Mean`].
     ///
     /// # Errors

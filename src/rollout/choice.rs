@@ -85,7 +85,7 @@ fn by_logit(a: &(f32, Token), b: &(f32, Token)) -> Ordering {
 }
 
 impl Chooser {
-    /// A token for `logits` [vocabulary]; `uniform` in [0, 1) decides a draw.
+    /// A token for `logits` `[vocabulary]`; `uniform` in `[0, 1)` decides a draw.
     pub fn choose(&mut self, choice: &TokenChoice, logits: &[f32], uniform: f64) -> Token {
         match choice {
             TokenChoice::Argmax => argmax(logits),

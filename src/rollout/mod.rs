@@ -23,11 +23,11 @@ pub struct PromptId(usize);
 /// What makes one candidate differ from another: its perturbation and its randomness, both
 /// functions of the response position alone.
 pub trait Stream: Send + Sync {
-    /// Adds v_t to `row` [d] for response position t, counted from 0; answers false, and
+    /// Adds v_t to `row` `[d]` for response position t, counted from 0; answers false, and
     /// leaves the row as it is, where there is no perturbation.
     fn perturb(&self, position: usize, row: &mut [f32]) -> bool;
 
-    /// A number in [0, 1) for choosing a token by chance.
+    /// A number in `[0, 1)` for choosing a token by chance.
     fn uniform(&self, position: usize) -> f64;
 }
 
