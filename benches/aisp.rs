@@ -81,7 +81,7 @@ fn steps(c: &mut Criterion) {
             position: 64,
         }; 16];
         let v = vec![0.1; 16 * model.width()];
-        for (name, v) in [("unperturbed", None), ("perturbed", Some(v.as_slice()))] {
+        for (name, v) in [("perturbed", Some(v.as_slice())), ("unperturbed", None)] {
             group.bench_function(BenchmarkId::new(name, format!("{logits:?}")), |b| {
                 b.iter(|| {
                     for sequence in 0..16 {
