@@ -1,4 +1,4 @@
-//! A reward written in Rust: answers of about twelve words that do not say "the".
+//! A reward written in Rust: answers that name many colours.
 //!
 //! ```text
 //! cargo run --release --example custom_reward -- MODEL.gguf "Describe the sea."
@@ -12,11 +12,19 @@ use aisp_llama::method::MethodOptions;
 use aisp_llama::reward::FnReward;
 use aisp_llama::{AlignOptions, Aligner, AlignerOptions, Prompt, Stop};
 
-/// Minus the distance from twelve words, minus two for every "the".
-fn terse(_prompt: &str, response: &str) -> f64 {
-    let words: Vec<&str> = response.split_whitespace().collect();
-    let articles = words.iter().filter(|w| w.eq_ignore_ascii_case("the"));
-    -(words.len() as f64 - 12.0).abs() - 2.0 * articles.count() as f64
+const COLOURS: [&str; 12] = [
+    "red", "orange", "yellow", "green", "blue", "purple", "pink", "white", "black", "grey", "gold",
+    "silver",
+];
+
+/// How many colours the response names, each counted once.
+fn colours(_prompt: &str, response: &str) -> f64 {
+    let text = response.to_lowercase();
+    let words: Vec<&str> = text.split(|c: char| !c.is_alphabetic()).collect();
+    COLOURS
+        .iter()
+        .filter(|colour| words.contains(colour))
+        .count() as f64
 }
 
 fn main() -> anyhow::Result<()> {
@@ -25,14 +33,14 @@ fn main() -> anyhow::Result<()> {
         anyhow::bail!("usage: custom_reward MODEL.gguf PROMPT");
     };
     let model = Arc::new(Model::load(Path::new(model), &ModelOptions::default())?);
-    let reward = FnReward::new("terse", terse);
+    let reward = FnReward::new("colours", colours);
     let mut aligner = Aligner::new(model, Box::new(reward), AlignerOptions::default())?;
     let options = AlignOptions {
         options: MethodOptions {
             max_tokens: 40,
             ..MethodOptions::default()
         },
-        target_reward: Some(0.0),
+        target_reward: Some(5.0),
         ..AlignOptions::default()
     };
     let prompt = Prompt::Chat(vec![Message::new("user", text)]);

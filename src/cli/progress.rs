@@ -11,7 +11,8 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     samples: usize,
     iterations: usize,
-    best: Option<f64>,
+    /// Rewards and ess of the last iteration.
+    last: String,
 }
 
 impl Progress {
@@ -19,7 +20,7 @@ impl Progress {
     pub fn new(samples: usize) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
-            if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
                 bar.set_style(style);
             }
             bar.enable_steady_tick(Duration::from_millis(200));
@@ -29,7 +30,7 @@ impl Progress {
             bar,
             samples,
             iterations: 1,
-            best: None,
+            last: String::new(),
         }
     }
 
@@ -47,10 +48,10 @@ impl Progress {
                     bar.set_length((self.samples * self.iterations) as u64);
                     bar.set_position((iteration * self.samples + finished) as u64);
                     bar.set_message(format!(
-                        "iteration {}/{} · best {} · {:.0} tokens/s",
+                        "iteration {}/{}{} · {:.0} tokens/s",
                         iteration + 1,
                         self.iterations,
-                        number(self.best),
+                        self.last,
                         *tokens as f64 / seconds.max(1e-9),
                     ));
                 }
@@ -60,14 +61,14 @@ impl Progress {
                     self.line(&format!(
                         "candidate {}.{}: too long for the reward, its end was not read",
                         candidate.iteration + 1,
-                        candidate.candidate
+                        candidate.candidate + 1
                     ));
                 }
                 if let Some(error) = &candidate.error {
                     self.line(&format!(
                         "candidate {}.{} has no reward: {error}",
                         candidate.iteration + 1,
-                        candidate.candidate
+                        candidate.candidate + 1
                     ));
                 }
             }
@@ -85,17 +86,20 @@ impl Progress {
     }
 
     fn iteration(&mut self, stats: &IterationStats) {
-        self.best = stats.best_reward;
         let ess = stats
             .telemetry
             .ess
             .map_or(String::new(), |ess| format!(" · ess {ess:.1}"));
+        self.last = format!(
+            " · best {} · mean {}{ess}",
+            number(stats.best_reward),
+            number(stats.mean_reward)
+        );
         self.line(&format!(
-            "iteration {}/{} · best {} · mean {}{ess} · {:.0} tokens/s",
+            "iteration {}/{}{} · {:.0} tokens/s",
             stats.index + 1,
             self.iterations,
-            number(stats.best_reward),
-            number(stats.mean_reward),
+            self.last,
             stats.tokens as f64 / stats.seconds.max(1e-9),
         ));
     }
