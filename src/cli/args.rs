@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use aisp_llama::llama::{LogitsRoute, ModelOptions};
-use aisp_llama::method::MethodKind;
+use aisp_llama::method::{DEFAULT_ESS_FRACTION, MethodKind};
 use aisp_llama::reward::{RewardText, TooLong};
 use clap::{ArgGroup, Parser, Subcommand};
 
@@ -105,7 +105,7 @@ pub struct RunArgs {
     )]
     pub lambda: AutoOr,
     /// AISP: effective sample size that --lambda auto aims at, as a fraction of the samples
-    #[arg(long, value_name = "FRACTION", default_value_t = DEFAULT_ESS, allow_negative_numbers = true, help_heading = "Method")]
+    #[arg(long, value_name = "FRACTION", default_value_t = DEFAULT_ESS_FRACTION, allow_negative_numbers = true, help_heading = "Method")]
     pub ess: f64,
     /// AISP: standard deviation of the noise, or auto for one that suits the output matrix
     #[arg(
@@ -256,9 +256,6 @@ pub struct RunArgs {
     )]
     pub candidates: usize,
 }
-
-/// `DEFAULT_ESS` of the library's options, for the help.
-const DEFAULT_ESS: f64 = aisp_llama::method::DEFAULT_ESS_FRACTION;
 
 #[derive(Debug, clap::Args)]
 pub struct ModelArgs {

@@ -212,6 +212,13 @@ fn spawn(flags: &[&str]) -> std::process::Child {
         .unwrap()
 }
 
+/// All that a child writes to a pipe until it closes it.
+fn read_all(pipe: Option<impl Read>) -> String {
+    let mut text = String::new();
+    pipe.unwrap().read_to_string(&mut text).unwrap();
+    text
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupt_in_an_iteration_prints_the_best_so_far() {
@@ -225,13 +232,7 @@ fn an_interrupt_in_an_iteration_prints_the_best_so_far() {
         .args(["-INT", &child.id().to_string()])
         .status();
     assert!(kill.unwrap().success());
-    let mut text = String::new();
-    child
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut text)
-        .unwrap();
+    let text = read_all(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let value: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(value["stop"], "interrupted");
@@ -246,13 +247,7 @@ fn an_interrupt_in_an_iteration_prints_the_best_so_far() {
 fn a_closed_pipe_is_no_failure() {
     let mut child = spawn(&SHORT);
     drop(child.stdout.take());
-    let mut errors = String::new();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut errors)
-        .unwrap();
+    let errors = read_all(child.stderr.take());
     assert_eq!(child.wait().unwrap().code(), Some(0), "{errors}");
     assert!(
         !errors.contains("panicked") && !errors.contains("error:"),
@@ -261,13 +256,7 @@ fn a_closed_pipe_is_no_failure() {
     // Nor is one on stderr.
     let mut child = spawn(&SHORT);
     drop(child.stderr.take());
-    let mut text = String::new();
-    child
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut text)
-        .unwrap();
+    let text = read_all(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(!text.is_empty());
 }

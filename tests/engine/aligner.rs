@@ -119,7 +119,7 @@ fn the_best_so_far_never_falls_and_is_the_answer() {
 
 #[test]
 fn aisp_moves_the_mean_reward_towards_what_scores_well() {
-    // The share of letters that are vowels has nothing to do with what the model would say.
+    // The share of the letter e has nothing to do with what the model would say.
     let reward = FnReward::new("e", |_, response: &str| {
         response.matches('e').count() as f64 / response.len().max(1) as f64
     });
