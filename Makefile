@@ -13,8 +13,8 @@ DEMO_PROMPT ?= Write one sentence reviewing a movie about a lost dog.
 DEMO_ARGS ?= --samples 16 --iterations 4 -n 32 -s 1 --candidates 3
 export DEMO_PROMPT
 
-# Passed to the training script, for example HEAD_ARGS='--type q8_0'.
-HEAD_ARGS ?=
+# What the film-review head says of itself.
+HEAD_DESCRIPTION := 'sentiment of film reviews, response alone; not a preference or helpfulness model'
 
 # Looked up when a recipe runs, as the set-up may just have installed ccache.
 with_ccache = if command -v ccache >/dev/null 2>&1; then \
@@ -52,6 +52,10 @@ setup: tools ## install missing tools, fetch the demo's models
 tools: ## check the build tools, install missing ones where possible
 	@scripts/setup.sh tools
 
-head: tools ## train the film-review reward head again, build the reward model
-	@$(with_ccache) "$(PYTHON)" scripts/train_film_review_head.py $(HEAD_ARGS)
+head: build ## train the film-review reward head again, build the reward model
+	@"$(PYTHON)" scripts/film_reviews.py --data "$(CACHE)/training/reviews.jsonl" \
+		--backbone "$(CACHE)/training/minilm-f16.gguf"
+	"$(CARGO_TARGET_DIR)/release/aisp-llama" reward train -m "$(CACHE)/training/minilm-f16.gguf" \
+		--data "$(CACHE)/training/reviews.jsonl" --reward-text '{response}' \
+		--description $(HEAD_DESCRIPTION) -o scripts/film_review_head.safetensors
 	@"$(PYTHON)" scripts/fetch_models.py --for demo

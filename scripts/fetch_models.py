@@ -39,7 +39,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parent
-HEAD_FILE = SCRIPTS / "film_review_head.json"
+HEAD_FILE = SCRIPTS / "film_review_head.safetensors"
 CONVERTER = SCRIPTS / "minilm_to_gguf.py"
 BLOCK = 1 << 20
 MEGABYTE = 1_000_000
@@ -503,6 +503,18 @@ def join_parts(cache: Path, model: Model, target: Path) -> None:
         remove_verified(path)
 
 
+def convert_minilm(cache: Path, out: Path, *options: str) -> Path:
+    """Write all-MiniLM-L6-v2 as GGUF; the answer is the folder it was made from."""
+    minilm = fetch_minilm(cache)
+    python_packages(cache, "conversion", CONVERSION_REQUIREMENTS)
+    require_space(out.parent, 100 * MEGABYTE)
+    command = [sys.executable, str(CONVERTER), "--model-dir", str(minilm), "--out", str(out)]
+    quiet = subprocess.DEVNULL
+    if subprocess.run([*command, *options], check=False, stdin=quiet, stdout=quiet).returncode != 0:
+        raise SetupError(f"{out.name} could not be built; the line above says why")
+    return minilm
+
+
 def build_reward(cache: Path) -> None:
     """Have the reward model in `models/`: MiniLM with the trained head on top.
 
@@ -522,17 +534,10 @@ def build_reward(cache: Path) -> None:
         target, str(stamp.get("sha256")), recipe=recipe.hexdigest()
     ):
         return
-    minilm = fetch_minilm(cache)
-    python_packages(cache, "conversion", CONVERSION_REQUIREMENTS)
     target.parent.mkdir(parents=True, exist_ok=True)
-    require_space(target.parent, 100 * MEGABYTE)
     say(f"building {REWARD_NAME}")
     partial = target.with_name(f".{target.name}.partial")
-    command = [sys.executable, str(CONVERTER), "--model-dir", str(minilm)]
-    command += ["--head", str(HEAD_FILE), "--out", str(partial)]
-    quiet = subprocess.DEVNULL
-    if subprocess.run(command, check=False, stdin=quiet, stdout=quiet).returncode != 0:
-        raise SetupError(f"{REWARD_NAME} could not be built; the line above says why")
+    minilm = convert_minilm(cache, partial, "--head", str(HEAD_FILE))
     os.replace(partial, target)
     write_stamp(target, sha256_of(target), recipe=recipe.hexdigest())
     shutil.rmtree(minilm)

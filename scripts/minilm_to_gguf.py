@@ -8,7 +8,9 @@ With `--head` it is a reward model for llama.cpp's RANK pooling:
 
 llama.cpp takes the mean before the head because `bert.classifier.pooling_type`
 is 1 (MEAN), and applies the head as it is because there is no `cls.weight`,
-which would insert a dense layer and a tanh.
+which would insert a dense layer and a tanh. The head is a safetensors file as
+`aisp-llama reward train` writes it: `score.weight` [1, 384], `score.bias` [1],
+and in its metadata the text that it scores and what it measures.
 
 Matrices are stored in the chosen type. Norms, biases, positions, token types
 and the head stay F32. The same input always gives the same bytes.
@@ -22,8 +24,9 @@ import json
 import os
 import struct
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import fetch_models
 from fetch_models import SetupError
@@ -41,7 +44,7 @@ VOCABULARY = 30_522
 
 # llama.cpp's `general.file_type` for each choice of `--type`.
 FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7}
-DEFAULT_TYPE = "f16"
+DEFAULT_TYPE = "f16"  # what the head in this folder was trained on
 
 POOLING_MEAN = 1
 POOLING_RANK = 4
@@ -49,6 +52,7 @@ SPECIAL_TOKENS = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]"
 TOKEN_NORMAL = 1
 TOKEN_CONTROL = 3
 
+# For a head file that does not say.
 REWARD_TEXT = "{response}"
 REWARD_DESCRIPTION = (
     "sentiment of film reviews, response alone; not a preference or helpfulness model"
@@ -76,8 +80,18 @@ LAYER_NORMS = {
 QUANTISED = ("token_embd.weight", *(f"{name}.weight" for name in LAYER_MATRICES))
 
 
-def load_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Every F32 tensor of a safetensors file, by name.
+@dataclass(frozen=True)
+class Head:
+    """reward(text) = weight [1, 384] · features + bias [1]."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    text: str
+    description: str
+
+
+def load_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Every F32 tensor of a safetensors file by name, and the file's metadata.
 
     Format: a little-endian u64 length, that many bytes of JSON with type,
     shape and byte range of each tensor, then the data.
@@ -94,7 +108,7 @@ def load_safetensors(path: Path) -> dict[str, np.ndarray]:
         begin, end = (8 + header_length + offset for offset in entry["data_offsets"])
         values = np.frombuffer(data[begin:end], dtype="<f4")
         tensors[name] = values.reshape(entry["shape"])
-    return tensors
+    return tensors, header.get("__metadata__", {})
 
 
 def load_vocabulary(path: Path) -> tuple[list[str], list[int]]:
@@ -120,30 +134,40 @@ def load_vocabulary(path: Path) -> tuple[list[str], list[int]]:
     return tokens, types
 
 
-def load_head(path: Path, weights: Path) -> dict[str, Any]:
-    """A head file, checked: 384 finite weights, one bias, made for these weights."""
+def load_head(path: Path) -> Head:
+    """A head file, checked: 384 finite weights and one bias, for mean-pooled features."""
+    import numpy as np
+
     try:
-        head = json.loads(path.read_text(encoding="utf-8"))
-        weight = [float(value) for value in head["weight"]]
-        bias = float(head["bias"])
-    except (ValueError, KeyError, TypeError) as error:
+        tensors, metadata = load_safetensors(path)
+        weight = tensors["score.weight"].reshape(1, -1)
+        bias = tensors["score.bias"].reshape(-1)
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise SetupError(
             f"{path} is not a head file ({error!r}); train one with `make head`"
         ) from error
-    if len(weight) != WIDTH or not all(abs(value) < float("inf") for value in [*weight, bias]):
+    if (weight.size, bias.size) != (WIDTH, 1) or not np.isfinite([*weight[0], *bias]).all():
         raise SetupError(f"{path} needs {WIDTH} finite weights and a bias; run `make head`")
-    expected = head.get("base_model", {}).get("sha256")
-    if expected and fetch_models.sha256_of(weights) != expected:
-        raise SetupError(f"{path} was trained on other weights than {weights}; run `make head`")
-    return head
+    pooling = metadata.get("aisp.reward.pooling", "mean")
+    if pooling != "mean":
+        raise SetupError(
+            f"{path} is for the features of pooling {pooling!r}, and this file would have their "
+            "mean; train it with `make head`"
+        )
+    return Head(
+        weight,
+        bias,
+        metadata.get("aisp.reward.text", REWARD_TEXT),
+        metadata.get("aisp.reward.description", REWARD_DESCRIPTION),
+    )
 
 
-def add_metadata(writer: gguf.GGUFWriter, file_type: str, has_head: bool) -> None:
+def add_metadata(writer: gguf.GGUFWriter, file_type: str, head: Head | None) -> None:
     """What llama.cpp needs to run the network, and what a reader wants to know."""
-    if has_head:
+    if head:
         writer.add_name("all-MiniLM-L6-v2 with a film-review reward head")
         writer.add_description(
-            "all-MiniLM-L6-v2 with a linear head on the mean-pooled states: " + REWARD_DESCRIPTION
+            "all-MiniLM-L6-v2 with a linear head on the mean-pooled states: " + head.description
         )
     else:
         writer.add_name("all-MiniLM-L6-v2")
@@ -159,12 +183,12 @@ def add_metadata(writer: gguf.GGUFWriter, file_type: str, has_head: bool) -> Non
     writer.add_head_count(ATTENTION_HEADS)
     writer.add_layer_norm_eps(1e-12)
     writer.add_causal_attention(False)
-    if has_head:
+    if head:
         writer.add_uint32("bert.pooling_type", POOLING_RANK)
         writer.add_uint32("bert.classifier.pooling_type", POOLING_MEAN)
         writer.add_array("bert.classifier.output_labels", ["reward"])
-        writer.add_string("aisp.reward.text", REWARD_TEXT)
-        writer.add_string("aisp.reward.description", REWARD_DESCRIPTION)
+        writer.add_string("aisp.reward.text", head.text)
+        writer.add_string("aisp.reward.description", head.description)
     else:
         writer.add_uint32("bert.pooling_type", POOLING_MEAN)
 
@@ -215,36 +239,23 @@ def add_tensor(writer: gguf.GGUFWriter, name: str, values: np.ndarray, file_type
         writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
 
 
-def convert(model_dir: Path, head_file: Path | None, file_type: str | None, out: Path) -> None:
-    """Write the GGUF file `out` from `model_dir` (model.safetensors, vocab.txt).
-
-    `file_type` None means the type the head was trained for, else f16. Another
-    type than the head's is refused: its features would differ.
-    """
-    weights = model_dir / fetch_models.MINILM_WEIGHTS.name
+def convert(model_dir: Path, head_file: Path | None, file_type: str, out: Path) -> None:
+    """Write the GGUF file `out` from `model_dir` (model.safetensors, vocab.txt)."""
     tokens, types = load_vocabulary(model_dir / fetch_models.MINILM_VOCABULARY.name)
-    head = load_head(head_file, weights) if head_file else None
-    trained_type = head.get("features", {}).get("type") if head else None
-    file_type = file_type or trained_type or DEFAULT_TYPE
-    if trained_type and trained_type != file_type:
-        raise SetupError(
-            f"{head_file} was trained on {trained_type} features, not {file_type}; "
-            f"use --type {trained_type}, or retrain with `make head HEAD_ARGS='--type {file_type}'`"
-        )
+    head = load_head(head_file) if head_file else None
+    tensors, _ = load_safetensors(model_dir / fetch_models.MINILM_WEIGHTS.name)
 
     import gguf
-    import numpy as np
 
-    tensors = load_safetensors(weights)
     partial = out.with_name(f"{out.name}.partial")
     writer = gguf.GGUFWriter(partial, "bert")
-    add_metadata(writer, file_type, has_head=head is not None)
+    add_metadata(writer, file_type, head)
     add_tokenizer(writer, tokens, types)
     for ours, theirs in tensor_names().items():
         add_tensor(writer, ours, tensors[theirs], file_type)
     if head:
-        add_tensor(writer, "cls.output.weight", np.array([head["weight"]]), "f32")
-        add_tensor(writer, "cls.output.bias", np.array([head["bias"]]), "f32")
+        add_tensor(writer, "cls.output.weight", head.weight, "f32")
+        add_tensor(writer, "cls.output.bias", head.bias, "f32")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -255,11 +266,12 @@ def convert(model_dir: Path, head_file: Path | None, file_type: str | None, out:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="the GGUF file to write")
-    parser.add_argument("--head", type=Path, help="head file (JSON); without it, embeddings only")
+    parser.add_argument("--head", type=Path, help="head (safetensors); without it, embeddings only")
     parser.add_argument(
         "--type",
         choices=sorted(FILE_TYPES),
-        help=f"type of the matrices (default: the head's, else {DEFAULT_TYPE})",
+        default=DEFAULT_TYPE,
+        help="type of the matrices; a head wants the one it was trained on (default: %(default)s)",
     )
     parser.add_argument(
         "--model-dir",

@@ -6,6 +6,7 @@
 //! [`Stop`] comes. The best response seen is the answer. Everything that happens on the way
 //! is told as an [`Event`]; progress bars, traces and plots are readers of those.
 
+mod divergence;
 mod run;
 
 use std::sync::Arc;
@@ -140,6 +141,9 @@ pub struct AlignOptions {
     pub budget: Budget,
     /// Ends the run once a response has at least this reward.
     pub target_reward: Option<f64>,
+    /// Ends the run once, since some earlier iteration, the mean reward has risen and the
+    /// mean held-out reward has fallen, both by more than two standard errors.
+    pub stop_on_divergence: bool,
 }
 
 impl AlignOptions {
@@ -156,6 +160,7 @@ impl AlignOptions {
 pub struct Aligner {
     model: Arc<Model>,
     reward: Box<dyn Reward>,
+    held_out: Option<Box<dyn Reward>>,
     options: AlignerOptions,
     rollout: Option<Rollout>,
     rms_row_norm: Option<f64>,
@@ -175,10 +180,20 @@ impl Aligner {
         Ok(Self {
             model,
             reward,
+            held_out: None,
             options,
             rollout: None,
             rms_row_norm: None,
         })
+    }
+
+    /// Adds a second reward that only watches: it scores the same candidates, is reported
+    /// beside the first, and steers nothing. When it fails as a whole, later iterations
+    /// have no held-out reward ([`Event::HeldOutFailed`]).
+    #[must_use]
+    pub fn with_held_out(mut self, reward: Box<dyn Reward>) -> Self {
+        self.held_out = Some(reward);
+        self
     }
 
     /// The generator.
@@ -221,6 +236,13 @@ impl Aligner {
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Alignment> {
         options.options.validate()?;
+        if options.stop_on_divergence && self.held_out.is_none() {
+            return Err(Error::usage(
+                "--stop-on-divergence",
+                "there is no second reward to watch; give one with --held-out",
+            ));
+        }
+        let held_out_model = self.held_out.as_ref().map(|reward| reward.name());
         let tokens = self.tokenize(prompt)?;
         let facts = ModelFacts {
             width: self.model.width(),
@@ -257,7 +279,12 @@ impl Aligner {
                 .collect();
             let candidates = run.generate(self.rollout_mut()?, &jobs, observe)?;
             drop(jobs);
-            let outcomes = run.score(self.reward.as_mut(), &candidates, observe)?;
+            let outcomes = run.score(
+                self.reward.as_mut(),
+                &mut self.held_out,
+                &candidates,
+                observe,
+            )?;
             run.close_iteration(&outcomes, method.as_mut(), iteration_started, observe);
             if run.stopped.is_some() {
                 break;
@@ -266,6 +293,7 @@ impl Aligner {
         let names = ModelNames {
             model: self.model.path().display().to_string(),
             reward_model: self.reward.name(),
+            held_out_model,
         };
         run.finish(names, observe)
     }

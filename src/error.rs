@@ -71,6 +71,14 @@ impl Error {
         }
     }
 
+    /// A failure of the engine, seen from a reward that runs on it.
+    pub(crate) fn in_reward(self) -> Self {
+        match self {
+            Self::Engine(reason) => Self::Reward(reason),
+            other => other,
+        }
+    }
+
     /// The exit code a program reports for this error: 1 run failed, 2 usage,
     /// 3 model file unusable, 4 reward failed.
     #[must_use]

@@ -37,6 +37,11 @@ pub enum Event {
     CandidateScored(ScoredCandidate),
     /// An iteration is done.
     IterationDone(IterationStats),
+    /// The held-out reward failed as a whole; the run goes on without it.
+    HeldOutFailed {
+        /// Why.
+        reason: String,
+    },
     /// The run is over.
     RunFinished {
         /// Why.
@@ -59,6 +64,9 @@ pub struct ScoredCandidate {
     pub candidate: usize,
     /// Its reward; `None` where it has none.
     pub reward: Option<f64>,
+    /// What the held-out reward says, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<f64>,
     /// Tokens generated, the end-of-turn token included.
     pub tokens: usize,
     /// Why it ended.
@@ -84,6 +92,12 @@ pub struct IterationStats {
     pub max_reward: Option<f64>,
     /// Highest reward so far in the run.
     pub best_reward: Option<f64>,
+    /// Mean held-out reward of its candidates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_mean: Option<f64>,
+    /// Held-out reward of the best candidate so far in the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_best: Option<f64>,
     /// What the method says: ess, lambda, sigma, u_norm, kl.
     #[serde(flatten)]
     pub telemetry: Telemetry,
@@ -105,6 +119,8 @@ pub enum StopReason {
     TimeLimit,
     /// The target reward.
     TargetReward,
+    /// The reward rose while the held-out reward fell.
+    Divergence,
     /// A request to stop.
     Interrupted,
 }
@@ -133,6 +149,8 @@ pub struct Timings {
     pub generation_seconds: f64,
     /// Scoring.
     pub reward_seconds: f64,
+    /// Scoring by the held-out reward.
+    pub held_out_seconds: f64,
     /// The method's own computation between iterations.
     pub control_seconds: f64,
     /// All of it, without loading the models.
@@ -148,6 +166,9 @@ pub struct ModelNames {
     pub model: String,
     /// The reward's file or name.
     pub reward_model: String,
+    /// The held-out reward's file or name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_model: Option<String>,
 }
 
 /// The outcome of a run.
@@ -159,6 +180,9 @@ pub struct Alignment {
     pub response: String,
     /// Its reward.
     pub reward: f64,
+    /// Its held-out reward, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<f64>,
     /// The method's name.
     pub method: &'static str,
     /// Seed of all randomness.

@@ -17,3 +17,5 @@ pub use error::{Error, Result};
 pub use events::{
     Alignment, Event, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings, Usage,
 };
+/// The arrays of the public functions.
+pub use ndarray;

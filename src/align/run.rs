@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use super::divergence::Divergence;
 use super::{AlignOptions, Stop};
 use crate::error::{Error, Result};
 use crate::events::{
@@ -31,6 +32,8 @@ pub(super) struct Run<'a> {
     timings: Timings,
     iterations: Vec<IterationStats>,
     best: Option<f64>,
+    held_out_best: Option<f64>,
+    divergence: Divergence,
     ranked: Vec<ScoredCandidate>,
     failures: Failures,
     pub(super) stopped: Option<StopReason>,
@@ -47,6 +50,8 @@ impl<'a> Run<'a> {
             timings: Timings::default(),
             iterations: Vec::new(),
             best: None,
+            held_out_best: None,
+            divergence: Divergence::default(),
             ranked: Vec::new(),
             failures: Failures::default(),
             stopped: None,
@@ -99,6 +104,7 @@ impl<'a> Run<'a> {
     pub(super) fn score(
         &mut self,
         reward: &mut dyn Reward,
+        held_out: &mut Option<Box<dyn Reward>>,
         candidates: &[Option<Candidate>],
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Vec<Outcome>> {
@@ -131,6 +137,8 @@ impl<'a> Run<'a> {
                 samples.len()
             )));
         }
+        self.timings.reward_seconds += begun.elapsed().as_secs_f64();
+        let mut watched = self.watch(held_out, &samples, observe).into_iter();
         let mut scores = scores.into_iter();
         let mut outcomes = Vec::with_capacity(used.len());
         for (index, candidate) in used {
@@ -138,6 +146,7 @@ impl<'a> Run<'a> {
                 iteration: self.iteration(),
                 candidate: index,
                 reward: None,
+                held_out: None,
                 tokens: candidate.tokens.len(),
                 end: candidate.end,
                 text: candidate.text.clone(),
@@ -149,6 +158,7 @@ impl<'a> Run<'a> {
                 scored.error = Some("empty response".into());
             } else {
                 self.usage.reward_calls += 1;
+                scored.held_out = watched.next().flatten();
                 match scores.next() {
                     Some(Ok(score)) => {
                         self.usage.reward_tokens += score.tokens;
@@ -177,11 +187,39 @@ impl<'a> Run<'a> {
             observe(&Event::CandidateScored(scored.clone()));
             if scored.reward > self.best {
                 self.best = scored.reward;
+                self.held_out_best = scored.held_out;
             }
             self.ranked.push(scored);
         }
-        self.timings.reward_seconds += begun.elapsed().as_secs_f64();
         Ok(outcomes)
+    }
+
+    /// What the held-out reward says of each sample. It only watches: when it fails as a
+    /// whole the run goes on without it.
+    fn watch(
+        &mut self,
+        held_out: &mut Option<Box<dyn Reward>>,
+        samples: &[Sample<'_>],
+        observe: &mut dyn FnMut(&Event),
+    ) -> Vec<Option<f64>> {
+        let Some(reward) = held_out.as_mut().filter(|_| !samples.is_empty()) else {
+            return Vec::new();
+        };
+        let begun = Instant::now();
+        let scores = reward.score(samples);
+        self.timings.held_out_seconds += begun.elapsed().as_secs_f64();
+        match scores {
+            Ok(scores) => scores
+                .into_iter()
+                .map(|score| Some(score.ok()?.reward).filter(|r| r.is_finite()))
+                .collect(),
+            Err(error) => {
+                *held_out = None;
+                let reason = error.to_string();
+                observe(&Event::HeldOutFailed { reason });
+                Vec::new()
+            }
+        }
     }
 
     pub(super) fn close_iteration(
@@ -196,17 +234,28 @@ impl<'a> Run<'a> {
         self.timings.control_seconds += control.elapsed().as_secs_f64();
         let rewards = outcomes.iter().map(|o| o.reward).filter(|r| r.is_finite());
         let count = rewards.clone().count();
+        let index = self.iteration();
+        let pairs: Vec<(f64, f64)> = self
+            .ranked
+            .iter()
+            .filter(|c| c.iteration == index)
+            .filter_map(|c| Some((c.reward?, c.held_out?)))
+            .collect();
+        let watched = pairs.iter().map(|p| p.1);
         let stats = IterationStats {
-            index: self.iteration(),
+            index,
             mean_reward: (count > 0).then(|| rewards.clone().sum::<f64>() / count as f64),
             max_reward: rewards.reduce(f64::max),
             best_reward: self.best,
+            held_out_mean: (!pairs.is_empty()).then(|| watched.sum::<f64>() / pairs.len() as f64),
+            held_out_best: self.held_out_best,
             telemetry,
             tokens: outcomes.iter().map(|o| o.length).sum(),
             seconds: begun.elapsed().as_secs_f64(),
         };
         observe(&Event::IterationDone(stats.clone()));
         self.iterations.push(stats);
+        let diverged = self.divergence.observe(&pairs) && self.options.stop_on_divergence;
         if self.stopped.is_some() {
             return;
         }
@@ -219,6 +268,8 @@ impl<'a> Run<'a> {
             .is_some_and(|t| self.best >= Some(t))
         {
             self.stopped = Some(StopReason::TargetReward);
+        } else if diverged {
+            self.stopped = Some(StopReason::Divergence);
         } else if self
             .options
             .budget
@@ -256,6 +307,7 @@ impl<'a> Run<'a> {
             prompt: self.prompt.to_owned(),
             response: best.text,
             reward: best.reward.unwrap_or(f64::NAN),
+            held_out: best.held_out,
             method: self.options.method.name(),
             seed: self.options.options.seed,
             samples: self.options.samples(),

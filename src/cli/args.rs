@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use aisp_llama::llama::{LogitsRoute, ModelOptions};
 use aisp_llama::method::{DEFAULT_ESS_FRACTION, MethodKind};
-use aisp_llama::reward::{RewardText, TooLong};
+use aisp_llama::reward::{RewardSpec, RewardText, TooLong};
 use clap::{ArgGroup, Parser, Subcommand};
 
+use super::reward_args::RewardCommand;
 use super::values::{self, AutoOr};
 
 /// Test-time alignment of local GGUF models.
@@ -26,6 +27,9 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Score prompt/response pairs: JSON lines on stdin, scores on stdout
     Score(ScoreArgs),
+    /// Make and try reward models
+    #[command(subcommand)]
+    Reward(RewardCommand),
     /// Tell what a GGUF file is and what it can be used for
     Inspect(InspectArgs),
     /// Print a completion script
@@ -39,6 +43,8 @@ pub struct RunArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub reward: RewardArgs,
+    #[command(flatten)]
+    pub held_out: HeldOutArgs,
 
     /// The prompt
     #[arg(short, long, help_heading = "Prompt", allow_hyphen_values = true)]
@@ -274,20 +280,34 @@ pub struct ModelArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct RewardArgs {
-    /// The reward model (-mr) [default: the film-review reward of `make setup`]
+    /// A reward model, or WEIGHT*FILE; may be given several times (-mr) [default: the film-review reward of `make setup`]
     #[arg(
         long,
         value_name = "FILE.gguf",
         env = "AISP_LLAMA_MODEL_REWARD",
-        help_heading = "Models"
+        help_heading = "Rewards"
     )]
-    pub model_reward: Option<PathBuf>,
-    /// Text the reward sees: {response}, {prompt}\n{response}, or chat [default: what its file states]
-    #[arg(long, value_name = "TEXT", value_parser = RewardText::parse, help_heading = "Models")]
+    pub model_reward: Vec<String>,
+    /// A reward of any kind, [WEIGHT*]KIND:…; may be given several times. Kinds: classifier:FILE,
+    /// head:FILE;head=FILE, judge:FILE|self, rule:EXPRESSION, command:COMMAND, http:URL
+    #[arg(long, value_name = "KIND:…", value_parser = RewardSpec::parse, help_heading = "Rewards")]
+    pub reward: Vec<RewardSpec>,
+    /// Text that -mr rewards see: {response}, {prompt}\n{response}, or chat [default: what the file states]
+    #[arg(long, value_name = "TEXT", value_parser = RewardText::parse, help_heading = "Rewards")]
     pub reward_text: Option<RewardText>,
-    /// What to do with texts too long for the reward: refuse or truncate
-    #[arg(long, value_name = "WHAT", default_value = "refuse", value_parser = values::too_long, help_heading = "Models")]
+    /// What to do with texts too long for -mr rewards: refuse or truncate
+    #[arg(long, value_name = "WHAT", default_value = "refuse", value_parser = values::too_long, help_heading = "Rewards")]
     pub reward_too_long: TooLong,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct HeldOutArgs {
+    /// A second reward that only watches, reported beside the first
+    #[arg(long, value_name = "KIND:…", value_parser = values::held_out, help_heading = "Rewards")]
+    pub held_out: Option<RewardSpec>,
+    /// Stop once the reward has risen and the held-out reward has fallen
+    #[arg(long, requires = "held_out", help_heading = "Rewards")]
+    pub stop_on_divergence: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -393,7 +413,7 @@ mod tests {
                 .gpu_layers,
             None
         );
-        assert_eq!(args.reward.model_reward, Some("b.gguf".into()));
+        assert_eq!(args.reward.model_reward, ["b.gguf"]);
         assert_eq!(args.system_prompt.as_deref(), Some("be"));
         assert_eq!(
             (args.parallel, args.seed, args.ctx_size),

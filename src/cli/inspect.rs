@@ -1,7 +1,10 @@
 //! `inspect`: what a GGUF file is and what it can be used for, from its header alone.
 
 use aisp_llama::gguf::Gguf;
-use aisp_llama::llama::{generator_obstacle, has_head, repacked_on_this_cpu, reward_obstacle};
+use aisp_llama::llama::{
+    classifier_obstacle, decoder_obstacle, generator_obstacle, has_head, head_inside_obstacle,
+    repacked_on_this_cpu,
+};
 use aisp_llama::reward::RewardText;
 use aisp_llama::{Error, Result};
 use serde::Serialize;
@@ -74,18 +77,7 @@ fn report(file: String, gguf: &Gguf) -> Result<Report> {
             },
         },
     };
-    let reward = match reward_obstacle(gguf) {
-        Some(reason) => Use {
-            usable: false,
-            reason,
-        },
-        None => Use {
-            usable: true,
-            reason: "a classification head that llama.cpp loads; two probe texts are scored \
-                     when it is used"
-                .into(),
-        },
-    };
+    let reward = reward_use(gguf);
     let text = has_head(gguf)
         .then(|| RewardText::of_file(gguf))
         .transpose()?;
@@ -115,6 +107,37 @@ fn report(file: String, gguf: &Gguf) -> Result<Report> {
         reward_text_stated: text.map(|(_, stated)| stated),
         reward_description: gguf.str("aisp.reward.description").map(Into::into),
     })
+}
+
+/// Whether the file alone is a reward for -mr, and if not, what it needs.
+fn reward_use(gguf: &Gguf) -> Use {
+    let (usable, reason) = match (classifier_obstacle(gguf), head_inside_obstacle(gguf)) {
+        (None, _) => (
+            true,
+            "a classification head that llama.cpp loads; two probe texts are scored when it is \
+             used"
+                .into(),
+        ),
+        (_, Some(obstacle)) => (false, obstacle),
+        (Some(_), None) if has_head(gguf) && decoder_obstacle(gguf).is_none() => (
+            true,
+            "a head that is applied to the last token's pre-logits, outside llama.cpp".into(),
+        ),
+        (Some(obstacle), None) if decoder_obstacle(gguf).is_none() => (
+            false,
+            format!(
+                "{obstacle}; with a head beside it (--reward 'head:FILE;head=HEAD.safetensors'), \
+                 or asked as a judge (--reward judge:FILE)"
+            ),
+        ),
+        (Some(obstacle), None) => (
+            false,
+            format!(
+                "{obstacle}; with a head beside it (--reward 'head:FILE;head=HEAD.safetensors')"
+            ),
+        ),
+    };
+    Use { usable, reason }
 }
 
 /// The type that most bytes of the transformer blocks have.

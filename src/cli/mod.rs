@@ -3,6 +3,8 @@
 mod args;
 mod inspect;
 mod progress;
+mod reward;
+mod reward_args;
 mod run;
 mod score;
 mod setup;
@@ -41,6 +43,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::Reward(command) => reward::run(&command),
         Command::Inspect(args) => inspect::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

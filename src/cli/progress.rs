@@ -73,6 +73,9 @@ impl Progress {
                 }
             }
             Event::IterationDone(stats) => self.iteration(stats),
+            Event::HeldOutFailed { reason } => self.line(&format!(
+                "the held-out reward failed; the run goes on without it: {reason}"
+            )),
             Event::RunFinished { usage, timings, .. } => self.line(&format!(
                 "{} candidates, {} tokens in {:.1} s ({:.0} tokens/s), {} scored in {:.1} s",
                 usage.candidates,
@@ -90,8 +93,11 @@ impl Progress {
             .telemetry
             .ess
             .map_or(String::new(), |ess| format!(" · ess {ess:.1}"));
+        let held_out = stats
+            .held_out_mean
+            .map_or(String::new(), |mean| format!(" · held out {mean:.3}"));
         self.last = format!(
-            " · best {} · mean {}{ess}",
+            " · best {} · mean {}{held_out}{ess}",
             number(stats.best_reward),
             number(stats.mean_reward)
         );

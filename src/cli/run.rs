@@ -9,6 +9,7 @@ use aisp_llama::control::LambdaRule;
 use aisp_llama::llama::{Message, Model};
 use aisp_llama::method::{MethodOptions, Sigma};
 use aisp_llama::report::{Trace, write_plot};
+use aisp_llama::reward::RewardLoader;
 use aisp_llama::rollout::SamplingOptions;
 use aisp_llama::{
     AlignOptions, Aligner, AlignerOptions, Alignment, Budget, Error, Prompt, Result, Stop,
@@ -38,8 +39,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let mut trace = args.trace.as_deref().map(Trace::create).transpose()?;
     let model = Arc::new(Model::load(&path, &args.model.load.options())?);
     model.check_generator()?;
-    let reward = setup::load_reward(&args.reward, &args.model.load)?;
-    let mut aligner = Aligner::new(model, Box::new(reward), aligner_options(args))?;
+    let load = &args.model.load;
+    let reward = setup::load_reward(&args.reward, load, Some(Arc::clone(&model)))?;
+    let mut aligner = Aligner::new(Arc::clone(&model), reward, aligner_options(args))?;
+    if let Some(spec) = &args.held_out.held_out {
+        let mut loader = RewardLoader::new(Some(model), load.options(), load.threads());
+        aligner = aligner.with_held_out(loader.load(std::slice::from_ref(spec))?);
+    }
     let load_seconds = started.elapsed().as_secs_f64();
     let mut progress = Progress::new(args.samples);
     let aligned = aligner.align(&prompt, &options, &stop, &mut |event| {
@@ -111,6 +117,7 @@ fn align_options(args: &RunArgs) -> Result<AlignOptions> {
             ..Budget::default()
         },
         target_reward: args.target_reward,
+        stop_on_divergence: args.held_out.stop_on_divergence,
     })
 }
 

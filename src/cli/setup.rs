@@ -2,8 +2,10 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use aisp_llama::reward::{Classifier, ClassifierOptions};
+use aisp_llama::llama::Model;
+use aisp_llama::reward::{Reward, RewardLoader, RewardSource, RewardSpec};
 use aisp_llama::{Error, Result};
 
 use super::args::{LoadArgs, RewardArgs};
@@ -60,16 +62,26 @@ pub fn model_path(given: Option<&PathBuf>, flag: &str, name: &str) -> Result<Pat
     )))
 }
 
-/// The reward model that the flags ask for.
-pub fn load_reward(args: &RewardArgs, load: &LoadArgs) -> Result<Classifier> {
-    let path = model_path(args.model_reward.as_ref(), "-mr", DEFAULT_REWARD)?;
-    Classifier::load(
-        &path,
-        &ClassifierOptions {
-            model: load.options(),
-            threads: load.threads(),
-            text: args.reward_text.clone(),
-            too_long: args.reward_too_long,
-        },
-    )
+/// The reward that the flags ask for; `generator` is what `judge:self` asks.
+pub fn load_reward(
+    args: &RewardArgs,
+    load: &LoadArgs,
+    generator: Option<Arc<Model>>,
+) -> Result<Box<dyn Reward>> {
+    let mut specs = args
+        .model_reward
+        .iter()
+        .map(|text| RewardSpec::parse_file(text))
+        .collect::<Result<Vec<_>>>()?;
+    specs.extend(args.reward.iter().cloned());
+    if specs.is_empty() {
+        specs.push(RewardSpec {
+            weight: 1.0,
+            source: RewardSource::File(model_path(None, "-mr", DEFAULT_REWARD)?),
+        });
+    }
+    let mut loader = RewardLoader::new(generator, load.options(), load.threads());
+    loader.text.clone_from(&args.reward_text);
+    loader.too_long = args.reward_too_long;
+    loader.load(&specs)
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use aisp_llama::llama::LogitsRoute;
-use aisp_llama::reward::TooLong;
+use aisp_llama::reward::{RewardSpec, TooLong};
 
 /// Multi-letter flags with a single dash, as llama.cpp writes them.
 const SINGLE_DASH: [(&str, &str); 5] = [
@@ -64,6 +64,14 @@ pub fn logits_route(text: &str) -> Result<LogitsRoute, String> {
         "recompute" => Ok(LogitsRoute::Recompute),
         _ => Err("neither graph nor recompute".into()),
     }
+}
+
+/// `--held-out`: a reward of any kind, or a reward GGUF by its path alone.
+pub fn held_out(text: &str) -> Result<RewardSpec, aisp_llama::Error> {
+    if text.ends_with(".gguf") && !text.contains(':') {
+        return RewardSpec::parse_file(text);
+    }
+    RewardSpec::parse(text)
 }
 
 /// `--reward-too-long`.

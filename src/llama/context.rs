@@ -23,6 +23,9 @@ use crate::error::{Error, Result};
 /// not depend on the number of sequences.
 const PROMPT_CHUNK: usize = 512;
 
+/// Most tokens of one [`Context::read`]; one ubatch, so that rows come in the batch's order.
+pub(super) const READ_TOKENS: usize = PROMPT_CHUNK;
+
 /// The way to the perturbed logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -66,7 +69,9 @@ pub struct Context {
     recomputed: Vec<f32>,
     batch: Batch,
     options: ContextOptions,
-    rows: usize,
+    /// Where in the last batch its output rows are.
+    outputs: Vec<usize>,
+    most_outputs: usize,
     // Dropped last: the context and the output matrix use its tensors.
     model: Arc<Model>,
 }
@@ -83,7 +88,25 @@ impl Context {
     /// [`Error::Model`] for those, [`Error::Usage`] for sizes out of range,
     /// [`Error::Engine`] when llama.cpp cannot make it (usually: not enough memory).
     pub fn new(model: Arc<Model>, options: &ContextOptions) -> Result<Self> {
-        model.check_generator()?;
+        Self::make(model, options, 1)
+    }
+
+    /// Makes a context for [`Self::read`], with at most `outputs` outputs of a sequence at
+    /// once. Attention is computed row by row the same way however many rows there are,
+    /// which flash attention does not promise.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(super) fn for_reading(
+        model: Arc<Model>,
+        options: &ContextOptions,
+        outputs: usize,
+    ) -> Result<Self> {
+        Self::make(model, options, outputs.max(2))
+    }
+
+    fn make(model: Arc<Model>, options: &ContextOptions, outputs: usize) -> Result<Self> {
+        model.check_decoder()?;
         let n = options.sequences;
         if n == 0 || n > MAX_SEQUENCES || !n.is_multiple_of(ROW_GROUP) {
             return Err(Error::usage(
@@ -102,7 +125,13 @@ impl Context {
         // A larger step than `n_batch` makes llama.cpp abort.
         params.n_batch = PROMPT_CHUNK.max(n) as u32;
         params.n_ubatch = params.n_batch;
-        params.n_outputs_max = n as u32;
+        let most_outputs = n * outputs;
+        params.n_outputs_max = most_outputs as u32;
+        if outputs > 1 {
+            params.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_DISABLED;
+        }
+        // A file with a head may ask for pooling.
+        params.pooling_type = sys::LLAMA_POOLING_TYPE_NONE;
         let threads = i32::try_from(options.threads.max(1)).unwrap_or(i32::MAX);
         params.n_threads = threads;
         params.n_threads_batch = threads;
@@ -131,7 +160,8 @@ impl Context {
             recomputed: Vec::new(),
             batch: Batch::new(),
             options: options.clone(),
-            rows: 0,
+            outputs: Vec::new(),
+            most_outputs,
             model,
         };
         if context.capacity() < options.context {
@@ -200,13 +230,27 @@ impl Context {
     /// # Errors
     /// [`Error::Engine`] when llama.cpp fails.
     pub fn prefill(&mut self, sequence: usize, tokens: &[Token]) -> Result<()> {
+        self.extend(sequence, 0, tokens)
+    }
+
+    /// Cuts `sequence` back to `length` tokens and decodes `tokens` behind them, without
+    /// logits.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when llama.cpp fails.
+    pub(super) fn extend(
+        &mut self,
+        sequence: usize,
+        length: usize,
+        tokens: &[Token],
+    ) -> Result<()> {
         self.check_sequence(sequence)?;
-        self.truncate(sequence, 0)?;
+        self.truncate(sequence, length)?;
         for (chunk, part) in tokens.chunks(PROMPT_CHUNK).enumerate() {
             self.batch.clear();
             for (i, &token) in part.iter().enumerate() {
-                self.batch
-                    .push(token, chunk * PROMPT_CHUNK + i, sequence, false);
+                let position = length + chunk * PROMPT_CHUNK + i;
+                self.batch.push(token, position, sequence, false);
             }
             self.hook.arm(Action::Ignore);
             self.decode()?;
@@ -292,7 +336,7 @@ impl Context {
         for (sequence, row) in rows.iter().enumerate() {
             self.batch.push(row.token, row.position, sequence, true);
         }
-        self.rows = 0;
+        self.outputs.clear();
         self.hook.arm(action);
         let decoded = self.decode();
         let checked = self.hook.disarm(rows.len()).map_err(|reason| {
@@ -300,11 +344,66 @@ impl Context {
             Error::model(self.model.path(), format!("architecture {arch}: {reason}"))
         });
         decoded.and(checked)?;
-        self.rows = self.batch.len();
+        self.outputs.extend(0..rows.len());
         if recompute {
             self.recompute(perturbation)?;
         }
         Ok(())
+    }
+
+    /// Decodes as many tokens of each of the sequences 0, 1, … behind the `length` tokens that
+    /// each of them holds. `output` tells of a sequence and an index in its block whether
+    /// pre-logits and logits are wanted; they come in this order, sequence by sequence.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] for blocks of different lengths or too many tokens, or when
+    /// llama.cpp fails; [`Error::Model`] when it shows other rows than these.
+    pub(super) fn read(
+        &mut self,
+        length: usize,
+        blocks: &[&[Token]],
+        output: &dyn Fn(usize, usize) -> bool,
+    ) -> Result<()> {
+        let size = blocks.first().map_or(0, |b| b.len());
+        self.outputs.clear();
+        self.batch.clear();
+        for (sequence, block) in blocks.iter().enumerate() {
+            for (i, &token) in block.iter().enumerate() {
+                let wanted = output(sequence, i);
+                if wanted {
+                    self.outputs.push(self.batch.len());
+                }
+                self.batch.push(token, length + i, sequence, wanted);
+            }
+        }
+        let count = self.outputs.len();
+        if size == 0
+            || self.batch.len() != size * blocks.len()
+            || self.batch.len() > READ_TOKENS
+            || blocks.len() > self.options.sequences
+            || count > self.most_outputs
+        {
+            self.outputs.clear();
+            return Err(Error::Engine(format!(
+                "blocks that cannot be read: {}",
+                blocks.len()
+            )));
+        }
+        self.hook.arm(if count > 0 {
+            Action::Take
+        } else {
+            Action::Ignore
+        });
+        let decoded = self.decode();
+        let checked = self.hook.disarm(count).map_err(|reason| {
+            let arch = self.model.architecture();
+            Error::model(self.model.path(), format!("architecture {arch}: {reason}"))
+        });
+        let result = decoded.and(checked);
+        if result.is_err() {
+            self.outputs.clear();
+        }
+        result
     }
 
     fn recompute(&mut self, perturbation: Option<&[f32]>) -> Result<()> {
@@ -327,7 +426,7 @@ impl Context {
         }
         match &mut self.output {
             Some(output) => output
-                .logits(&x, self.rows, &mut self.recomputed)
+                .logits(&x, self.outputs.len(), &mut self.recomputed)
                 .map_err(Error::Engine),
             None => Ok(()),
         }
@@ -340,7 +439,7 @@ impl Context {
     pub fn logits(&self, row: usize) -> Result<&[f32]> {
         let vocabulary = self.model.vocabulary();
         let missing = || Error::Engine(format!("no logits for row {row}"));
-        if row >= self.rows {
+        if row >= self.outputs.len() {
             return Err(missing());
         }
         if self.options.logits == LogitsRoute::Recompute {
@@ -356,10 +455,8 @@ impl Context {
     /// those of z alone.
     #[must_use]
     pub fn graph_logits(&self, row: usize) -> Option<&[f32]> {
-        if row >= self.rows {
-            return None;
-        }
-        // SAFETY: every row of a step is an output, so the index exists; llama.cpp keeps
+        let row = *self.outputs.get(row)?;
+        // SAFETY: this row of the last batch was an output, so the index exists; llama.cpp keeps
         // `vocabulary` floats there until the next decode, which needs `&mut self`.
         unsafe {
             let pointer = sys::llama_get_logits_ith(self.raw.as_ptr(), row as i32);

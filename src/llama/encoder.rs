@@ -10,11 +10,15 @@ use llama_cpp_sys_2 as sys;
 
 use super::batch::Batch;
 use super::model::{Model, Token};
+use super::support::is_encoder;
 use crate::error::{Error, Result};
 
 /// Longest text of an encoder, in tokens, whatever the model allows: attention memory grows
 /// with the square.
 const MAX_TEXT: usize = 4096;
+
+/// The same for a decoder, which computes the logits of every token on the way.
+const MAX_DECODER_TEXT: usize = 512;
 
 /// What is made of the token vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +47,11 @@ impl Encoder {
     /// # Errors
     /// [`Error::Engine`] when llama.cpp cannot make it.
     pub fn new(model: Arc<Model>, pooling: Pooling, threads: usize) -> Result<Self> {
-        let capacity = model.trained_context().clamp(1, MAX_TEXT);
+        let longest = match is_encoder(model.gguf()) {
+            true => MAX_TEXT,
+            false => MAX_DECODER_TEXT,
+        };
+        let capacity = model.trained_context().clamp(1, longest);
         // SAFETY: returns plain data.
         let mut params = unsafe { sys::llama_context_default_params() };
         let size = capacity as u32;
@@ -79,6 +87,12 @@ impl Encoder {
     #[must_use]
     pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// Length of a pooled vector.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.width
     }
 
     /// Longest text, in tokens.

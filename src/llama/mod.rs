@@ -3,7 +3,8 @@
 //! A [`Model`] is a GGUF file in memory. A [`Context`] decodes many sequences of it at
 //! once and lets the caller add a perturbation to the pre-logits (the final-norm output
 //! that enters the output matrix) before the logits are computed. An [`Encoder`] turns
-//! texts into pooled features or classifier scores. [`ChatTemplate`] renders the
+//! texts into pooled features or classifier scores, a [`Reader`] reads many texts of a
+//! decoder on their shared beginning. [`ChatTemplate`] renders the
 //! template in the file.
 //!
 //! Source: `llama.h` and `ggml-backend.h` of the pinned llama.cpp.
@@ -15,6 +16,7 @@ mod encoder;
 mod hook;
 mod model;
 mod output;
+mod reader;
 mod support;
 
 use std::ffi::{CStr, c_char};
@@ -29,7 +31,11 @@ pub use context::{Context, ContextOptions, LogitsRoute, Row};
 pub use encoder::{Encoder, Pooling};
 pub use model::{Model, ModelOptions, Token};
 pub use output::rms_row_norm;
-pub use support::{generator_obstacle, has_head, reward_obstacle};
+pub use reader::{Reader, Reading, TextReading};
+pub use support::{
+    classifier_obstacle, decoder_obstacle, generator_obstacle, has_head, head_inside_obstacle,
+    is_encoder,
+};
 
 /// Sequences that one context can hold (`LLAMA_MAX_SEQ` of the pinned llama.cpp).
 pub const MAX_SEQUENCES: usize = 256;

@@ -9,7 +9,7 @@ use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_sys_2 as sys;
 
-use super::support::generator_obstacle;
+use super::support::{decoder_obstacle, generator_obstacle};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 
@@ -149,13 +149,25 @@ impl Model {
     /// # Errors
     /// [`Error::Model`].
     pub fn check_generator(&self) -> Result<()> {
+        match generator_obstacle(&self.gguf) {
+            Some(reason) => Err(Error::model(&self.path, reason)),
+            None => self.check_decoder(),
+        }
+    }
+
+    /// Refuses what cannot read a text token by token here, such as an encoder; a
+    /// classification head is no obstacle.
+    ///
+    /// # Errors
+    /// [`Error::Model`].
+    pub fn check_decoder(&self) -> Result<()> {
         let arch = self.architecture();
         let raw = self.raw().as_ptr();
         // SAFETY: queries on a live model.
         let decodes_alone =
             unsafe { sys::llama_model_has_decoder(raw) && !sys::llama_model_has_encoder(raw) };
         // The header first; then llama.cpp's own word, for architectures newer than the lists.
-        let reason = if let Some(reason) = generator_obstacle(&self.gguf) {
+        let reason = if let Some(reason) = decoder_obstacle(&self.gguf) {
             reason
         } else if !decodes_alone {
             format!("architecture {arch} has an encoder; a generator decodes alone")

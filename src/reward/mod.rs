@@ -5,12 +5,39 @@
 //! a whole ([`Error::Reward`](crate::Error::Reward): the run ends).
 
 mod classifier;
+mod command;
+mod features;
+mod head;
+mod head_file;
+mod http;
+mod judge;
+mod load;
+mod mix;
+mod probe;
+mod process;
+mod rule;
+mod spec;
+mod terms;
 mod text;
+pub mod train;
 
-pub use classifier::{Classifier, ClassifierOptions, TooLong};
-pub use text::RewardText;
+pub use classifier::{Classifier, ClassifierOptions};
+pub use command::{CommandOptions, CommandReward};
+pub use features::{FeaturePooling, FeatureVector, Features, FeaturesOptions};
+pub use head::{Head, HeadOptions};
+pub use head_file::LinearHead;
+pub use http::{HttpApi, HttpOptions, HttpReward};
+pub use judge::{Judge, JudgeOptions, Verdict};
+pub use load::RewardLoader;
+pub use mix::Mix;
+pub use probe::{ProbeAspect, ProbePair, ProbeReport, ProbeVerdict, probe, probe_pairs};
+pub use rule::{RuleResult, Rules};
+pub use spec::{RewardSource, RewardSpec};
+pub use text::{RewardText, TooLong};
 
-use crate::error::Result;
+use std::path::Path;
+
+use crate::error::{Error, Result};
 
 /// A response to be scored, with the prompt it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,4 +134,35 @@ impl<F: FnMut(&str, &str) -> f64 + Send> Reward for FnReward<F> {
             })
             .collect())
     }
+}
+
+/// Texts that any useful reward model tells apart.
+const PROBES: [Sample<'static>; 2] = [
+    Sample {
+        prompt: "Review the film in one sentence.",
+        response: "A wonderful, warm and moving film that I will watch again and again.",
+    },
+    Sample {
+        prompt: "Review the film in one sentence.",
+        response: "Dull, lifeless and badly acted: two hours of my life that I want back.",
+    },
+];
+
+/// Refuses a reward model that gives two clearly different texts the same score: some heads
+/// are squashed to a constant, and a missing one is a meaningless number.
+fn check_tells_apart(path: &Path, reward: &mut dyn Reward) -> Result<()> {
+    let mut rewards = [f64::NAN; 2];
+    for (score, reward) in reward.score(&PROBES)?.into_iter().zip(&mut rewards) {
+        *reward = score
+            .map_err(|e| Error::model(path, format!("a short text: {e}")))?
+            .reward;
+    }
+    let [a, b] = rewards;
+    if a.is_finite() && b.is_finite() && (a - b).abs() > 1e-4 {
+        return Ok(());
+    }
+    Err(Error::model(
+        path,
+        format!("scores two clearly different texts alike ({a} and {b}): this is no reward"),
+    ))
 }

@@ -1,7 +1,11 @@
 //! The text a reward model sees of a prompt and a response.
 
 use std::fmt;
+use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use super::{Sample, SampleError};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::llama::{ChatTemplate, Message, Model, Token, tokenize_guarded};
@@ -70,7 +74,7 @@ impl RewardText {
     ///
     /// # Errors
     /// Those of the chat template.
-    pub(super) fn tokenize(
+    fn tokenize(
         &self,
         model: &Model,
         chat: Option<&ChatTemplate>,
@@ -93,8 +97,88 @@ impl RewardText {
     }
 }
 
+/// What happens to a text that is longer than the reward model takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TooLong {
+    /// It gets no reward; the report says so.
+    #[default]
+    Refuse,
+    /// Its end is cut off; the report says so.
+    Truncate,
+}
+
+/// Makes tokens of samples for one reward model.
+pub(super) struct Tokenizer {
+    model: Arc<Model>,
+    text: RewardText,
+    chat: Option<ChatTemplate>,
+    too_long: TooLong,
+    limit: usize,
+}
+
+/// Tokens of a text, and whether its end was cut off.
+pub(super) type Tokens = (Vec<Token>, bool);
+
+impl Tokenizer {
+    /// For texts of at most `limit` tokens.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the chat template is wanted and the file has none.
+    pub(super) fn new(
+        model: &Arc<Model>,
+        text: RewardText,
+        too_long: TooLong,
+        limit: usize,
+    ) -> Result<Self> {
+        let chat = match text {
+            RewardText::Chat => Some(ChatTemplate::new(model, None)?),
+            RewardText::Pattern(_) => None,
+        };
+        Ok(Self {
+            model: Arc::clone(model),
+            text,
+            chat,
+            too_long,
+            limit,
+        })
+    }
+
+    pub(super) fn text(&self) -> &RewardText {
+        &self.text
+    }
+
+    /// # Errors
+    /// Those of the chat template; a sample without tokens or with too many has an error of
+    /// its own.
+    pub(super) fn tokens(
+        &self,
+        sample: &Sample<'_>,
+    ) -> Result<std::result::Result<Tokens, SampleError>> {
+        let mut tokens = self.text.tokenize(
+            &self.model,
+            self.chat.as_ref(),
+            sample.prompt,
+            sample.response,
+        )?;
+        let (count, limit) = (tokens.len(), self.limit);
+        if count == 0 {
+            return Ok(Err(SampleError::Other("no tokens to score".into())));
+        }
+        if count > limit {
+            if self.too_long == TooLong::Refuse {
+                let tokens = count;
+                return Ok(Err(SampleError::TooLong { tokens, limit }));
+            }
+            // The last token closes the text ([SEP] in BERT, the end of a turn): it stays.
+            tokens.drain(limit - 1..count - 1);
+        }
+        Ok(Ok((tokens, count > limit)))
+    }
+}
+
 /// Puts prompt and response into the pattern; braces inside them stay as they are.
-fn fill(pattern: &str, prompt: &str, response: &str) -> String {
+pub(super) fn fill(pattern: &str, prompt: &str, response: &str) -> String {
     pattern
         .split("{response}")
         .map(|part| part.replace("{prompt}", prompt))

@@ -1,0 +1,130 @@
+//! `reward train` and `reward probe`: making and trying reward models.
+
+use std::sync::Arc;
+
+use aisp_llama::llama::Model;
+use aisp_llama::ndarray::Array2;
+use aisp_llama::reward::train::{Dataset, TrainOptions, train};
+use aisp_llama::reward::{
+    Features, FeaturesOptions, RewardText, Sample, TooLong, probe, probe_pairs,
+};
+use aisp_llama::{Error, Result};
+
+use super::reward_args::{ProbeArgs, RewardCommand, TrainArgs};
+use super::setup;
+
+/// Texts whose features are computed in one go.
+const CHUNK: usize = 256;
+
+/// Runs the command; the answer is the exit code.
+pub fn run(command: &RewardCommand) -> anyhow::Result<u8> {
+    match command {
+        RewardCommand::Train(args) => run_train(args),
+        RewardCommand::Probe(args) => run_probe(args),
+    }
+}
+
+fn run_train(args: &TrainArgs) -> anyhow::Result<u8> {
+    let options = TrainOptions {
+        objective: args.objective,
+        held_out: args.held_out,
+        folds: args.folds,
+        seed: args.seed,
+    };
+    let dataset = Dataset::read(&args.data)?;
+    let model = Arc::new(Model::load(&args.model, &args.load.options())?);
+    let mut features = Features::new(
+        model,
+        &FeaturesOptions {
+            threads: args.load.threads(),
+            text: args.reward_text.clone(),
+            pooling: args.pooling,
+            too_long: TooLong::Truncate,
+        },
+    )?;
+    let vectors = compute(&mut features, &dataset)?;
+    let (mut head, report) = train(&dataset, &vectors, &options)?;
+    head.text = Some(match features.text() {
+        RewardText::Chat => "chat".into(),
+        RewardText::Pattern(pattern) => pattern.replace('\n', "\\n"),
+    });
+    head.pooling = Some(features.pooling().to_string());
+    let name = features.model().path().file_name().unwrap_or_default();
+    let facts = [
+        ("aisp.train.backbone", name.to_string_lossy().into_owned()),
+        ("aisp.train.report", serde_json::to_string(&report)?),
+    ];
+    let description = args.description.clone();
+    let facts = facts.into_iter().map(|(k, v)| (k.to_owned(), v));
+    head.metadata.extend(facts);
+    head.metadata
+        .extend(description.map(|d| ("aisp.reward.description".to_owned(), d)));
+    head.write_safetensors(&args.output)?;
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&report)? + "\n",
+        false => format!("{report}"),
+    };
+    super::print_out(text.as_bytes())?;
+    Ok(0)
+}
+
+/// Features `[texts, d]` of a dataset's texts.
+fn compute(features: &mut Features, dataset: &Dataset) -> Result<Array2<f32>> {
+    let texts = dataset.texts();
+    let width = features.model().width();
+    let mut vectors = Array2::zeros((texts.len(), width));
+    let mut cut = 0;
+    for (chunk, part) in texts.chunks(CHUNK).enumerate() {
+        let samples: Vec<Sample<'_>> = part
+            .iter()
+            .map(|&(prompt, response)| Sample { prompt, response })
+            .collect();
+        for (i, vector) in features.compute(&samples)?.into_iter().enumerate() {
+            let index = chunk * CHUNK + i;
+            let vector = vector.map_err(|e| Error::Usage {
+                option: "--data".into(),
+                reason: format!("text {}: {e}", index + 1),
+            })?;
+            cut += usize::from(vector.truncated);
+            for (to, from) in vectors.row_mut(index).iter_mut().zip(&vector.values) {
+                *to = *from;
+            }
+        }
+        if (chunk + 1) % 10 == 0 {
+            let done = chunk * CHUNK + part.len();
+            super::note(&format!("features of {done} of {} texts", texts.len()));
+        }
+    }
+    if cut > 0 {
+        super::note(&format!(
+            "{cut} texts are too long; their ends were not read"
+        ));
+    }
+    Ok(vectors)
+}
+
+fn run_probe(args: &ProbeArgs) -> anyhow::Result<u8> {
+    let own = args
+        .pairs
+        .as_deref()
+        .map(|path| {
+            let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+                path: path.to_path_buf(),
+                source,
+            })?;
+            Ok::<_, Error>((path.display().to_string(), text))
+        })
+        .transpose()?;
+    let pairs = probe_pairs(own.as_ref().map(|(n, t)| (n.as_str(), t.as_str())))?;
+    let mut reward = setup::load_reward(&args.reward, &args.load, None)?;
+    let report = probe(reward.as_mut(), &pairs)?;
+    if report.failed == pairs.len() {
+        return Err(Error::Reward(format!("none of the {} pairs has rewards", pairs.len())).into());
+    }
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&report)? + "\n",
+        false => report.to_string(),
+    };
+    super::print_out(text.as_bytes())?;
+    Ok(0)
+}

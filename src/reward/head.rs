@@ -1,0 +1,125 @@
+//! A scalar head beside a model: reward = w·features + b, computed here.
+//!
+//! llama.cpp loads classification heads for a few architectures only and squashes the
+//! single output of others to a constant. Here the model computes [`Features`] and the
+//! head, from a file of its own or from the GGUF, is applied in Rust: any decoder becomes a
+//! reward model (last-token pre-logits, as Hugging Face's sequence classification does it),
+//! and so does any encoder (mean features).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::head_file::LinearHead;
+use super::{
+    FeaturePooling, Features, FeaturesOptions, Reward, RewardText, Sample, SampleError, Score,
+    check_tells_apart,
+};
+use crate::error::{Error, Result};
+use crate::llama::Model;
+
+/// How a head is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct HeadOptions {
+    /// The file with the head (safetensors or GGUF); `None` takes the head inside the
+    /// model's own file.
+    pub head: Option<PathBuf>,
+    /// How features are made; text and pooling that are `None` follow what the head's file
+    /// states.
+    pub features: FeaturesOptions,
+}
+
+/// A model with a scalar head beside it.
+pub struct Head {
+    features: Features,
+    head: LinearHead,
+    name: String,
+}
+
+impl Head {
+    /// Puts the head beside `model` and checks that the two are a reward.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where no head is found, for one of another width, and for a reward
+    /// that scores two clearly different texts alike; [`Error::Io`] and [`Error::Gguf`] for
+    /// an unreadable file.
+    pub fn new(model: Arc<Model>, options: &HeadOptions) -> Result<Self> {
+        let path = model.path().to_path_buf();
+        let found = match &options.head {
+            Some(file) => Some(LinearHead::read(file)?),
+            None => LinearHead::from_gguf(&path, model.gguf())?,
+        };
+        let head_path = options.head.as_deref().unwrap_or(&path);
+        let head = found.ok_or_else(|| {
+            Error::model(
+                &path,
+                "has no head (score.weight, cls.output.weight); give one beside it, \
+                 head:FILE.gguf;head=HEAD.safetensors, or ask the model itself, judge:FILE.gguf",
+            )
+        })?;
+        let mut wanted = options.features.clone();
+        if let (None, Some(text)) = (&wanted.text, &head.text) {
+            wanted.text = Some(RewardText::parse(text)?);
+        }
+        if let (None, Some(pooling)) = (wanted.pooling, &head.pooling) {
+            let pooling: std::result::Result<FeaturePooling, _> = pooling.parse();
+            wanted.pooling = Some(
+                pooling
+                    .map_err(|e| Error::model(head_path, format!("aisp.reward.pooling: {e}")))?,
+            );
+        }
+        let features = Features::new(model, &wanted)?;
+        let width = features.model().width();
+        if head.weight.len() != width {
+            return Err(Error::model(
+                head_path,
+                format!(
+                    "the head takes {} features, {} has {width}; give the head made for it",
+                    head.weight.len(),
+                    path.display()
+                ),
+            ));
+        }
+        let name = match &options.head {
+            Some(file) => format!("{} with {}", path.display(), file.display()),
+            None => path.display().to_string(),
+        };
+        let mut head = Self {
+            features,
+            head,
+            name,
+        };
+        check_tells_apart(&path, &mut head)?;
+        Ok(head)
+    }
+
+    /// The text that the model sees.
+    #[must_use]
+    pub fn text(&self) -> &RewardText {
+        self.features.text()
+    }
+
+    /// The head's file or the model's.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.features.model().path()
+    }
+}
+
+impl Reward for Head {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn score(
+        &mut self,
+        samples: &[Sample<'_>],
+    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+        let vectors = self.features.compute(samples).map_err(Error::in_reward)?;
+        let score = |v: super::features::FeatureVector| Score {
+            reward: self.head.score(&v.values),
+            tokens: v.tokens,
+            truncated: v.truncated,
+        };
+        Ok(vectors.into_iter().map(|v| v.map(score)).collect())
+    }
+}

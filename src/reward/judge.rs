@@ -1,0 +1,312 @@
+//! Any instruct model as the reward: it is asked a question about (prompt, response), and
+//! the reward is read off the logits of its first answer token, not off sampled text.
+//!
+//! - yes/no: logit(yes) − logit(no), in nats; the log-odds of the two answers.
+//! - a scale a..b (within 0..10): Σ k·p(k) / Σ p(k) over the whole numbers k of the scale.
+//!   Where "10" takes two tokens, p(10) = p("1")·p("0" | "1") and p(1) is the rest of p("1").
+//!
+//! What the question begins with is the same for all candidates of a prompt and decoded
+//! once (see [`Reader`]).
+
+use std::sync::Arc;
+
+use super::text::fill;
+use super::{Reward, Sample, SampleError, Score};
+use crate::error::{Error, Result};
+use crate::llama::{ChatTemplate, Message, Model, Reader, Reading, Token, tokenize_guarded};
+
+/// Asked where no question is given and the answer is yes or no.
+const YES_NO_QUESTION: &str = "Here is a request and a reply to it.\n\nRequest:\n{prompt}\n\n\
+                               Reply:\n{response}\n\nIs this a good reply? Answer {yes} or {no}.";
+/// Asked where no question is given and the answer is a number.
+const SCALE_QUESTION: &str = "Here is a request and a reply to it.\n\nRequest:\n{prompt}\n\n\
+                              Reply:\n{response}\n\nHow good is this reply, from {low} (useless) \
+                              to {high} (perfect)? Answer with the number alone.";
+/// Follows the question where the model has no chat template.
+const RAW_ANSWER: &str = "\nAnswer:";
+
+/// Which answers count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Two words; only the first token of each is looked at.
+    YesNo {
+        /// The good answer.
+        yes: String,
+        /// The bad answer.
+        no: String,
+    },
+    /// A whole number from `low` to `high`, at most 10.
+    Scale {
+        /// The worst.
+        low: u32,
+        /// The best.
+        high: u32,
+    },
+}
+
+impl Default for Verdict {
+    fn default() -> Self {
+        Self::YesNo {
+            yes: "Yes".into(),
+            no: "No".into(),
+        }
+    }
+}
+
+/// How a judge asks.
+#[derive(Clone, Debug, Default)]
+pub struct JudgeOptions {
+    /// The question, with `{response}` and, if wanted, `{prompt}`; `None` asks whether (or
+    /// how far) the response is a good reply.
+    pub question: Option<String>,
+    /// Which answers count.
+    pub verdict: Verdict,
+    /// CPU threads; 0 counts as 1.
+    pub threads: usize,
+}
+
+/// What is read off the logits.
+enum Answers {
+    YesNo([Token; 2]),
+    Scale {
+        low: u32,
+        /// First tokens of the numbers, those of one token only.
+        digits: Vec<Token>,
+        /// "1" and "0", where 10 is on the scale and takes two tokens.
+        ten: Option<[Token; 2]>,
+    },
+}
+
+/// A model that is asked for its opinion.
+pub struct Judge {
+    reader: Reader,
+    chat: Option<ChatTemplate>,
+    question: String,
+    answers: Answers,
+}
+
+impl Judge {
+    /// Lets `model` judge; it may be the generator itself.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a question without `{response}` or answers that cannot be told
+    /// apart, [`Error::Model`] for a model that is no decoder.
+    pub fn new(model: Arc<Model>, options: &JudgeOptions) -> Result<Self> {
+        let template = model.gguf().str("tokenizer.chat_template").is_some();
+        let chat = match template {
+            true => Some(ChatTemplate::new(&model, None)?),
+            false => None,
+        };
+        let question = question(options)?;
+        let answers = Answers::new(&model, &options.verdict, template)?;
+        let reader = Reader::new(model, options.threads)?;
+        Ok(Self {
+            reader,
+            chat,
+            question,
+            answers,
+        })
+    }
+
+    /// Tokens up to where the answer begins; prompt and response stay plain text.
+    ///
+    /// # Errors
+    /// Those of the chat template.
+    pub fn tokenize(&self, sample: &Sample<'_>) -> Result<Vec<Token>> {
+        let model = self.reader.model();
+        match &self.chat {
+            Some(chat) => {
+                let text = fill(&self.question, sample.prompt, sample.response);
+                chat.tokenize(model, &[Message::new("user", text)], true)
+            }
+            None => tokenize_guarded(model, &[sample.prompt, sample.response], |texts| {
+                Ok(fill(&self.question, &texts[0], &texts[1]) + RAW_ANSWER)
+            }),
+        }
+    }
+
+    fn read(
+        &mut self,
+        samples: &[Sample<'_>],
+    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+        let (positions, watched) = self.answers.watched();
+        let limit = self.reader.capacity();
+        let mut texts = Vec::with_capacity(samples.len());
+        let mut fits = Vec::with_capacity(samples.len());
+        for sample in samples {
+            let mut tokens = self.tokenize(sample)?;
+            tokens.extend(self.answers.appended());
+            let count = tokens.len();
+            fits.push((count <= limit).then_some(()).ok_or(SampleError::TooLong {
+                tokens: count,
+                limit,
+            }));
+            if count <= limit {
+                texts.push(tokens);
+            }
+        }
+        let mut readings = self.reader.read(&texts, positions, &watched)?.into_iter();
+        fits.into_iter()
+            .map(|fits| match fits {
+                Ok(()) => {
+                    let read = readings
+                        .next()
+                        .ok_or_else(|| Error::Engine("a text without logits".into()))?;
+                    Ok(Ok(Score {
+                        reward: self.answers.reward(&read.positions),
+                        tokens: read.decoded,
+                        truncated: false,
+                    }))
+                }
+                Err(error) => Ok(Err(error)),
+            })
+            .collect()
+    }
+}
+
+fn question(options: &JudgeOptions) -> Result<String> {
+    let (default, names): (&str, [(&str, String); 2]) = match &options.verdict {
+        Verdict::YesNo { yes, no } => (
+            YES_NO_QUESTION,
+            [("{yes}", yes.clone()), ("{no}", no.clone())],
+        ),
+        Verdict::Scale { low, high } => (
+            SCALE_QUESTION,
+            [("{low}", low.to_string()), ("{high}", high.to_string())],
+        ),
+    };
+    let mut text = options.question.as_deref().unwrap_or(default).to_owned();
+    if !text.contains("{response}") {
+        return Err(Error::usage(
+            "--reward",
+            format!("judge: the question {text:?} has no {{response}}"),
+        ));
+    }
+    for (name, value) in names {
+        text = text.replace(name, &value);
+    }
+    Ok(text)
+}
+
+impl Answers {
+    fn new(model: &Model, verdict: &Verdict, chat: bool) -> Result<Self> {
+        // Behind "Answer:" a word begins with its space.
+        let tokens = |word: &str| {
+            let space = if chat || word.starts_with(' ') {
+                ""
+            } else {
+                " "
+            };
+            model.tokenize(&format!("{space}{word}"), false, false)
+        };
+        match verdict {
+            Verdict::YesNo { yes, no } => {
+                let first = [yes, no].map(|word| tokens(word).first().copied());
+                match first {
+                    [Some(a), Some(b)] if a != b => Ok(Self::YesNo([a, b])),
+                    _ => Err(Error::usage(
+                        "--reward",
+                        format!(
+                            "judge: the answers {yes:?} and {no:?} begin with the same token, or \
+                             with none; choose words that differ from the first letter on"
+                        ),
+                    )),
+                }
+            }
+            Verdict::Scale { low, high } => {
+                if low >= high || *high > 10 {
+                    return Err(Error::usage(
+                        "--reward",
+                        format!(
+                            "judge: scale={low}..{high}; the numbers go up, from 0 to at most 10"
+                        ),
+                    ));
+                }
+                let mut digits = Vec::new();
+                let mut ten = None;
+                for number in *low..=*high {
+                    let parts = tokens(&number.to_string());
+                    match parts[..] {
+                        [token] => digits.push(token),
+                        [one, zero] if number == 10 => ten = Some([one, zero]),
+                        _ => {
+                            return Err(Error::model(
+                                model.path(),
+                                format!(
+                                    "writes {number} in {} tokens; use a yes/no judge",
+                                    parts.len()
+                                ),
+                            ));
+                        }
+                    }
+                }
+                Ok(Self::Scale {
+                    low: *low,
+                    digits,
+                    ten,
+                })
+            }
+        }
+    }
+
+    /// A token behind the text, where its successor is asked for as well.
+    fn appended(&self) -> Option<Token> {
+        match self {
+            Self::Scale { ten, .. } => ten.map(|[one, _]| one),
+            Self::YesNo(_) => None,
+        }
+    }
+
+    /// Positions to read, and the tokens whose logits are wanted there.
+    fn watched(&self) -> (usize, Vec<Token>) {
+        match self {
+            Self::YesNo(pair) => (1, pair.to_vec()),
+            Self::Scale { digits, ten, .. } => {
+                let mut tokens = digits.clone();
+                tokens.extend(ten.iter().flatten());
+                (1 + usize::from(ten.is_some()), tokens)
+            }
+        }
+    }
+
+    fn reward(&self, positions: &[Reading]) -> f64 {
+        let Some(first) = positions.first() else {
+            return f64::NAN;
+        };
+        match self {
+            Self::YesNo(_) => f64::from(first.logits[0]) - f64::from(first.logits[1]),
+            Self::Scale { low, digits, ten } => {
+                let p = |reading: &Reading, i: usize| {
+                    (f64::from(reading.logits[i]) - reading.log_sum_exp).exp()
+                };
+                let mut weights: Vec<f64> = (0..digits.len()).map(|i| p(first, i)).collect();
+                if let (Some(_), Some(second)) = (ten, positions.get(1)) {
+                    let one = p(first, digits.len());
+                    let zero = p(second, digits.len() + 1);
+                    // Where 1 itself is on the scale, it is the "1" that no "0" follows.
+                    let index = 1_usize.checked_sub(*low as usize);
+                    if let Some(weight) = index.and_then(|i| weights.get_mut(i)) {
+                        *weight = one * (1.0 - zero);
+                    }
+                    weights.push(one * zero);
+                }
+                let total: f64 = weights.iter().sum();
+                let numbers = (*low..).map(f64::from);
+                weights.iter().zip(numbers).map(|(w, k)| w * k).sum::<f64>() / total
+            }
+        }
+    }
+}
+
+impl Reward for Judge {
+    fn name(&self) -> String {
+        format!("judge {}", self.reader.model().path().display())
+    }
+
+    fn score(
+        &mut self,
+        samples: &[Sample<'_>],
+    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+        self.read(samples).map_err(Error::in_reward)
+    }
+}

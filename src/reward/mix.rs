@@ -1,0 +1,133 @@
+//! Several rewards as one: Σ weight·reward.
+
+use super::{Reward, Sample, SampleError, Score};
+use crate::error::{Error, Result};
+
+/// A weighted sum of rewards. Each keeps its own unit: the weights make them comparable.
+/// A sample that one of them cannot score has no reward.
+pub struct Mix {
+    parts: Vec<(f64, Box<dyn Reward>)>,
+}
+
+impl Mix {
+    /// Puts weights and rewards together.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] without any, or for a weight that is 0 or not finite.
+    pub fn new(parts: Vec<(f64, Box<dyn Reward>)>) -> Result<Self> {
+        if parts.is_empty() {
+            return Err(Error::usage("--reward", "a mix of no rewards"));
+        }
+        match parts.iter().find(|(w, _)| !w.is_finite() || *w == 0.0) {
+            Some((weight, reward)) => Err(Error::usage(
+                "--reward",
+                format!(
+                    "weight {weight} of {}; must be a number other than 0",
+                    reward.name()
+                ),
+            )),
+            None => Ok(Self { parts }),
+        }
+    }
+}
+
+impl Reward for Mix {
+    fn name(&self) -> String {
+        let names: Vec<String> = self
+            .parts
+            .iter()
+            .map(|(weight, reward)| match weight {
+                1.0 => reward.name(),
+                _ => format!("{weight}*{}", reward.name()),
+            })
+            .collect();
+        names.join(" + ")
+    }
+
+    fn score(
+        &mut self,
+        samples: &[Sample<'_>],
+    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+        let nothing = Score {
+            reward: 0.0,
+            tokens: 0,
+            truncated: false,
+        };
+        let mut sums = vec![Ok(nothing); samples.len()];
+        for (weight, reward) in &mut self.parts {
+            let scores = reward.score(samples)?;
+            if scores.len() != samples.len() {
+                return Err(Error::Reward(format!(
+                    "{} gave {} scores for {} responses",
+                    reward.name(),
+                    scores.len(),
+                    samples.len()
+                )));
+            }
+            for (sum, score) in sums.iter_mut().zip(scores) {
+                match (&mut *sum, score) {
+                    (Ok(sum), Ok(score)) => {
+                        sum.reward += *weight * score.reward;
+                        sum.tokens += score.tokens;
+                        sum.truncated |= score.truncated;
+                    }
+                    (Ok(_), Err(error)) => *sum = Err(error),
+                    (Err(_), _) => {}
+                }
+            }
+        }
+        Ok(sums)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reward::FnReward;
+
+    const HI: [Sample<'static>; 1] = [Sample {
+        prompt: "p",
+        response: "hi",
+    }];
+
+    fn constant(value: f64) -> Box<dyn Reward> {
+        Box::new(FnReward::new(value.to_string(), move |_, _| value))
+    }
+
+    #[test]
+    fn rewards_add_up_with_their_weights() {
+        let mut mix = Mix::new(vec![(2.0, constant(3.0)), (-0.5, constant(4.0))]).unwrap();
+        assert_eq!(mix.score(&HI).unwrap()[0].as_ref().unwrap().reward, 4.0);
+        assert_eq!(mix.name(), "2*3 + -0.5*4");
+    }
+
+    #[test]
+    fn weights_that_mean_nothing_are_refused() {
+        for weight in [0.0, f64::NAN, f64::INFINITY] {
+            assert!(Mix::new(vec![(weight, constant(1.0))]).is_err());
+        }
+        assert!(Mix::new(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_sample_that_one_part_cannot_score_has_no_reward() {
+        struct Refuses;
+        impl Reward for Refuses {
+            fn name(&self) -> String {
+                "refuses".into()
+            }
+            fn score(
+                &mut self,
+                samples: &[Sample<'_>],
+            ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+                Ok(vec![Err(SampleError::Other("no".into())); samples.len()])
+            }
+        }
+        let parts = vec![
+            (1.0, constant(1.0)),
+            (1.0, Box::new(Refuses) as Box<dyn Reward>),
+            (1.0, constant(1.0)),
+        ];
+        assert!(Mix::new(parts).unwrap().score(&HI).unwrap()[0].is_err());
+    }
+}

@@ -1,0 +1,276 @@
+//! Verifiable rewards: rules that a program checks, with partial credit.
+//!
+//! An expression is a list of terms, `[WEIGHT*][!]RULE[=VALUE]`, between semicolons. Each
+//! gives a response a score in [0, 1], which is 1 only where the rule is met; `!` turns
+//! score into 1 − score. The reward is the weighted mean of the scores. Partial scores grow
+//! with how near the response is, so that a search has a slope to follow; each rule's
+//! documentation is at its [`Rule`] variant. White space around the response is ignored.
+
+mod check;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+
+use super::terms::{self, Term};
+use super::{Reward, Sample, SampleError, Score};
+use crate::error::{Error, Result};
+
+/// One rule.
+#[derive(Debug)]
+enum Rule {
+    /// The response is JSON, alone or in a code fence. Partial, below ½: the share of its
+    /// bytes before the error, for a text that begins as JSON does.
+    Json,
+    /// JSON that a schema accepts. Partial: JSON's own below ½; from ½ on 1 − ½·e/(e + 1)
+    /// for e errors.
+    Schema(Box<jsonschema::Validator>),
+    /// A pattern matches somewhere. Partial: the share of the pattern's parts, from the
+    /// left, that still match.
+    Regex { full: Regex, parts: Vec<Regex> },
+    /// A text occurs. Partial, below 1: half the share of its words that occur.
+    Contains { text: String, exact: bool },
+    /// A text does not occur: 1 / (1 + occurrences).
+    Excludes(String),
+    /// The number of words (Unicode word boundaries) is in a range. Partial: e^(−distance /
+    /// nearest end).
+    Words(Range),
+    /// The number of sentences (Unicode sentence boundaries); partial as for words.
+    Sentences(Range),
+    /// The language, as detected. Partial, below ½: half of what a detector of this
+    /// language alone would trust. Unreliable for texts of a few words.
+    Language(whatlang::Lang),
+    /// The response begins so. Partial, below 1: the share of the characters that agree.
+    StartsWith(String),
+    /// The response ends so; partial as for beginnings.
+    EndsWith(String),
+    /// All cased letters are lower case; the share of them that are. No letters: 0.
+    Lowercase,
+    /// All cased letters are upper case.
+    Uppercase,
+    /// A command accepts the first fenced code block, or the response, on its stdin. Partial:
+    /// ¼ for a code block that it does not accept.
+    Compiles(String),
+}
+
+/// Whole numbers from `low` to `high`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    low: usize,
+    high: usize,
+}
+
+const RULES: &str = "json, json-schema=FILE, regex=PATTERN, contains=TEXT, contains-exact=TEXT, \
+                     excludes=TEXT, words=A..B, sentences=A..B, language-tag=TAG, \
+                     starts-with=TEXT, ends-with=TEXT, lowercase, uppercase and compiles=COMMAND";
+
+/// One term in the expression.
+#[derive(Debug)]
+struct Weighted {
+    weight: f64,
+    negated: bool,
+    rule: Rule,
+    /// As the user wrote it, without the weight.
+    name: String,
+}
+
+/// How a response does on one rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleResult {
+    /// The rule, as it was written.
+    pub rule: String,
+    /// 0 to 1.
+    pub score: f64,
+    /// Whether the rule is met: the score is 1.
+    pub met: bool,
+}
+
+/// A reward made of rules.
+#[derive(Debug)]
+pub struct Rules {
+    terms: Vec<Weighted>,
+    expression: String,
+}
+
+impl Rules {
+    /// Reads an expression such as `json; 2*words=5..20; !contains="as an AI"`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the term that is wrong and what is allowed, also for a schema
+    /// file that cannot be read.
+    pub fn parse(expression: &str) -> Result<Self> {
+        let refuse = |reason: String| Error::usage("--reward", format!("rule: {reason}"));
+        let terms = terms::parse(expression)
+            .map_err(refuse)?
+            .into_iter()
+            .map(|term| weighted(term).map_err(refuse))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            terms,
+            expression: expression.trim().to_owned(),
+        })
+    }
+
+    /// How `response` does on every rule, in the order of the expression.
+    ///
+    /// # Errors
+    /// [`SampleError`] when a command of `compiles` cannot be run.
+    pub fn check(&self, response: &str) -> std::result::Result<Vec<RuleResult>, SampleError> {
+        let terms = self.terms.iter();
+        terms
+            .map(|term| {
+                let score = term.rule.score(response.trim())?;
+                let score = if term.negated { 1.0 - score } else { score };
+                Ok(RuleResult {
+                    rule: term.name.clone(),
+                    score,
+                    met: score >= 1.0,
+                })
+            })
+            .collect()
+    }
+
+    fn reward(&self, response: &str) -> std::result::Result<f64, SampleError> {
+        let results = self.check(response)?;
+        let weights = self.terms.iter().map(|t| t.weight);
+        let total: f64 = weights.clone().sum();
+        let sum: f64 = results.iter().zip(weights).map(|(r, w)| r.score * w).sum();
+        Ok(sum / total)
+    }
+}
+
+impl Reward for Rules {
+    fn name(&self) -> String {
+        format!("rule:{}", self.expression)
+    }
+
+    fn score(
+        &mut self,
+        samples: &[Sample<'_>],
+    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+        let score = |sample: &Sample<'_>| {
+            Ok(Score {
+                reward: self.reward(sample.response)?,
+                tokens: 0,
+                truncated: false,
+            })
+        };
+        Ok(samples.iter().map(score).collect())
+    }
+}
+
+fn weighted(term: Term) -> std::result::Result<Weighted, String> {
+    if term.weight <= 0.0 {
+        return Err(format!(
+            "{}: weight {}; must be above 0 (! in front of a rule turns it round)",
+            term.key, term.weight
+        ));
+    }
+    let mut name = if term.negated { "!" } else { "" }.to_owned() + &term.key;
+    if let Some(value) = &term.value {
+        name += &format!("={value}");
+    }
+    let rule = rule(&term).map_err(|reason| format!("{name}: {reason}"))?;
+    Ok(Weighted {
+        weight: term.weight,
+        negated: term.negated,
+        rule,
+        name,
+    })
+}
+
+fn rule(term: &Term) -> std::result::Result<Rule, String> {
+    let value = || match term.value.as_deref() {
+        Some(text) if !text.is_empty() => Ok(text),
+        _ => Err(format!("needs a value, {}=…", term.key)),
+    };
+    let plain = |rule| match term.value {
+        None => Ok(rule),
+        Some(_) => Err("takes no value".to_owned()),
+    };
+    match term.key.as_str() {
+        "json" => plain(Rule::Json),
+        "lowercase" => plain(Rule::Lowercase),
+        "uppercase" => plain(Rule::Uppercase),
+        "json-schema" => schema(Path::new(value()?)),
+        "regex" => pattern(value()?),
+        "contains" => Ok(Rule::Contains {
+            text: value()?.to_lowercase(),
+            exact: false,
+        }),
+        "contains-exact" => Ok(Rule::Contains {
+            text: value()?.to_owned(),
+            exact: true,
+        }),
+        "excludes" => Ok(Rule::Excludes(value()?.to_lowercase())),
+        "words" => Ok(Rule::Words(value()?.parse()?)),
+        "sentences" => Ok(Rule::Sentences(value()?.parse()?)),
+        "language-tag" => language(value()?),
+        "starts-with" => Ok(Rule::StartsWith(value()?.to_owned())),
+        "ends-with" => Ok(Rule::EndsWith(value()?.to_owned())),
+        "compiles" => Ok(Rule::Compiles(value()?.to_owned())),
+        _ => Err(format!("there is no such rule; rules are {RULES}")),
+    }
+}
+
+fn schema(path: &Path) -> std::result::Result<Rule, String> {
+    let named = |reason: String| format!("{}: {reason}", PathBuf::from(path).display());
+    let text = std::fs::read_to_string(path).map_err(|e| named(e.to_string()))?;
+    let json = serde_json::from_str(&text).map_err(|e| named(format!("no JSON: {e}")))?;
+    let validator =
+        jsonschema::validator_for(&json).map_err(|e| named(format!("no JSON schema: {e}")))?;
+    Ok(Rule::Schema(Box::new(validator)))
+}
+
+fn pattern(text: &str) -> std::result::Result<Rule, String> {
+    let full = Regex::new(text).map_err(|e| e.to_string())?;
+    let hir = regex_syntax::parse(text).map_err(|e| e.to_string())?;
+    // What begins the pattern, part by part: the longest that matches is the partial score.
+    let parts = match hir.kind() {
+        regex_syntax::hir::HirKind::Concat(all) => (1..all.len())
+            .map(|n| regex_syntax::hir::Hir::concat(all[..n].to_vec()).to_string())
+            .map(|beginning| Regex::new(&beginning).map_err(|e| e.to_string()))
+            .collect::<std::result::Result<_, _>>()?,
+        _ => Vec::new(),
+    };
+    Ok(Rule::Regex { full, parts })
+}
+
+fn language(tag: &str) -> std::result::Result<Rule, String> {
+    let primary = tag.split(['-', '_']).next().unwrap_or(tag).to_lowercase();
+    let code = match primary.len() {
+        2 => check::THREE_LETTERS
+            .iter()
+            .find(|(two, _)| *two == primary)
+            .map(|(_, three)| *three),
+        _ => Some(primary.as_str()),
+    };
+    code.and_then(whatlang::Lang::from_code)
+        .map(Rule::Language)
+        .ok_or_else(|| {
+            "no language that is detected; tags are such as en, es, fr, de, it, pt, ru, zh, ja, ar, \
+             or three letters (eng)"
+                .into()
+        })
+}
+
+impl std::str::FromStr for Range {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let number = |text: &str, missing| match text.trim() {
+            "" => Some(missing),
+            text => text.parse().ok(),
+        };
+        let range = match text.split_once("..") {
+            Some((low, high)) => (number(low, 0), number(high, usize::MAX)),
+            None => (text.trim().parse().ok(), text.trim().parse().ok()),
+        };
+        match range {
+            (Some(low), Some(high)) if low <= high => Ok(Self { low, high }),
+            _ => Err("must be N, A..B, A.. or ..B with A at most B".into()),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The held-out reward: it watches, is reported, and can end a run.
+
+use aisp_llama::llama::Message;
+use aisp_llama::method::MethodOptions;
+use aisp_llama::reward::{FnReward, Reward, Sample, SampleError, Score};
+use aisp_llama::{
+    AlignOptions, Aligner, AlignerOptions, Error, Event, Prompt, Result, Stop, StopReason,
+};
+
+use crate::common::smollm2;
+
+fn letters(letter: char, sign: f64) -> impl Reward {
+    FnReward::new(letter.to_string(), move |_, response: &str| {
+        sign * response.matches(letter).count() as f64 / response.len().max(1) as f64
+    })
+}
+
+fn options() -> AlignOptions {
+    AlignOptions {
+        options: MethodOptions {
+            samples: 8,
+            iterations: 2,
+            max_tokens: 12,
+            ..MethodOptions::default()
+        },
+        ..AlignOptions::default()
+    }
+}
+
+fn aligner(reward: impl Reward + 'static) -> Aligner {
+    Aligner::new(smollm2(), Box::new(reward), AlignerOptions::default()).unwrap()
+}
+
+fn prompt() -> Prompt {
+    Prompt::Chat(vec![Message::new("user", "Say something.")])
+}
+
+#[test]
+fn it_is_reported_and_changes_nothing() {
+    let align = |aligner: &mut Aligner| {
+        aligner
+            .align(&prompt(), &options(), &Stop::new(), &mut |_| {})
+            .unwrap()
+    };
+    let without = align(&mut aligner(letters('e', 1.0)));
+    let with = align(&mut aligner(letters('e', 1.0)).with_held_out(Box::new(letters('o', 1.0))));
+    assert_eq!(without.response, with.response);
+    assert_eq!(
+        (without.held_out, without.names.held_out_model),
+        (None, None)
+    );
+    assert_eq!(with.names.held_out_model.as_deref(), Some("o"));
+    for candidate in &with.candidates {
+        let share = candidate.text.matches('o').count() as f64 / candidate.text.len() as f64;
+        assert_eq!(candidate.held_out, Some(share));
+    }
+    assert_eq!(with.held_out, with.candidates[0].held_out);
+    let last = &with.iterations[1];
+    assert_eq!(last.held_out_best, with.held_out);
+    let of_last: Vec<f64> = with
+        .candidates
+        .iter()
+        .filter(|c| c.iteration == 1)
+        .map(|c| c.held_out.unwrap())
+        .collect();
+    let mean = of_last.iter().sum::<f64>() / of_last.len() as f64;
+    assert!((last.held_out_mean.unwrap() - mean).abs() < 1e-12);
+}
+
+#[test]
+fn a_run_ends_when_it_falls_while_the_reward_rises() {
+    // The second judge is the opposite of the first: any progress is over-optimisation.
+    let options = AlignOptions {
+        options: MethodOptions {
+            samples: 16,
+            iterations: 30,
+            max_tokens: 12,
+            ..MethodOptions::default()
+        },
+        stop_on_divergence: true,
+        ..AlignOptions::default()
+    };
+    let mut aligner = aligner(letters('e', 1.0)).with_held_out(Box::new(letters('e', -1.0)));
+    let found = aligner
+        .align(&prompt(), &options, &Stop::new(), &mut |_| {})
+        .unwrap();
+    assert_eq!(found.stop, StopReason::Divergence);
+    let first = &found.iterations[0];
+    let last = found.iterations.last().unwrap();
+    assert!(last.mean_reward > first.mean_reward && last.held_out_mean < first.held_out_mean);
+}
+
+#[test]
+fn stopping_needs_something_to_watch() {
+    let options = AlignOptions {
+        stop_on_divergence: true,
+        ..options()
+    };
+    let error = aligner(letters('e', 1.0))
+        .align(&prompt(), &options, &Stop::new(), &mut |_| {})
+        .unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("--held-out"), "{error}");
+}
+
+#[test]
+fn a_failing_one_is_told_and_the_run_goes_on() {
+    struct Broken;
+    impl Reward for Broken {
+        fn name(&self) -> String {
+            "broken".into()
+        }
+        fn score(
+            &mut self,
+            _: &[Sample<'_>],
+        ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+            Err(Error::Reward("out of order".into()))
+        }
+    }
+    let mut told = 0;
+    let found = aligner(letters('e', 1.0))
+        .with_held_out(Box::new(Broken))
+        .align(&prompt(), &options(), &Stop::new(), &mut |event| {
+            if let Event::HeldOutFailed { reason } = event {
+                assert!(reason.contains("out of order"));
+                told += 1;
+            }
+        })
+        .unwrap();
+    assert_eq!(told, 1);
+    assert_eq!((found.held_out, found.iterations.len()), (None, 2));
+}
