@@ -21,7 +21,8 @@ fn every_rule_has_met_unmet_and_partial_responses() {
     )
     .unwrap();
     let schema = format!("json-schema={}", schema.display());
-    let python = "compiles=python3 -c 'import sys; compile(sys.stdin.read(), \"x\", \"exec\")'";
+    let python =
+        r#"compiles="python3 -c 'import sys; compile(sys.stdin.read(), \"x\", \"exec\")'""#;
     // (rule, met, not met at all, partly met)
     let cases = [
         (
