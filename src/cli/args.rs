@@ -290,7 +290,7 @@ pub struct RewardArgs {
     pub model_reward: Vec<String>,
     /// A reward of any kind, [WEIGHT*]KIND:…; may be given several times. Kinds: classifier:FILE,
     /// head:FILE;head=FILE, judge:FILE|self, rule:EXPRESSION, command:COMMAND, http:URL
-    #[arg(long, value_name = "KIND:…", value_parser = RewardSpec::parse, help_heading = "Rewards")]
+    #[arg(long, value_name = "KIND:…", value_parser = RewardSpec::parse, allow_hyphen_values = true, help_heading = "Rewards")]
     pub reward: Vec<RewardSpec>,
     /// Text that -mr rewards see: {response}, {prompt}\n{response}, or chat [default: what the file states]
     #[arg(long, value_name = "TEXT", value_parser = RewardText::parse, help_heading = "Rewards")]
@@ -303,7 +303,7 @@ pub struct RewardArgs {
 #[derive(Debug, clap::Args)]
 pub struct HeldOutArgs {
     /// A second reward that only watches, reported beside the first
-    #[arg(long, value_name = "KIND:…", value_parser = values::held_out, help_heading = "Rewards")]
+    #[arg(long, value_name = "KIND:…", value_parser = values::held_out, allow_hyphen_values = true, help_heading = "Rewards")]
     pub held_out: Option<RewardSpec>,
     /// Stop once the reward has risen and the held-out reward has fallen
     #[arg(long, requires = "held_out", help_heading = "Rewards")]

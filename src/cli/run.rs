@@ -9,7 +9,7 @@ use aisp_llama::control::LambdaRule;
 use aisp_llama::llama::{Message, Model};
 use aisp_llama::method::{MethodOptions, Sigma};
 use aisp_llama::report::{Trace, write_plot};
-use aisp_llama::reward::RewardLoader;
+use aisp_llama::reward::{RewardLoader, kill_commands};
 use aisp_llama::rollout::SamplingOptions;
 use aisp_llama::{
     AlignOptions, Aligner, AlignerOptions, Alignment, Budget, Error, Prompt, Result, Stop,
@@ -32,6 +32,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let handler = stop.clone();
     ctrlc::set_handler(move || {
         if handler.is_requested() {
+            kill_commands();
             std::process::exit(super::INTERRUPTED.into());
         }
         handler.request();

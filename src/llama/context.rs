@@ -6,6 +6,8 @@
 //! on its own tokens alone. The price is that a step must use consecutive sequence ids from
 //! 0 on, and that a prompt is copied to each stream.
 
+mod read;
+
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -18,13 +20,11 @@ use super::model::{Model, Token};
 use super::output::{HeadCapture, OutputMatrix};
 use super::{MAX_SEQUENCES, ROW_GROUP};
 use crate::error::{Error, Result};
+pub(super) use read::READ_TOKENS;
 
 /// Tokens of a prompt that are decoded in one piece; fixed, so that a prompt's numbers do
 /// not depend on the number of sequences.
 const PROMPT_CHUNK: usize = 512;
-
-/// Most tokens of one [`Context::read`]; one ubatch, so that rows come in the batch's order.
-pub(super) const READ_TOKENS: usize = PROMPT_CHUNK;
 
 /// The way to the perturbed logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,20 +89,6 @@ impl Context {
     /// [`Error::Engine`] when llama.cpp cannot make it (usually: not enough memory).
     pub fn new(model: Arc<Model>, options: &ContextOptions) -> Result<Self> {
         Self::make(model, options, 1)
-    }
-
-    /// Makes a context for [`Self::read`], with at most `outputs` outputs of a sequence at
-    /// once. Attention is computed row by row the same way however many rows there are,
-    /// which flash attention does not promise.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub(super) fn for_reading(
-        model: Arc<Model>,
-        options: &ContextOptions,
-        outputs: usize,
-    ) -> Result<Self> {
-        Self::make(model, options, outputs.max(2))
     }
 
     fn make(model: Arc<Model>, options: &ContextOptions, outputs: usize) -> Result<Self> {
@@ -349,61 +335,6 @@ impl Context {
             self.recompute(perturbation)?;
         }
         Ok(())
-    }
-
-    /// Decodes as many tokens of each of the sequences 0, 1, … behind the `length` tokens that
-    /// each of them holds. `output` tells of a sequence and an index in its block whether
-    /// pre-logits and logits are wanted; they come in this order, sequence by sequence.
-    ///
-    /// # Errors
-    /// [`Error::Engine`] for blocks of different lengths or too many tokens, or when
-    /// llama.cpp fails; [`Error::Model`] when it shows other rows than these.
-    pub(super) fn read(
-        &mut self,
-        length: usize,
-        blocks: &[&[Token]],
-        output: &dyn Fn(usize, usize) -> bool,
-    ) -> Result<()> {
-        let size = blocks.first().map_or(0, |b| b.len());
-        self.outputs.clear();
-        self.batch.clear();
-        for (sequence, block) in blocks.iter().enumerate() {
-            for (i, &token) in block.iter().enumerate() {
-                let wanted = output(sequence, i);
-                if wanted {
-                    self.outputs.push(self.batch.len());
-                }
-                self.batch.push(token, length + i, sequence, wanted);
-            }
-        }
-        let count = self.outputs.len();
-        if size == 0
-            || self.batch.len() != size * blocks.len()
-            || self.batch.len() > READ_TOKENS
-            || blocks.len() > self.options.sequences
-            || count > self.most_outputs
-        {
-            self.outputs.clear();
-            return Err(Error::Engine(format!(
-                "blocks that cannot be read: {}",
-                blocks.len()
-            )));
-        }
-        self.hook.arm(if count > 0 {
-            Action::Take
-        } else {
-            Action::Ignore
-        });
-        let decoded = self.decode();
-        let checked = self.hook.disarm(count).map_err(|reason| {
-            let arch = self.model.architecture();
-            Error::model(self.model.path(), format!("architecture {arch}: {reason}"))
-        });
-        let result = decoded.and(checked);
-        if result.is_err() {
-            self.outputs.clear();
-        }
-        result
     }
 
     fn recompute(&mut self, perturbation: Option<&[f32]>) -> Result<()> {

@@ -31,6 +31,7 @@ pub use judge::{Judge, JudgeOptions, Verdict};
 pub use load::RewardLoader;
 pub use mix::Mix;
 pub use probe::{ProbeAspect, ProbePair, ProbeReport, ProbeVerdict, probe, probe_pairs};
+pub use process::kill_commands;
 pub use rule::{RuleResult, Rules};
 pub use spec::{RewardSource, RewardSpec};
 pub use text::{RewardText, TooLong};

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::{Read, Result, Write};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,37 @@ const STDERR_KEPT: usize = 64 << 10;
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Longest pause between two looks at a running process.
 const LONGEST_NAP: Duration = Duration::from_millis(10);
+
+/// Leaders of the groups that are running.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn forget(leader: u32) {
+    running().retain(|&id| id != leader);
+}
+
+/// Kills every command that a reward has started and not yet ended, with all it started.
+/// For a program that is about to exit without dropping its rewards; they fail afterwards.
+pub fn kill_commands() {
+    for &leader in running().iter() {
+        kill_group(leader);
+    }
+}
+
+/// Failures are ignored: they mean that nothing is left to be killed.
+#[cfg(unix)]
+fn kill_group(leader: u32) {
+    use nix::sys::signal::{Signal, killpg};
+    if let Ok(id) = i32::try_from(leader) {
+        let _ = killpg(nix::unistd::Pid::from_raw(id), Signal::SIGKILL);
+    }
+}
+
+#[cfg(not(unix))]
+fn kill_group(_leader: u32) {}
 
 /// A shell command with all three pipes, leading its own process group. Dropping it kills
 /// the group and reaps the leader.
@@ -34,8 +65,10 @@ impl Group {
             .stdin(Stdio::piped())
             .stdout(stdout)
             .stderr(Stdio::piped());
+        let child = shell.spawn()?;
+        running().push(child.id());
         Ok(Self {
-            child: shell.spawn()?,
+            child,
             status: None,
         })
     }
@@ -53,6 +86,7 @@ impl Group {
                     // turn: it cannot be another process's within this instant. Later it
                     // could, so an ended group is never killed again.
                     self.signal();
+                    forget(self.child.id());
                 }
             }
             let left = timeout.saturating_sub(start.elapsed());
@@ -69,18 +103,13 @@ impl Group {
         if self.status.is_none() {
             self.signal();
             self.status = self.child.wait().ok();
+            forget(self.child.id());
         }
     }
 
     /// Failures are ignored: they mean that nothing is left to be killed.
     fn signal(&mut self) {
-        #[cfg(unix)]
-        {
-            use nix::sys::signal::{Signal, killpg};
-            if let Ok(id) = i32::try_from(self.child.id()) {
-                let _ = killpg(nix::unistd::Pid::from_raw(id), Signal::SIGKILL);
-            }
-        }
+        kill_group(self.child.id());
         // Where there are no groups. std never signals a child it has reaped.
         let _ = self.child.kill();
     }

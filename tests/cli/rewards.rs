@@ -62,9 +62,9 @@ fn programs_that_cannot_score_end_the_run_with_exit_4() {
     for (command, words) in [
         ("no-such-program-here", "no-such-program-here"),
         ("exit 3", "3"),
-        ("sleep 1000", "in a row"),
+        ("sleep 1000", "timed out"),
         ("yes garbage", "garbage"),
-        ("read line; exit 0", "in a row"),
+        ("read line; exit 0", "error: reward: "),
     ] {
         let begun = Instant::now();
         let reward = format!("command:\"{command}\";timeout=0.4");
@@ -74,6 +74,53 @@ fn programs_that_cannot_score_end_the_run_with_exit_4() {
         assert!(error.contains(words), "{command}: {error}");
         assert!(begun.elapsed().as_secs() < 60, "{command}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_interrupt_leaves_no_program_behind() {
+    use std::io::{BufRead, BufReader};
+    let folder = TempDir::new().unwrap();
+    let id = folder.path().join("id");
+    // It never answers, and does not mind that nobody asks any more.
+    let reward = format!("command:\"echo $$ > {}; sleep 1000\"", id.display());
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("aisp-llama"))
+        .args(["run", "-p", "Hi.", "--reward", &reward, "--trace"])
+        .arg(folder.path().join("trace"))
+        .args(SHORT)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let program = loop {
+        let text = std::fs::read_to_string(&id).unwrap_or_default();
+        if let Ok(program) = text.trim().parse::<u32>() {
+            break program;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    let interrupt = || {
+        let kill = std::process::Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status();
+        assert!(kill.unwrap().success());
+    };
+    interrupt();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    interrupt();
+    let errors = BufReader::new(child.stderr.take().unwrap());
+    let _ = errors.lines().count();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let gone = || {
+        // A killed process may wait to be reaped by the system's first process.
+        let status = std::fs::read_to_string(format!("/proc/{program}/status"));
+        status.is_err() || status.unwrap().contains("State:\tZ")
+    };
+    let begun = Instant::now();
+    while !gone() && begun.elapsed().as_secs() < 10 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(gone(), "process {program} was left behind");
 }
 
 #[test]
