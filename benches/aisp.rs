@@ -6,16 +6,20 @@
 mod common;
 
 use std::hint::black_box;
+use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use aisp_llama::control::{Aisp, AispOptions, LambdaRule, NoiseKey, Scored, importance_weights};
 use aisp_llama::default_threads;
-use aisp_llama::llama::{Context, ContextOptions, LogitsRoute, Row};
+use aisp_llama::llama::{Context, ContextOptions, LogitsRoute, Reader, Row};
 use aisp_llama::method::{MethodKind, MethodOptions, ModelFacts, build};
 use aisp_llama::reward::{Classifier, ClassifierOptions, Reward, Sample};
 use aisp_llama::rollout::{Job, Rollout, RolloutOptions};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::llama_batch::LlamaBatch;
+use llama_cpp_2::token::LlamaToken;
 
 fn control(c: &mut Criterion) {
     let mut group = c.benchmark_group("control");
@@ -176,5 +180,46 @@ fn scoring(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, control, steps, iterations, scoring);
+/// Scoring on a shared prompt against llama.cpp's own processing of as many prompt tokens.
+fn reading(c: &mut Criterion) {
+    let model = common::smollm2();
+    let token = |i: i32| 1000 + i * 37 % 40_000;
+    let prompt: Vec<i32> = (0..64).map(token).collect();
+    let texts: Vec<Vec<i32>> = (0..16)
+        .map(|candidate| {
+            let own = (0..32).map(|i| token(100 + 32 * candidate + i));
+            prompt.iter().copied().chain(own).collect()
+        })
+        .collect();
+    let mut group = c.benchmark_group("reading");
+    group.throughput(Throughput::Elements(512)).sample_size(10);
+    let mut reader = Reader::new(Arc::clone(&model), default_threads()).unwrap();
+    reader.read(&texts, 1, &[]).unwrap();
+    group.bench_function("16 responses of 32 tokens on a shared prompt", |b| {
+        b.iter(|| {
+            let readings = reader.read(black_box(&texts), 1, &[]).unwrap();
+            assert_eq!(readings.iter().map(|r| r.decoded).sum::<usize>(), 512);
+        });
+    });
+    let threads = i32::try_from(default_threads()).unwrap();
+    let params = LlamaContextParams::default()
+        .with_n_ctx(NonZeroU32::new(1024))
+        .with_n_threads(threads)
+        .with_n_threads_batch(threads);
+    let backend = aisp_llama::llama::backend();
+    let mut context = model.as_llama_cpp_2().new_context(backend, params).unwrap();
+    let mut batch = LlamaBatch::new(512, 1);
+    for i in 0..512 {
+        batch.add(LlamaToken(token(i)), i, &[0], i == 511).unwrap();
+    }
+    group.bench_function("a prompt of 512 tokens, llama.cpp", |b| {
+        b.iter(|| {
+            context.clear_kv_cache();
+            context.decode(&mut batch).unwrap();
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, control, steps, iterations, scoring, reading);
 criterion_main!(benches);

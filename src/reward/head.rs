@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use super::head_file::LinearHead;
 use super::{
-    FeaturePooling, Features, FeaturesOptions, Reward, RewardText, Sample, SampleError, Score,
-    check_tells_apart,
+    FeaturePooling, FeatureVector, Features, FeaturesOptions, Reward, RewardText, Sample,
+    SampleError, Score, check_tells_apart,
 };
 use crate::error::{Error, Result};
 use crate::llama::Model;
@@ -98,7 +98,7 @@ impl Head {
         self.features.text()
     }
 
-    /// The head's file or the model's.
+    /// The model's file.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.features.model().path()
@@ -115,7 +115,7 @@ impl Reward for Head {
         samples: &[Sample<'_>],
     ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
         let vectors = self.features.compute(samples).map_err(Error::in_reward)?;
-        let score = |v: super::features::FeatureVector| Score {
+        let score = |v: FeatureVector| Score {
             reward: self.head.score(&v.values),
             tokens: v.tokens,
             truncated: v.truncated,
