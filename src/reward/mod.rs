@@ -2,7 +2,7 @@
 //!
 //! A [`Reward`] scores (prompt, response) pairs in any unit, higher is better. It may fail
 //! for a single pair ([`SampleError`]: that candidate gets no weight, and is counted) or as
-//! a whole ([`Error::Reward`](crate::Error::Reward): the run ends).
+//! a whole ([`Error::Reward`]: the run ends).
 
 mod classifier;
 mod command;
