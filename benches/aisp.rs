@@ -126,6 +126,7 @@ fn iterations(c: &mut Criterion) {
         let facts = ModelFacts {
             width: model.width(),
             rms_row_norm: 3.25,
+            output: None,
         };
         let options = MethodOptions {
             samples,

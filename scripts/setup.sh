@@ -182,7 +182,7 @@ required() {
 check_tools() {
     local missing needed packages
     if ! have cargo; then
-        say "missing: cargo. Install Rust 1.88 or newer with rustup, and have cargo on the PATH."
+        say "missing: cargo. Install Rust 1.89 or newer with rustup, and have cargo on the PATH."
         return 1
     fi
     read -ra missing <<<"$(missing_tools | tr '\n' ' ')"

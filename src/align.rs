@@ -8,6 +8,7 @@
 
 mod divergence;
 mod run;
+mod surprise;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +16,8 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::events::{Alignment, Event, ModelNames, Usage};
-use crate::llama::{ChatTemplate, LogitsRoute, Message, Model, Token, rms_row_norm};
-use crate::method::{MethodKind, MethodOptions, ModelFacts, Sigma, build};
+use crate::llama::{ChatTemplate, LogitsRoute, Message, Model, OutputRows, Token};
+use crate::method::{MethodKind, MethodOptions, ModelFacts, Sigma, Update, build};
 use crate::reward::Reward;
 use crate::rollout::{Job, PromptId, Rollout, RolloutOptions};
 use run::Run;
@@ -163,6 +164,8 @@ pub struct Aligner {
     held_out: Option<Box<dyn Reward>>,
     options: AlignerOptions,
     rollout: Option<Rollout>,
+    reserved: usize,
+    output: Option<Arc<OutputRows>>,
     rms_row_norm: Option<f64>,
 }
 
@@ -183,6 +186,8 @@ impl Aligner {
             held_out: None,
             options,
             rollout: None,
+            reserved: 0,
+            output: None,
             rms_row_norm: None,
         })
     }
@@ -200,6 +205,24 @@ impl Aligner {
     #[must_use]
     pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// Name of the reward, and of the held-out reward.
+    #[must_use]
+    pub fn reward_names(&self) -> (String, Option<String>) {
+        (self.reward.name(), self.held_out.as_ref().map(|r| r.name()))
+    }
+
+    /// Makes the context long enough for `prompt` and a response of `max_tokens`, and for
+    /// [`surprise`](Self::surprise) at that response: it may have more tokens when it is read
+    /// than when it was written, so there is room for twice as many.
+    ///
+    /// # Errors
+    /// Those of [`tokenize`](Self::tokenize).
+    pub fn reserve(&mut self, prompt: &Prompt, max_tokens: usize) -> Result<()> {
+        let needed = self.tokenize(prompt)?.len() + 2 * max_tokens;
+        self.reserved = self.reserved.max(needed);
+        Ok(())
     }
 
     /// Tokens of a prompt as the model sees them.
@@ -244,10 +267,7 @@ impl Aligner {
         }
         let held_out_model = self.held_out.as_ref().map(|reward| reward.name());
         let tokens = self.tokenize(prompt)?;
-        let facts = ModelFacts {
-            width: self.model.width(),
-            rms_row_norm: self.row_norm(options)?,
-        };
+        let facts = self.facts(options)?;
         let mut method = build(options.method, &options.options, &facts)?;
         let prompt_id = self.load_prompt(tokens, options.options.max_tokens)?;
         let mut run = Run::new(prompt.text(), options, stop);
@@ -264,6 +284,7 @@ impl Aligner {
         loop {
             let iteration_started = Instant::now();
             let proposals = method.propose();
+            let keep_pre_logits = method.keeps_pre_logits();
             if proposals.is_empty() {
                 break;
             }
@@ -274,7 +295,7 @@ impl Aligner {
                     max_tokens: options.options.max_tokens,
                     stream: p.stream,
                     choice: p.choice,
-                    keep_pre_logits: false,
+                    keep_pre_logits,
                 })
                 .collect();
             let candidates = run.generate(self.rollout_mut()?, &jobs, observe)?;
@@ -285,7 +306,7 @@ impl Aligner {
                 &candidates,
                 observe,
             )?;
-            run.close_iteration(&outcomes, method.as_mut(), iteration_started, observe);
+            run.close_iteration(&outcomes, method.as_mut(), iteration_started, observe)?;
             if run.stopped.is_some() {
                 break;
             }
@@ -298,18 +319,24 @@ impl Aligner {
         run.finish(names, observe)
     }
 
-    fn row_norm(&mut self, options: &AlignOptions) -> Result<f64> {
-        let wanted = options.method == MethodKind::Aisp
-            && matches!(options.options.sigma, Sigma::LogitSd(_));
-        match (wanted, self.rms_row_norm) {
-            (false, _) => Ok(1.0),
-            (true, Some(norm)) => Ok(norm),
-            (true, None) => {
-                let norm = rms_row_norm(&self.model)?;
-                self.rms_row_norm = Some(norm);
-                Ok(norm)
-            }
+    /// What the method needs to know of the model, read when it is first needed.
+    fn facts(&mut self, options: &AlignOptions) -> Result<ModelFacts> {
+        let kind = options.method;
+        let options = &options.options;
+        let aisp = kind == MethodKind::Aisp;
+        let calibrated = aisp && matches!(options.sigma, Sigma::LogitSd(_));
+        let regression = aisp && options.update == Update::Regression && options.steer > 0.0;
+        if (calibrated || regression) && self.output.is_none() {
+            self.output = Some(Arc::new(OutputRows::open(&self.model)?));
         }
+        if let (true, None, Some(output)) = (calibrated, self.rms_row_norm, &self.output) {
+            self.rms_row_norm = Some(output.rms_norm()?);
+        }
+        Ok(ModelFacts {
+            width: self.model.width(),
+            rms_row_norm: self.rms_row_norm.unwrap_or(1.0),
+            output: self.output.clone(),
+        })
     }
 
     fn rollout_mut(&mut self) -> Result<&mut Rollout> {
@@ -321,7 +348,7 @@ impl Aligner {
     /// Gives the prompt to the rollout, making or enlarging its context where needed.
     fn load_prompt(&mut self, tokens: Vec<Token>, max_tokens: usize) -> Result<PromptId> {
         let needed = tokens.len() + max_tokens;
-        let context = self.options.context.unwrap_or(needed);
+        let context = self.options.context.unwrap_or(needed.max(self.reserved));
         let fits = self
             .rollout
             .as_ref()

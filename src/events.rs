@@ -1,6 +1,6 @@
 //! What is told about a run while it goes on, and what is left of it at the end.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::method::Telemetry;
 use crate::rollout::End;
@@ -98,7 +98,7 @@ pub struct IterationStats {
     /// Held-out reward of the best candidate so far in the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out_best: Option<f64>,
-    /// What the method says: ess, lambda, sigma, u_norm, kl.
+    /// What the method says: ess, lambda, sigma, u_norm, kl, r2.
     #[serde(flatten)]
     pub telemetry: Telemetry,
     /// Tokens generated for its scored candidates.
@@ -126,7 +126,7 @@ pub enum StopReason {
 }
 
 /// What a run cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Candidates generated, unfinished ones included.
     pub candidates: usize,

@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 mod align;
+pub mod compare;
 pub mod control;
 mod error;
 mod events;

@@ -101,13 +101,13 @@ impl<'a> Run<'a> {
 
     /// Scores what the iteration brought. Responses cut short by a stop are scored only
     /// when there is nothing else to answer with.
-    pub(super) fn score(
+    pub(super) fn score<'c>(
         &mut self,
         reward: &mut dyn Reward,
         held_out: &mut Option<Box<dyn Reward>>,
-        candidates: &[Option<Candidate>],
+        candidates: &'c [Option<Candidate>],
         observe: &mut dyn FnMut(&Event),
-    ) -> Result<Vec<Outcome>> {
+    ) -> Result<Vec<Outcome<'c>>> {
         let begun = Instant::now();
         let finished = |c: &Candidate| c.end != End::Stopped;
         let any = self.best.is_some() || candidates.iter().flatten().any(finished);
@@ -182,7 +182,8 @@ impl<'a> Run<'a> {
             outcomes.push(Outcome {
                 candidate: u32::try_from(index).unwrap_or(u32::MAX),
                 reward: scored.reward.unwrap_or(f64::NAN),
-                length: scored.tokens,
+                tokens: &candidate.tokens,
+                pre_logits: &candidate.pre_logits,
             });
             observe(&Event::CandidateScored(scored.clone()));
             if scored.reward > self.best {
@@ -224,13 +225,13 @@ impl<'a> Run<'a> {
 
     pub(super) fn close_iteration(
         &mut self,
-        outcomes: &[Outcome],
+        outcomes: &[Outcome<'_>],
         method: &mut dyn Method,
         begun: Instant,
         observe: &mut dyn FnMut(&Event),
-    ) {
+    ) -> Result<()> {
         let control = Instant::now();
-        let telemetry = method.observe(outcomes);
+        let telemetry = method.observe(outcomes)?;
         self.timings.control_seconds += control.elapsed().as_secs_f64();
         let rewards = outcomes.iter().map(|o| o.reward).filter(|r| r.is_finite());
         let count = rewards.clone().count();
@@ -250,14 +251,14 @@ impl<'a> Run<'a> {
             held_out_mean: (!pairs.is_empty()).then(|| watched.sum::<f64>() / pairs.len() as f64),
             held_out_best: self.held_out_best,
             telemetry,
-            tokens: outcomes.iter().map(|o| o.length).sum(),
+            tokens: outcomes.iter().map(|o| o.tokens.len()).sum(),
             seconds: begun.elapsed().as_secs_f64(),
         };
         observe(&Event::IterationDone(stats.clone()));
         self.iterations.push(stats);
         let diverged = self.divergence.observe(&pairs) && self.options.stop_on_divergence;
         if self.stopped.is_some() {
-            return;
+            return Ok(());
         }
         let elapsed = self.started.elapsed().as_secs_f64();
         if self.stop.is_requested() {
@@ -280,6 +281,7 @@ impl<'a> Run<'a> {
         } else if self.options.budget.is_spent(&self.usage) {
             self.stopped = Some(StopReason::Budget);
         }
+        Ok(())
     }
 
     pub(super) fn finish(

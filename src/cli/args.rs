@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use aisp_llama::llama::{LogitsRoute, ModelOptions};
-use aisp_llama::method::{DEFAULT_ESS_FRACTION, MethodKind};
+use aisp_llama::method::MethodKind;
 use aisp_llama::reward::{RewardSpec, RewardText, TooLong};
 use clap::{ArgGroup, Parser, Subcommand};
 
 use super::reward_args::RewardCommand;
-use super::values::{self, AutoOr};
+use super::settings_args::SettingsArgs;
+use super::values;
 
 /// Test-time alignment of local GGUF models.
 #[derive(Debug, Parser)]
@@ -25,6 +26,8 @@ pub struct Args {
 pub enum Command {
     /// Answer one prompt, aligned with a reward model
     Run(Box<RunArgs>),
+    /// Compare methods on the same prompts, seeds and budgets
+    Compare(Box<super::compare::CompareArgs>),
     /// Score prompt/response pairs: JSON lines on stdin, scores on stdout
     Score(ScoreArgs),
     /// Make and try reward models
@@ -93,53 +96,8 @@ pub struct RunArgs {
         allow_negative_numbers = true
     )]
     pub iterations: usize,
-    /// Response positions that AISP perturbs [default: all]
-    #[arg(
-        long,
-        value_name = "T",
-        help_heading = "Method",
-        allow_negative_numbers = true
-    )]
-    pub horizon: Option<usize>,
-    /// AISP: temperature of the weights in reward units, or auto for a set effective sample size
-    #[arg(
-        long,
-        value_name = "X|auto",
-        default_value = "auto",
-        allow_negative_numbers = true,
-        help_heading = "Method"
-    )]
-    pub lambda: AutoOr,
-    /// AISP: effective sample size that --lambda auto aims at, as a fraction of the samples
-    #[arg(long, value_name = "FRACTION", default_value_t = DEFAULT_ESS_FRACTION, allow_negative_numbers = true, help_heading = "Method")]
-    pub ess: f64,
-    /// AISP: standard deviation of the noise, or auto for one that suits the output matrix
-    #[arg(
-        long,
-        value_name = "X|auto",
-        default_value = "auto",
-        allow_negative_numbers = true,
-        help_heading = "Method"
-    )]
-    pub sigma: AutoOr,
-    /// AISP: how far the penalty's base follows the mean, 0 to 1
-    #[arg(
-        long,
-        value_name = "X",
-        default_value_t = 0.999,
-        allow_negative_numbers = true,
-        help_heading = "Method"
-    )]
-    pub alpha: f64,
-    /// AISP: give weight to positions past a candidate's end as well (the unmasked variant)
-    #[arg(long, help_heading = "Method")]
-    pub unmasked: bool,
-    /// AISP: make candidate 0 of every iteration the mean itself
-    #[arg(long, help_heading = "Method")]
-    pub null_candidate: bool,
-    /// AISP: draw tokens from the perturbed logits instead of taking the largest
-    #[arg(long, help_heading = "Method")]
-    pub draw_tokens: bool,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
 
     /// Stop after this many seconds
     #[arg(
@@ -189,47 +147,6 @@ pub struct RunArgs {
         allow_negative_numbers = true
     )]
     pub seed: i64,
-    /// Temperature where tokens are drawn
-    #[arg(
-        long,
-        visible_alias = "temperature",
-        value_name = "T",
-        default_value_t = 0.8,
-        env = "LLAMA_ARG_TEMPERATURE",
-        allow_negative_numbers = true,
-        help_heading = "Generation"
-    )]
-    pub temp: f32,
-    /// Keep the K most probable tokens; 0 keeps all
-    #[arg(
-        long,
-        value_name = "K",
-        default_value_t = 40,
-        env = "LLAMA_ARG_TOP_K",
-        help_heading = "Generation",
-        allow_negative_numbers = true
-    )]
-    pub top_k: usize,
-    /// Keep the tokens that make up this probability; 1 keeps all
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 0.95,
-        env = "LLAMA_ARG_TOP_P",
-        allow_negative_numbers = true,
-        help_heading = "Generation"
-    )]
-    pub top_p: f32,
-    /// Keep tokens at least this fraction as probable as the first; 0 keeps all
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 0.05,
-        env = "LLAMA_ARG_MIN_P",
-        allow_negative_numbers = true,
-        help_heading = "Generation"
-    )]
-    pub min_p: f32,
     /// Candidates side by side, up to 256; results do not depend on it [default: the samples, at most 16]
     #[arg(
         long,
@@ -379,7 +296,7 @@ pub struct InspectArgs {
 mod tests {
     use std::ffi::OsString;
 
-    use super::super::values::normalise;
+    use super::super::values::{AutoOr, normalise};
     use super::*;
 
     fn parse(line: &str) -> RunArgs {
@@ -425,8 +342,8 @@ mod tests {
     fn negative_numbers_reach_the_checks() {
         let args = parse("aisp-llama run -p hi --sigma -1 --lambda auto");
         assert_eq!(
-            (args.sigma, args.lambda),
-            (AutoOr::Number(-1.0), AutoOr::Auto)
+            (args.settings.sigma, args.settings.lambda),
+            (Some(AutoOr::Number(-1.0)), Some(AutoOr::Auto))
         );
     }
 }

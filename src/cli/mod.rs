@@ -1,12 +1,14 @@
 //! The command line: what it takes, what it prints, what it answers with.
 
 mod args;
+mod compare;
 mod inspect;
 mod progress;
 mod reward;
 mod reward_args;
 mod run;
 mod score;
+mod settings_args;
 mod setup;
 mod values;
 
@@ -42,6 +44,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(args) => run::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Reward(command) => reward::run(&command),
         Command::Inspect(args) => inspect::run(&args),

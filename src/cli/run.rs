@@ -5,12 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use aisp_llama::control::LambdaRule;
 use aisp_llama::llama::{Message, Model};
-use aisp_llama::method::{MethodOptions, Sigma};
+use aisp_llama::method::MethodOptions;
 use aisp_llama::report::{Trace, write_plot};
-use aisp_llama::reward::{RewardLoader, kill_commands};
-use aisp_llama::rollout::SamplingOptions;
 use aisp_llama::{
     AlignOptions, Aligner, AlignerOptions, Alignment, Budget, Error, Prompt, Result, Stop,
     StopReason,
@@ -19,7 +16,6 @@ use aisp_llama::{
 use super::args::RunArgs;
 use super::progress::Progress;
 use super::setup;
-use super::values::AutoOr;
 
 /// Runs the command; the answer is the exit code.
 pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
@@ -27,16 +23,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let options = align_options(args)?;
     let prompt = prompt(args)?;
     let path = setup::model_path(args.model.model.as_ref(), "-m", setup::DEFAULT_MODEL)?;
-    // From here on an interrupt asks for the best answer so far; a second one ends at once.
     let stop = Stop::new();
-    let handler = stop.clone();
-    ctrlc::set_handler(move || {
-        if handler.is_requested() {
-            kill_commands();
-            std::process::exit(super::INTERRUPTED.into());
-        }
-        handler.request();
-    })?;
+    setup::stop_on_interrupt(&stop)?;
     let mut trace = args.trace.as_deref().map(Trace::create).transpose()?;
     let model = Arc::new(Model::load(&path, &args.model.load.options())?);
     model.check_generator()?;
@@ -44,8 +32,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let reward = setup::load_reward(&args.reward, load, Some(Arc::clone(&model)))?;
     let mut aligner = Aligner::new(Arc::clone(&model), reward, aligner_options(args))?;
     if let Some(spec) = &args.held_out.held_out {
-        let mut loader = RewardLoader::new(Some(model), load.options(), load.threads());
-        aligner = aligner.with_held_out(loader.load(std::slice::from_ref(spec))?);
+        aligner = aligner.with_held_out(setup::load_held_out(spec, load, &model)?);
     }
     let load_seconds = started.elapsed().as_secs_f64();
     let mut progress = Progress::new(args.samples);
@@ -71,31 +58,14 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
 }
 
 fn align_options(args: &RunArgs) -> Result<AlignOptions> {
-    let options = MethodOptions {
+    let mut options = MethodOptions {
         samples: args.samples,
         iterations: args.iterations,
         seed: u64::try_from(args.seed).unwrap_or_else(|_| u64::from(rand::random::<u32>())),
         max_tokens: args.predict,
-        sampling: SamplingOptions {
-            temperature: args.temp,
-            top_k: args.top_k,
-            top_p: args.top_p,
-            min_p: args.min_p,
-        },
-        horizon: args.horizon,
-        lambda: match args.lambda {
-            AutoOr::Auto => LambdaRule::Ess(args.ess),
-            AutoOr::Number(lambda) => LambdaRule::Fixed(lambda),
-        },
-        sigma: match args.sigma {
-            AutoOr::Auto => MethodOptions::default().sigma,
-            AutoOr::Number(sigma) => Sigma::Fixed(sigma),
-        },
-        alpha: args.alpha,
-        mask_past_end: !args.unmasked,
-        null_candidate: args.null_candidate,
-        draw_tokens: args.draw_tokens,
+        ..MethodOptions::default()
     };
+    args.settings.settings()?.apply(&mut options);
     options.validate()?;
     let usage = |option: &str, reason: String| Error::Usage {
         option: option.into(),

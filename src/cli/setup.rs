@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aisp_llama::llama::Model;
-use aisp_llama::reward::{Reward, RewardLoader, RewardSource, RewardSpec};
-use aisp_llama::{Error, Result};
+use aisp_llama::reward::{Reward, RewardLoader, RewardSource, RewardSpec, kill_commands};
+use aisp_llama::{Error, Result, Stop};
 
 use super::args::{LoadArgs, RewardArgs};
 
@@ -84,4 +84,28 @@ pub fn load_reward(
     loader.text.clone_from(&args.reward_text);
     loader.too_long = args.reward_too_long;
     loader.load(&specs)
+}
+
+/// The held-out reward.
+pub fn load_held_out(
+    spec: &RewardSpec,
+    load: &LoadArgs,
+    generator: &Arc<Model>,
+) -> Result<Box<dyn Reward>> {
+    let generator = Some(Arc::clone(generator));
+    let mut loader = RewardLoader::new(generator, load.options(), load.threads());
+    loader.load(std::slice::from_ref(spec))
+}
+
+/// From here on an interrupt asks `stop` for the best answer so far; a second one ends at once.
+pub fn stop_on_interrupt(stop: &Stop) -> anyhow::Result<()> {
+    let handler = stop.clone();
+    ctrlc::set_handler(move || {
+        if handler.is_requested() {
+            kill_commands();
+            std::process::exit(super::INTERRUPTED.into());
+        }
+        handler.request();
+    })?;
+    Ok(())
 }

@@ -22,14 +22,21 @@
 //! [`NoiseKey`] makes the noise, [`importance_weights`] the weights, [`Aisp`] the update. The noise
 //! is a function of its place alone, so `V` is never stored: the update generates it again.
 //!
+//! [`Search`] is the controller that `aisp` uses by default: the same noise, another estimate of
+//! the mean, and elites whose noise is refined.
+//!
 //! Source: arXiv 2510.26219. Where its text leaves a decision open, the docs say "(chosen)".
 
 mod aisp;
 mod noise;
 mod options;
+mod ridge;
+mod search;
 mod weights;
 
 pub use aisp::{Aisp, Scored, UpdateReport, soft_kl};
 pub use noise::{GUMBEL_SD, NoiseKey, calibrated_sigma};
-pub use options::{AispOptions, ControlError};
+pub use options::{AispOptions, ControlError, SearchOptions};
+pub use ridge::{RidgeFit, ridge};
+pub use search::{Search, SearchReport, Trajectory, Trial};
 pub use weights::{LambdaRule, Weights, importance_weights};

@@ -51,6 +51,7 @@ pub struct NoiseKey {
 enum Domain {
     Normal = 0,
     Uniform = 1,
+    Mutation = 2,
 }
 
 impl NoiseKey {
@@ -69,6 +70,13 @@ impl NoiseKey {
     /// Independent of [`standard_normal`](Self::standard_normal).
     pub fn uniform(&self) -> f64 {
         self.stream(Domain::Uniform).random()
+    }
+
+    /// One uniform number in [0, 1) that decides whether this place's noise is drawn anew.
+    ///
+    /// Independent of the other two.
+    pub fn mutation(&self) -> f64 {
+        self.stream(Domain::Mutation).random()
     }
 
     fn stream(&self, domain: Domain) -> ChaCha8Rng {

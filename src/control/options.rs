@@ -83,6 +83,68 @@ impl AispOptions {
     }
 }
 
+/// Settings of [`Search`](super::Search); [`SearchOptions::new`] fills in the defaults.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchOptions {
+    /// Horizon τ: response positions `0..τ` are perturbed, later ones are not. At least 1.
+    pub horizon: usize,
+    /// Width d of a pre-logit. At least 1.
+    pub width: usize,
+    /// Standard deviation σ of the noise, in pre-logit units.
+    pub sigma: f64,
+    /// Norm of the mean in units of the noise's, `|u|/(σ√d)`, for a reward that the regression
+    /// explains entirely. 0 keeps the mean at zero. Default 1.
+    pub steer: f64,
+    /// Candidates whose noise is refined; 0 always draws all of it anew. Default 4.
+    pub elites: usize,
+    /// Probability of drawing a position's noise anew in iteration 1, 0 to 1. Default 0.4.
+    pub mutation: f64,
+    /// Factor of that probability from iteration to iteration, 0 to 1. Default 0.76.
+    pub mutation_decay: f64,
+    /// Where it stops falling. Default 0.08.
+    pub mutation_floor: f64,
+    /// Candidate 0 of every iteration is the mean itself, without noise. Default false.
+    pub null_candidate: bool,
+    /// Seed of the noise.
+    pub seed: u64,
+}
+
+impl SearchOptions {
+    /// Options with the default for everything that is not an argument.
+    pub fn new(horizon: usize, width: usize, sigma: f64, seed: u64) -> Self {
+        Self {
+            horizon,
+            width,
+            sigma,
+            steer: 1.0,
+            elites: 4,
+            mutation: 0.4,
+            mutation_decay: 0.76,
+            mutation_floor: 0.08,
+            null_candidate: false,
+            seed,
+        }
+    }
+
+    pub(super) fn validate(&self) -> Result<(), ControlError> {
+        AispOptions::new(self.horizon, self.width, self.sigma, self.seed).validate()?;
+        if !(self.steer >= 0.0 && self.steer.is_finite()) {
+            return invalid("steer", self.steer, "0 or more, and finite");
+        }
+        let shares = [
+            ("mutation", self.mutation),
+            ("mutation-decay", self.mutation_decay),
+            ("mutation-floor", self.mutation_floor),
+        ];
+        for (field, share) in shares {
+            if !(0.0..=1.0).contains(&share) {
+                return invalid(field, share, "from 0 to 1");
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Why a controller could not be made or changed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -90,7 +152,7 @@ pub enum ControlError {
     /// An option is outside its range.
     #[error("{field} = {value} is not possible: it must be {expected}")]
     Option {
-        /// Name of the option: `horizon`, `width`, `sigma`, `alpha`, `lambda` or `ess`.
+        /// Name of the option, such as `horizon` or `sigma`.
         field: &'static str,
         /// Its value, as text.
         value: String,

@@ -17,6 +17,7 @@ mod hook;
 mod model;
 mod output;
 mod reader;
+mod rows;
 mod support;
 
 use std::ffi::{CStr, c_char};
@@ -30,8 +31,8 @@ pub use chat::{ChatTemplate, Message};
 pub use context::{Context, ContextOptions, LogitsRoute, Row};
 pub use encoder::{Encoder, Pooling};
 pub use model::{Model, ModelOptions, Token};
-pub use output::rms_row_norm;
 pub use reader::{Reader, Reading, TextReading};
+pub use rows::OutputRows;
 pub use support::{
     classifier_obstacle, decoder_obstacle, generator_obstacle, has_head, head_inside_obstacle,
     is_encoder,

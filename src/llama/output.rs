@@ -8,14 +8,9 @@
 //! Source: the `lm_head` part of llama.cpp's `src/models/*.cpp`.
 
 use std::ffi::CStr;
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ptr::NonNull;
 
 use llama_cpp_sys_2 as sys;
-
-use super::model::Model;
-use crate::error::{Error, Result};
 
 /// One operation of the head.
 #[derive(Clone, Debug)]
@@ -276,78 +271,4 @@ impl Drop for OutputMatrix {
         // SAFETY: made in `HeadCapture::build`, freed once, after its graph.
         unsafe { sys::ggml_backend_free(self.backend.as_ptr()) };
     }
-}
-
-/// Root mean square over the vocabulary of |W_j|, the Euclidean norm of a row of the output
-/// matrix: noise of standard deviation σ on the pre-logits gives logit j noise of standard
-/// deviation σ|W_j|. Logit scale and soft-capping are not part of it.
-///
-/// Reads the matrix from the file (`output.weight`, else `token_embd.weight`) block by
-/// block.
-///
-/// # Errors
-/// [`Error::Model`] when the file has no such tensor or its type has no decoder,
-/// [`Error::Io`] when it cannot be read.
-pub fn rms_row_norm(model: &Model) -> Result<f64> {
-    let path = model.path();
-    let gguf = model.gguf();
-    let tensor = gguf
-        .tensor("output.weight")
-        .or_else(|| gguf.tensor("token_embd.weight"))
-        .ok_or_else(|| Error::model(path, "output.weight: missing; give --sigma as a number"))?;
-    let unusable = || {
-        Error::model(
-            path,
-            format!(
-                "{}: type {} cannot be decoded; give --sigma as a number",
-                tensor.name,
-                tensor.kind.name()
-            ),
-        )
-    };
-    let (block, block_bytes) = tensor.kind.block_size().ok_or_else(unusable)?;
-    // SAFETY: ggml keeps a table entry for every type the reader knows a block size of.
-    let to_float = unsafe {
-        let traits = sys::ggml_get_type_traits(tensor.kind.0);
-        if traits.is_null() {
-            return Err(unusable());
-        }
-        (*traits).to_float
-    };
-    let width = tensor.dims.first().copied().unwrap_or(0);
-    if width == 0 || block == 0 || !width.is_multiple_of(block) {
-        return Err(unusable());
-    }
-    let row_bytes = (width / block * block_bytes) as usize;
-    let rows = tensor.dims.iter().skip(1).product::<u64>();
-    let io = |source| Error::Io {
-        path: path.to_path_buf(),
-        source,
-    };
-    let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(io)?);
-    file.seek(SeekFrom::Start(tensor.offset)).map_err(io)?;
-    let mut bytes = vec![0_u8; row_bytes];
-    let mut row = vec![0_f32; width as usize];
-    let mut total = 0_f64;
-    for _ in 0..rows {
-        file.read_exact(&mut bytes).map_err(io)?;
-        match to_float {
-            // SAFETY: `bytes` holds one whole row of this type, `row` its `width` values.
-            Some(decode) => unsafe {
-                decode(bytes.as_ptr().cast(), row.as_mut_ptr(), width as i64);
-            },
-            // ggml has no decoder for F32 itself.
-            None if bytes.len() == row.len() * 4 => {
-                for (value, chunk) in row.iter_mut().zip(bytes.chunks_exact(4)) {
-                    *value = f32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]);
-                }
-            }
-            None => return Err(unusable()),
-        }
-        total += row
-            .iter()
-            .map(|&w| f64::from(w) * f64::from(w))
-            .sum::<f64>();
-    }
-    Ok((total / rows.max(1) as f64).sqrt())
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::{Method, MethodOptions, Outcome, Place, Proposal, Telemetry};
+use crate::error::Result;
 use crate::rollout::{Stream, TokenChoice};
 
 /// The state of best-of-n for one prompt.
@@ -60,8 +61,8 @@ impl Method for BestOfN {
             .collect()
     }
 
-    fn observe(&mut self, _outcomes: &[Outcome]) -> Telemetry {
+    fn observe(&mut self, _outcomes: &[Outcome<'_>]) -> Result<Telemetry> {
         self.iteration += 1;
-        Telemetry::default()
+        Ok(Telemetry::default())
     }
 }

@@ -2,6 +2,7 @@
 //! itself, for comparison.
 
 use super::{Method, Outcome, Proposal, Telemetry};
+use crate::error::Result;
 use crate::rollout::TokenChoice;
 
 /// The state of greedy decoding for one prompt.
@@ -29,8 +30,8 @@ impl Method for Greedy {
         }]
     }
 
-    fn observe(&mut self, _outcomes: &[Outcome]) -> Telemetry {
+    fn observe(&mut self, _outcomes: &[Outcome<'_>]) -> Result<Telemetry> {
         self.done = true;
-        Telemetry::default()
+        Ok(Telemetry::default())
     }
 }

@@ -7,6 +7,7 @@
 mod aisp;
 mod best_of_n;
 mod greedy;
+mod settings;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -16,9 +17,11 @@ use serde::{Deserialize, Serialize};
 pub use aisp::{AispMethod, DEFAULT_ESS_FRACTION, DEFAULT_LOGIT_SD};
 pub use best_of_n::BestOfN;
 pub use greedy::Greedy;
+pub use settings::Settings;
 
 use crate::control::{LambdaRule, NoiseKey};
 use crate::error::{Error, Result};
+use crate::llama::{OutputRows, Token};
 use crate::rollout::{SamplingOptions, Stream, TokenChoice};
 
 /// One candidate to be generated.
@@ -32,19 +35,22 @@ pub struct Proposal {
 
 /// One candidate that was generated and scored; in the order of the proposals.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Outcome {
+pub struct Outcome<'a> {
     /// Which proposal of the iteration, from 0.
     pub candidate: u32,
     /// Its reward; NaN where there is none.
     pub reward: f64,
-    /// Tokens generated, the end-of-turn token included.
-    pub length: usize,
+    /// Its tokens, the end-of-turn token included.
+    pub tokens: &'a [Token],
+    /// Its pre-logits z `[tokens, d]` before perturbation, where the method
+    /// [asked](Method::keeps_pre_logits) for them.
+    pub pre_logits: &'a [f32],
 }
 
 /// What a method says about an iteration; fields that it has no use for are `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Telemetry {
-    /// Effective sample size 1/Σw² of the candidates, 1 to the number of samples.
+    /// Effective sample size 1/Σw² of the candidates that the next iteration starts from.
     pub ess: Option<f64>,
     /// Temperature of the weights, in reward units.
     pub lambda: Option<f64>,
@@ -54,6 +60,10 @@ pub struct Telemetry {
     pub u_norm: Option<f64>,
     /// KL(Q_U‖P) in nats after the iteration's update.
     pub kl: Option<f64>,
+    /// Share of the reward's variance that the mean's direction explains of candidates that it
+    /// was not made from, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r2: Option<f64>,
 }
 
 /// A candidate's place in a run: the key of its randomness.
@@ -82,7 +92,15 @@ pub trait Method: Send {
     fn propose(&mut self) -> Vec<Proposal>;
 
     /// Takes the outcomes of the last proposals (fewer where the run was stopped).
-    fn observe(&mut self, outcomes: &[Outcome]) -> Telemetry;
+    ///
+    /// # Errors
+    /// What the method needs of the model could not be read.
+    fn observe(&mut self, outcomes: &[Outcome<'_>]) -> Result<Telemetry>;
+
+    /// Whether the outcomes must bring their pre-logits.
+    fn keeps_pre_logits(&self) -> bool {
+        false
+    }
 }
 
 /// The methods by name.
@@ -105,6 +123,12 @@ impl MethodKind {
         ("best-of-n", Self::BestOfN),
         ("greedy", Self::Greedy),
     ];
+
+    /// Whether it answers with the best of independent draws from the model.
+    #[must_use]
+    pub fn is_best_of_draws(self) -> bool {
+        self == Self::BestOfN
+    }
 
     /// The method's name.
     #[must_use]
@@ -141,6 +165,34 @@ pub enum Sigma {
     LogitSd(f64),
 }
 
+/// How AISP learns from an iteration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Update {
+    /// Ridge regression of the reward on the output matrix, and elites: see
+    /// [`Search`](crate::control::Search).
+    #[default]
+    Regression,
+    /// The importance-weighted mean of the noise, as in the paper: see
+    /// [`Aisp`](crate::control::Aisp).
+    Weights,
+}
+
+impl FromStr for Update {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "regression" => Ok(Self::Regression),
+            "weights" => Ok(Self::Weights),
+            _ => Err(Error::usage(
+                "--update",
+                format!("{text:?} is neither regression nor weights"),
+            )),
+        }
+    }
+}
+
 /// Options of every method; each reads those that concern it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MethodOptions {
@@ -156,15 +208,30 @@ pub struct MethodOptions {
     pub sampling: SamplingOptions,
     /// AISP: positions that are perturbed; `None` is all of them.
     pub horizon: Option<usize>,
-    /// AISP: temperature of the weights (default: the one whose effective sample size is a
+    /// AISP: how it learns (default: regression).
+    pub update: Update,
+    /// AISP by regression: norm of the mean in units of the noise's, for a reward that it
+    /// explains entirely (default 1).
+    pub steer: f64,
+    /// AISP by regression: candidates whose noise is refined (default 4).
+    pub elites: usize,
+    /// AISP by regression: probability of drawing a position's noise anew in the second
+    /// iteration (default 0.4).
+    pub mutation: f64,
+    /// AISP by regression: factor of that probability from iteration to iteration
+    /// (default 0.76).
+    pub mutation_decay: f64,
+    /// AISP by regression: where it stops falling (default 0.08).
+    pub mutation_floor: f64,
+    /// AISP by weights: their temperature (default: the one whose effective sample size is a
     /// set fraction of the samples).
     pub lambda: LambdaRule,
     /// AISP: noise (default: what moves a logit like Gumbel noise at the sampling
     /// temperature 0.8 would).
     pub sigma: Sigma,
-    /// AISP: how far the penalty's base follows U, 0 to 1 (default 0.999).
+    /// AISP by weights: how far the penalty's base follows U, 0 to 1 (default 0.999).
     pub alpha: f64,
-    /// AISP: whether positions past a candidate's end carry no weight (default true).
+    /// AISP by weights: whether positions past a candidate's end carry no weight (default true).
     pub mask_past_end: bool,
     /// AISP: whether candidate 0 of every iteration is the mean itself (default false).
     pub null_candidate: bool,
@@ -182,6 +249,12 @@ impl Default for MethodOptions {
             max_tokens: 128,
             sampling: SamplingOptions::default(),
             horizon: None,
+            update: Update::default(),
+            steer: 1.0,
+            elites: 4,
+            mutation: 0.4,
+            mutation_decay: 0.76,
+            mutation_floor: 0.08,
             lambda: LambdaRule::Ess(aisp::DEFAULT_ESS_FRACTION),
             sigma: Sigma::LogitSd(aisp::DEFAULT_LOGIT_SD),
             alpha: 0.999,
@@ -216,6 +289,7 @@ impl MethodOptions {
             &ModelFacts {
                 width: 1,
                 rms_row_norm: 1.0,
+                output: None,
             },
         )
         .map(drop)
@@ -223,12 +297,14 @@ impl MethodOptions {
 }
 
 /// What a method needs to know of the model.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct ModelFacts {
     /// Width d of the pre-logits.
     pub width: usize,
     /// Root mean square of the row norms of the output matrix; 1 where it is not needed.
     pub rms_row_norm: f64,
+    /// The output matrix, where the method reads it.
+    pub output: Option<Arc<OutputRows>>,
 }
 
 /// Makes a method for one prompt.

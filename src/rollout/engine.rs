@@ -264,12 +264,18 @@ impl Rollout {
                 continue;
             };
             let job = &run.jobs[live.job];
-            let uniform = match &job.stream {
-                Some(stream) => stream.uniform(live.tokens.len()),
-                None => 0.0,
-            };
             let logits = self.context.logits(slot)?;
-            let token = self.chooser.choose(&job.choice, logits, uniform);
+            let chosen = match &job.stream {
+                Some(stream) => stream.choose(&live.tokens, logits)?,
+                None => None,
+            };
+            let token = chosen.unwrap_or_else(|| {
+                let uniform = match &job.stream {
+                    Some(stream) => stream.uniform(live.tokens.len()),
+                    None => 0.0,
+                };
+                self.chooser.choose(&job.choice, logits, uniform)
+            });
             live.tokens.push(token);
             if job.keep_pre_logits {
                 let z = &self.context.pre_logits()[slot * width..(slot + 1) * width];

@@ -14,6 +14,7 @@ use std::sync::Arc;
 pub use choice::{Chooser, SamplingOptions, TokenChoice};
 pub use engine::{Rollout, RolloutOptions};
 
+use crate::error::Result;
 use crate::llama::Token;
 
 /// A prompt known to a [`Rollout`].
@@ -21,7 +22,7 @@ use crate::llama::Token;
 pub struct PromptId(usize);
 
 /// What makes one candidate differ from another: its perturbation and its randomness, both
-/// functions of the response position alone.
+/// functions of the response position alone, and, for a few, its own way to choose tokens.
 pub trait Stream: Send + Sync {
     /// Adds v_t to `row` `[d]` for response position t, counted from 0; answers false, and
     /// leaves the row as it is, where there is no perturbation.
@@ -29,6 +30,16 @@ pub trait Stream: Send + Sync {
 
     /// A number in `[0, 1)` for choosing a token by chance.
     fn uniform(&self, position: usize) -> f64;
+
+    /// The next token after `tokens`, from the `logits` `[vocabulary]`, in place of the job's
+    /// [`TokenChoice`]; `None`, the default, leaves it to that.
+    ///
+    /// # Errors
+    /// What the choice depends on failed; the rollout ends with this error.
+    fn choose(&self, tokens: &[Token], logits: &[f32]) -> Result<Option<Token>> {
+        let _ = (tokens, logits);
+        Ok(None)
+    }
 }
 
 /// A request for one candidate.

@@ -95,7 +95,7 @@ fn json_has_every_field() {
             "max_reward",
             "best_reward",
             "ess",
-            "lambda",
+            "r2",
             "sigma",
             "u_norm",
             "kl",
@@ -171,7 +171,7 @@ fn trace_and_plot_are_written() {
         .unwrap();
     assert!(scored["text"].is_string() && scored["reward"].is_number());
     let svg = std::fs::read_to_string(plot).unwrap();
-    assert!(svg.contains("best so far") && svg.contains("effective samples"));
+    assert!(svg.contains("best so far") && svg.contains("explained share"));
 }
 
 #[test]

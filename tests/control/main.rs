@@ -6,6 +6,7 @@ mod closed_forms;
 mod contracts;
 mod noise;
 mod numpy;
+mod search;
 mod weights;
 
 use aisp_llama::control::*;

@@ -1,0 +1,69 @@
+//! How surprised the model itself would be by a response.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Aligner, Prompt};
+use crate::error::Result;
+use crate::llama::Token;
+use crate::rollout::{Job, Stream, TokenChoice};
+
+/// Goes along a given response and adds up −log p of its tokens.
+struct Along {
+    tokens: Vec<Token>,
+    nats: Mutex<f64>,
+}
+
+impl Stream for Along {
+    fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
+        false
+    }
+
+    fn uniform(&self, _position: usize) -> f64 {
+        0.0
+    }
+
+    fn choose(&self, tokens: &[Token], logits: &[f32]) -> Result<Option<Token>> {
+        let token = self.tokens[tokens.len()];
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|&l| f64::from(l - largest).exp()).sum();
+        let own = logits.get(token as usize).copied().unwrap_or(largest);
+        let nats = f64::from(largest - own) + sum.ln();
+        *self.nats.lock().unwrap_or_else(PoisonError::into_inner) += nats;
+        Ok(Some(token))
+    }
+}
+
+impl Aligner {
+    /// −log p(response | prompt) by the model without any perturbation or truncation, at
+    /// temperature 1, in nats a token; `None` for a response without tokens.
+    ///
+    /// The response is tokenised as plain text, and its end is not counted.
+    ///
+    /// # Errors
+    /// Those of [`align`](Self::align) for a prompt or response that does not fit.
+    pub fn surprise(&mut self, prompt: &Prompt, response: &str) -> Result<Option<f64>> {
+        let tokens = self.model.tokenize(response, false, false);
+        let count = tokens.len();
+        if count == 0 {
+            return Ok(None);
+        }
+        let prompt = self.tokenize(prompt)?;
+        let prompt = self.load_prompt(prompt, count)?;
+        let along = Arc::new(Along {
+            tokens,
+            nats: Mutex::new(0.0),
+        });
+        let job = Job {
+            prompt,
+            max_tokens: count,
+            stream: Some(along.clone()),
+            choice: TokenChoice::Argmax,
+            keep_pre_logits: false,
+        };
+        self.rollout_mut()?
+            .run(&[job], &mut |_| ControlFlow::Continue(()))?;
+        let nats = *along.nats.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Some(nats / count as f64))
+    }
+}

@@ -1,0 +1,173 @@
+//! `compare`: methods side by side.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aisp_llama::compare::{
+    By, Coherence, Entrant, FileId, Plan, Row, Store, files, read_prompts, summary, write_plots,
+};
+use aisp_llama::llama::Model;
+use aisp_llama::{Aligner, AlignerOptions, Error, Result, Stop};
+
+use super::args::{ModelArgs, RewardArgs};
+use super::{setup, values};
+
+#[derive(Debug, clap::Args)]
+pub struct CompareArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub reward: RewardArgs,
+    /// A second reward that only watches
+    #[arg(long, value_name = "KIND:…", value_parser = values::held_out, allow_hyphen_values = true, help_heading = "Rewards")]
+    pub held_out: Option<aisp_llama::reward::RewardSpec>,
+    /// The model that embeds prompts and responses for their coherence [default: the generator]
+    #[arg(long, value_name = "FILE.gguf", help_heading = "Models")]
+    pub embedding: Option<PathBuf>,
+    /// Prompts, {"prompt": "…"} a line
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub prompts: PathBuf,
+    /// Methods with their settings, METHOD[:NAME=VALUE]…, between commas; the others are compared
+    /// with the first
+    #[arg(
+        long,
+        value_name = "A,B,…",
+        value_delimiter = ',',
+        default_value = "best-of-n,aisp"
+    )]
+    pub methods: Vec<Entrant>,
+    /// Candidates, or seconds, of one run
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 128.0,
+        allow_negative_numbers = true
+    )]
+    pub budget: f64,
+    /// What is equal for all methods: candidates or seconds
+    #[arg(long, default_value = "candidates")]
+    pub by: By,
+    /// Seeds 0 to N − 1
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub seeds: u64,
+    /// Candidates of one iteration
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub samples: usize,
+    /// Most tokens of a response
+    #[arg(
+        short = 'n',
+        long,
+        visible_alias = "n-predict",
+        value_name = "TOKENS",
+        default_value_t = 128
+    )]
+    pub predict: usize,
+    /// System prompt (-sys)
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub system_prompt: Option<String>,
+    /// Take the prompts as raw text to be continued
+    #[arg(long, conflicts_with = "system_prompt")]
+    pub no_chat: bool,
+    /// Folder of the results; an unfinished comparison in it goes on
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+/// Runs the command; the answer is the exit code.
+pub fn run(args: &CompareArgs) -> anyhow::Result<u8> {
+    let path = setup::model_path(args.model.model.as_ref(), "-m", setup::DEFAULT_MODEL)?;
+    let mut plan = plan(args, FileId::of(&path)?)?;
+    plan.validate()?;
+    let load = &args.model.load;
+    let model = Arc::new(Model::load(&path, &load.options())?);
+    let reward = setup::load_reward(&args.reward, load, Some(Arc::clone(&model)))?;
+    let options = AlignerOptions {
+        parallel: AlignerOptions::default().parallel.min(args.samples.max(1)),
+        threads: load.threads(),
+        ..AlignerOptions::default()
+    };
+    let mut aligner = Aligner::new(Arc::clone(&model), reward, options)?;
+    if let Some(spec) = &args.held_out {
+        aligner = aligner.with_held_out(setup::load_held_out(spec, load, &model)?);
+    }
+    let (reward, held_out) = aligner.reward_names();
+    (plan.reward, plan.held_out) = (short(&reward), held_out.as_deref().map(short));
+    let mut store = Store::open(&args.output, &plan)?;
+    let embedding = match &args.embedding {
+        Some(path) => Arc::new(Model::load(path, &load.options())?),
+        None => model,
+    };
+    let mut coherence = Coherence::new(embedding, load.threads())?;
+    let stop = Stop::new();
+    setup::stop_on_interrupt(&stop)?;
+    let total = plan.cells().count();
+    let mut count = store.rows().len();
+    let mut told = |row: &Row| {
+        count += 1;
+        super::note(&format!(
+            "{count}/{total}  prompt {} seed {} {:24} reward {:7.3}  {:.1} s",
+            row.prompt + 1,
+            row.seed,
+            row.method,
+            row.reward,
+            row.seconds
+        ));
+    };
+    let finished = plan.run(&mut aligner, &mut coherence, &mut store, &stop, &mut told)?;
+    let text = summary(&plan, store.rows());
+    let [_, _, path] = files(&args.output);
+    std::fs::write(&path, &text).map_err(|source| Error::Io { path, source })?;
+    write_plots(&plan, store.rows(), &args.output)?;
+    super::print_out(text.as_bytes())?;
+    Ok(if finished { 0 } else { super::INTERRUPTED })
+}
+
+/// What is known before anything is loaded.
+fn plan(args: &CompareArgs, model: FileId) -> Result<Plan> {
+    let mut details = Vec::new();
+    let mut files = args.reward.model_reward.clone();
+    if files.is_empty() && args.reward.reward.is_empty() {
+        let path = setup::model_path(None, "-mr", setup::DEFAULT_REWARD)?;
+        files.push(path.to_string_lossy().into_owned());
+    }
+    for text in files {
+        let path = text.split_once('*').map_or(text.as_str(), |(_, path)| path);
+        details.push(format!("{} bytes", FileId::of(path.as_ref())?.bytes));
+    }
+    let specs = args.reward.reward.iter().chain(&args.held_out);
+    details.extend(specs.map(|spec| format!("{spec:?}")));
+    details.push(format!(
+        "{:?}, too long: {:?}",
+        args.reward.reward_text, args.reward.reward_too_long
+    ));
+    Ok(Plan {
+        version: env!("CARGO_PKG_VERSION").into(),
+        model,
+        reward: String::new(),
+        reward_details: details,
+        held_out: None,
+        prompts: read_prompts(&args.prompts)?,
+        system_prompt: args.system_prompt.clone(),
+        chat: !args.no_chat,
+        methods: args.methods.clone(),
+        seeds: args.seeds,
+        budget: args.budget,
+        by: args.by,
+        samples: args.samples,
+        max_tokens: args.predict,
+        threads: args.model.load.threads(),
+    })
+}
+
+/// A reward's name with its files without their folders.
+fn short(name: &str) -> String {
+    let word = |word: &str| match word.rsplit_once('/') {
+        Some((folder, file)) if file.ends_with(".gguf") => {
+            let weight = folder.split_once('*').map_or("", |(weight, _)| weight);
+            let star = if weight.is_empty() { "" } else { "*" };
+            format!("{weight}{star}{file}")
+        }
+        _ => word.to_owned(),
+    };
+    name.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}

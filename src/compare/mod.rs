@@ -1,0 +1,339 @@
+//! Methods compared: the same prompts, seeds and budgets on one engine.
+//!
+//! A [`Plan`] is run row by row into a folder: `settings.json` says what the rows are rows of,
+//! `results.jsonl` has one for each prompt × seed × method. A row is written once, whole, when its
+//! run is done, so that a comparison can be killed at any moment and goes on where it stood.
+//! `summary.md` and the plots are made from the rows.
+
+mod metrics;
+mod plots;
+mod rows;
+mod stats;
+mod summary;
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+pub use metrics::{Coherence, diversity};
+pub use plots::write_plots;
+pub use rows::{Checkpoint, Row, Store};
+pub use stats::{Interval, mean, paired_bootstrap, standard_deviation};
+pub use summary::summary;
+
+use crate::align::{AlignOptions, Aligner, Budget, Prompt, Stop};
+use crate::error::{Error, Result};
+use crate::events::{Event, StopReason};
+use crate::llama::Message;
+use crate::method::{MethodKind, MethodOptions, Settings};
+
+/// A method with its settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entrant {
+    /// As it was written, for instance `best-of-n:temp=1:top-p=0.9`.
+    pub name: String,
+    /// The method.
+    pub method: MethodKind,
+    /// What differs from its defaults.
+    pub settings: Settings,
+}
+
+impl FromStr for Entrant {
+    type Err = Error;
+
+    /// `METHOD[:NAME=VALUE]…`, see [`Settings::parse`].
+    fn from_str(text: &str) -> Result<Self> {
+        let mut parts = text.split(':');
+        let method = parts.next().unwrap_or_default().parse()?;
+        let mut settings = Settings::default();
+        for part in parts {
+            settings = settings.merged(&Settings::parse(part)?);
+        }
+        Ok(Self {
+            name: text.to_owned(),
+            method,
+            settings,
+        })
+    }
+}
+
+/// What is equal for all methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum By {
+    /// Candidates generated.
+    Candidates,
+    /// Wall-clock seconds of a run, models loaded.
+    Seconds,
+}
+
+impl FromStr for By {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "candidates" => Ok(Self::Candidates),
+            "seconds" => Ok(Self::Seconds),
+            _ => Err(Error::usage(
+                "--by",
+                format!("{text:?} is neither candidates nor seconds"),
+            )),
+        }
+    }
+}
+
+/// A comparison: everything that determines its rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Version of this program.
+    pub version: String,
+    /// The generator: name and size in bytes of its file.
+    pub model: FileId,
+    /// The reward, as summaries call it.
+    pub reward: String,
+    /// What else determines it: options, sizes of files.
+    pub reward_details: Vec<String>,
+    /// The held-out reward, as summaries call it.
+    pub held_out: Option<String>,
+    /// The prompts.
+    pub prompts: Vec<String>,
+    /// The system prompt.
+    pub system_prompt: Option<String>,
+    /// Whether prompts go through the chat template.
+    pub chat: bool,
+    /// The methods, the first of which the others are compared with.
+    pub methods: Vec<Entrant>,
+    /// Seeds 0 to this.
+    pub seeds: u64,
+    /// Candidates or seconds of a run.
+    pub budget: f64,
+    /// Which of the two.
+    pub by: By,
+    /// Candidates of one iteration.
+    pub samples: usize,
+    /// Most tokens of a response.
+    pub max_tokens: usize,
+    /// CPU threads.
+    pub threads: usize,
+}
+
+/// A file by what it is called and how long it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileId {
+    /// Name without its folder.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+impl FileId {
+    /// That of the file at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when there is none.
+    pub fn of(path: &Path) -> Result<Self> {
+        let data = std::fs::metadata(path).map_err(|source| Error::Io {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        Ok(Self {
+            name: path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            bytes: data.len(),
+        })
+    }
+}
+
+/// Prompts from JSON lines, `{"prompt": "…"}` each; empty lines are passed over.
+///
+/// # Errors
+/// [`Error::Io`] when the file cannot be read, [`Error::Usage`] naming the line that is no
+/// such object, or when there is none.
+pub fn read_prompts(path: &Path) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Line {
+        prompt: String,
+    }
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let wrong = |reason: String| Error::usage("--prompts", format!("{}: {reason}", path.display()));
+    let mut prompts = Vec::new();
+    for (i, line) in text.lines().enumerate().filter(|l| !l.1.trim().is_empty()) {
+        let parsed: Line = serde_json::from_str(line)
+            .map_err(|e| wrong(format!("line {}: {e}; want {{\"prompt\": \"…\"}}", i + 1)))?;
+        if parsed.prompt.trim().is_empty() {
+            return Err(wrong(format!("line {}: the prompt is empty", i + 1)));
+        }
+        prompts.push(parsed.prompt);
+    }
+    match prompts.is_empty() {
+        true => Err(wrong("no prompts".into())),
+        false => Ok(prompts),
+    }
+}
+
+/// Place of a row in the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// Index of the prompt.
+    pub prompt: usize,
+    /// The seed.
+    pub seed: u64,
+    /// Index of the method.
+    pub method: usize,
+}
+
+impl Plan {
+    /// Checks what can be checked without a model.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the option.
+    pub fn validate(&self) -> Result<()> {
+        if self.methods.is_empty() || self.seeds == 0 {
+            let option = if self.seeds == 0 {
+                "--seeds"
+            } else {
+                "--methods"
+            };
+            return Err(Error::usage(option, "nothing to do; give at least one"));
+        }
+        for (i, entrant) in self.methods.iter().enumerate() {
+            if self.methods[..i].iter().any(|e| e.name == entrant.name) {
+                return Err(Error::usage(
+                    "--methods",
+                    format!("{}: twice", entrant.name),
+                ));
+            }
+            self.options(i, 0).validate()?;
+        }
+        let whole = self.by == By::Seconds || self.budget.fract() == 0.0;
+        if !(self.budget > 0.0 && self.budget.is_finite() && whole && self.budget < 1e9) {
+            let reason = format!("{}; give a positive number", self.budget);
+            return Err(Error::usage("--budget", reason));
+        }
+        Ok(())
+    }
+
+    /// All rows in the order in which they are computed: whatever is missing at the end of a
+    /// killed comparison, the methods have about the same rows.
+    pub fn cells(&self) -> impl Iterator<Item = Cell> {
+        let (seeds, methods) = (self.seeds, self.methods.len());
+        (0..self.prompts.len()).flat_map(move |prompt| {
+            (0..seeds).flat_map(move |seed| {
+                (0..methods).map(move |method| Cell {
+                    prompt,
+                    seed,
+                    method,
+                })
+            })
+        })
+    }
+
+    /// Options of method number `method` under `seed`.
+    fn options(&self, method: usize, seed: u64) -> MethodOptions {
+        let iterations = match self.by {
+            By::Candidates => (self.budget as usize).div_ceil(self.samples.max(1)),
+            // The time limit ends it.
+            By::Seconds => u32::MAX as usize,
+        };
+        let mut options = MethodOptions {
+            samples: self.samples,
+            iterations,
+            seed,
+            max_tokens: self.max_tokens,
+            ..MethodOptions::default()
+        };
+        self.methods[method].settings.apply(&mut options);
+        options
+    }
+
+    fn align_options(&self, cell: Cell) -> AlignOptions {
+        AlignOptions {
+            method: self.methods[cell.method].method,
+            options: self.options(cell.method, cell.seed),
+            budget: match self.by {
+                By::Candidates => Budget {
+                    candidates: Some(self.budget as usize),
+                    ..Budget::default()
+                },
+                By::Seconds => Budget {
+                    seconds: Some(self.budget),
+                    ..Budget::default()
+                },
+            },
+            ..AlignOptions::default()
+        }
+    }
+
+    fn prompt(&self, index: usize) -> Prompt {
+        let text = self.prompts[index].clone();
+        if !self.chat {
+            return Prompt::Raw(text);
+        }
+        let system = self.system_prompt.iter();
+        let mut messages: Vec<Message> = system.map(|s| Message::new("system", s)).collect();
+        messages.push(Message::new("user", text));
+        Prompt::Chat(messages)
+    }
+
+    /// Computes the rows that `store` lacks. `done` is told of every new one.
+    ///
+    /// Answers false when `stop` came first; the rows that are whole are kept.
+    ///
+    /// # Errors
+    /// Those of [`Aligner::align`], and [`Error::Io`] when a row cannot be written.
+    pub fn run(
+        &self,
+        aligner: &mut Aligner,
+        coherence: &mut Coherence,
+        store: &mut Store,
+        stop: &Stop,
+        done: &mut dyn FnMut(&Row),
+    ) -> Result<bool> {
+        // One context for all prompts, so that no result depends on which came before.
+        for prompt in 0..self.prompts.len() {
+            aligner.reserve(&self.prompt(prompt), self.max_tokens)?;
+        }
+        for cell in self.cells() {
+            if store.has(self, cell) {
+                continue;
+            }
+            if stop.is_requested() {
+                return Ok(false);
+            }
+            let prompt = self.prompt(cell.prompt);
+            let options = self.align_options(cell);
+            let mut failed = None;
+            let alignment = aligner.align(&prompt, &options, stop, &mut |event| {
+                if let Event::HeldOutFailed { reason } = event {
+                    failed = Some(reason.clone());
+                }
+            })?;
+            if let Some(reason) = failed {
+                return Err(Error::Reward(format!("--held-out: {reason}")));
+            }
+            // A run that was cut short is no row of this plan.
+            if alignment.stop == StopReason::Interrupted {
+                return Ok(false);
+            }
+            let surprise = aligner.surprise(&prompt, &alignment.response)?;
+            let coherence = coherence.cosine(&alignment.prompt, &alignment.response)?;
+            let row = Row::new(self, cell, &alignment, surprise, coherence);
+            store.append(&row)?;
+            done(&row);
+        }
+        Ok(true)
+    }
+}
+
+/// The files of a comparison in its folder.
+#[must_use]
+pub fn files(folder: &Path) -> [PathBuf; 3] {
+    ["settings.json", "results.jsonl", "summary.md"].map(|name| folder.join(name))
+}

@@ -1,0 +1,137 @@
+//! The plots of a comparison.
+
+use std::path::Path;
+
+use plotters::style::RGBColor;
+
+use super::rows::{Checkpoint, Row};
+use super::{Plan, mean};
+use crate::error::{Error, Result};
+use crate::report::chart::{Panel, Series, draw};
+
+const COLORS: [RGBColor; 8] = [
+    RGBColor(0x2f, 0x8f, 0x4e),
+    RGBColor(0x4c, 0x78, 0xa8),
+    RGBColor(0xf5, 0x85, 0x18),
+    RGBColor(0xb2, 0x79, 0xa2),
+    RGBColor(0xe4, 0x57, 0x56),
+    RGBColor(0x72, 0x6a, 0x5f),
+    RGBColor(0x1b, 0x9e, 0xb3),
+    RGBColor(0xc9, 0xa2, 0x27),
+];
+
+/// Draws into `folder`: `reward-samples.svg`, `reward-seconds.svg` and `reward-kl.svg` (best
+/// reward against what it cost), `iterations.svg` (mean and best by iteration).
+///
+/// # Errors
+/// [`Error::Io`] when a file cannot be written, [`Error::Run`] when a drawing fails.
+pub fn write_plots(plan: &Plan, rows: &[Row], folder: &Path) -> Result<()> {
+    let best = |c: &Checkpoint| c.best;
+    let average = |c: &Checkpoint| c.mean;
+    let panel = |x_name, y_name, x: &X, y: &Y, names: bool, limit: Option<(f64, f64)>| {
+        let series = plan.methods.iter().enumerate();
+        Panel {
+            x_name,
+            y_name,
+            x_range: limit,
+            y_range: None,
+            series: series
+                .map(|(i, entrant)| {
+                    let own: Vec<&Row> = rows.iter().filter(|r| r.method == entrant.name).collect();
+                    let points = curve(&own, x, y);
+                    Series {
+                        name: if names {
+                            entrant.name.clone()
+                        } else {
+                            String::new()
+                        },
+                        color: COLORS[i % COLORS.len()],
+                        width: if points.len() > 1 { 2 } else { 0 },
+                        points,
+                    }
+                })
+                .collect(),
+        }
+    };
+    let samples = |_: usize, c: &Checkpoint| Some(c.samples as f64);
+    let seconds = |_: usize, c: &Checkpoint| Some(c.seconds);
+    let iteration = |i: usize, _: &Checkpoint| Some((i + 1) as f64);
+    let title = format!("{} prompts × {} seeds", plan.prompts.len(), plan.seeds);
+    let drawings: [(&str, Vec<Panel>); 4] = [
+        (
+            "reward-samples.svg",
+            vec![panel("samples", "best reward", &samples, &best, true, None)],
+        ),
+        (
+            "reward-seconds.svg",
+            vec![panel("seconds", "best reward", &seconds, &best, true, None)],
+        ),
+        ("reward-kl.svg", vec![surprise(plan, rows)]),
+        (
+            "iterations.svg",
+            vec![
+                panel("iteration", "best reward", &iteration, &best, true, None),
+                panel(
+                    "iteration",
+                    "mean reward",
+                    &iteration,
+                    &average,
+                    false,
+                    None,
+                ),
+            ],
+        ),
+    ];
+    for (name, panels) in drawings {
+        let path = folder.join(name);
+        if panels
+            .iter()
+            .all(|p| p.series.iter().all(|s| s.points.is_empty()))
+        {
+            continue;
+        }
+        std::fs::write(&path, draw(&title, &panels)?)
+            .map_err(|source| Error::Io { path, source })?;
+    }
+    Ok(())
+}
+
+type X = dyn Fn(usize, &Checkpoint) -> Option<f64>;
+type Y = dyn Fn(&Checkpoint) -> Option<f64>;
+
+/// Means over the rows, iteration by iteration, as far as all rows reach.
+fn curve(rows: &[&Row], x: &X, y: &Y) -> Vec<(f64, f64)> {
+    let shared = rows.iter().map(|r| r.iterations.len()).min().unwrap_or(0);
+    let point = |i: usize| {
+        let at = |r: &&Row| Some((x(i, &r.iterations[i])?, y(&r.iterations[i])?));
+        let (xs, ys): (Vec<f64>, Vec<f64>) = rows.iter().filter_map(at).unzip();
+        (!xs.is_empty()).then(|| (mean(&xs), mean(&ys)))
+    };
+    (0..shared).filter_map(point).collect()
+}
+
+/// One dot a method: how far its answers are from what the model itself would say.
+fn surprise(plan: &Plan, rows: &[Row]) -> Panel {
+    let series = plan.methods.iter().enumerate().map(|(i, entrant)| {
+        let own = rows.iter().filter(|r| r.method == entrant.name);
+        let (xs, ys): (Vec<f64>, Vec<f64>) =
+            own.filter_map(|r| Some((r.surprise?, r.reward))).unzip();
+        Series {
+            name: entrant.name.clone(),
+            color: COLORS[i % COLORS.len()],
+            width: 0,
+            points: if xs.is_empty() {
+                Vec::new()
+            } else {
+                vec![(mean(&xs), mean(&ys))]
+            },
+        }
+    });
+    Panel {
+        x_name: "−log p of the answer by the model itself, nats a token",
+        y_name: "best reward",
+        x_range: None,
+        y_range: None,
+        series: series.collect(),
+    }
+}

@@ -1,0 +1,287 @@
+//! Rows and the folder that keeps them.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cell, Plan, diversity, files, standard_deviation};
+use crate::error::{Error, Result};
+use crate::events::{Alignment, Usage};
+
+/// A run after one of its iterations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Candidates generated so far.
+    pub samples: usize,
+    /// Mean reward of the iteration.
+    pub mean: Option<f64>,
+    /// Sample standard deviation of the iteration's rewards.
+    pub sd: f64,
+    /// Highest reward so far.
+    pub best: Option<f64>,
+    /// Held-out reward of the candidate with the highest reward so far.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub held_out_best: Option<f64>,
+    /// Mean held-out reward of the iteration.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub held_out_mean: Option<f64>,
+    /// Effective sample size.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ess: Option<f64>,
+    /// |U|/(σ√(dτ)).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub u_norm: Option<f64>,
+    /// KL in nats: see [`Row::kl`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub kl: Option<f64>,
+    /// Tokens generated so far.
+    pub tokens: usize,
+    /// Seconds so far.
+    pub seconds: f64,
+}
+
+/// One run of one method.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Index of the prompt, from 0.
+    pub prompt: usize,
+    /// The seed.
+    pub seed: u64,
+    /// The method as it was written.
+    pub method: String,
+    /// The response with the highest reward.
+    pub response: String,
+    /// Its reward.
+    pub reward: f64,
+    /// Its held-out reward.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub held_out: Option<f64>,
+    /// Mean reward of the last iteration.
+    pub mean_last: Option<f64>,
+    /// Sample standard deviation of the last iteration's rewards.
+    pub sd_last: f64,
+    /// Its diversity.
+    pub diversity: f64,
+    /// Cosine of the embeddings of prompt and response.
+    pub coherence: Option<f64>,
+    /// −log p(response | prompt) by the model itself, in nats a token.
+    pub surprise: Option<f64>,
+    /// Bound on the KL divergence from the model in nats: log n − (n−1)/n for the best of n
+    /// samples, KL(Q_U‖P) of the perturbations for methods that perturb.
+    pub kl: Option<f64>,
+    /// Every iteration.
+    pub iterations: Vec<Checkpoint>,
+    /// What the run cost.
+    pub usage: Usage,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+}
+
+impl Row {
+    /// What is kept of a run.
+    #[must_use]
+    pub fn new(
+        plan: &Plan,
+        cell: Cell,
+        run: &Alignment,
+        surprise: Option<f64>,
+        coherence: Option<f64>,
+    ) -> Self {
+        let mut samples = 0;
+        let mut tokens = 0;
+        let mut seconds = 0.0;
+        let checkpoints: Vec<Checkpoint> = run
+            .iterations
+            .iter()
+            .map(|stats| {
+                let own = run.candidates.iter();
+                let own: Vec<_> = own.filter(|c| c.iteration == stats.index).collect();
+                let rewards: Vec<f64> = own.iter().filter_map(|c| c.reward).collect();
+                samples += own.len();
+                tokens += stats.tokens;
+                seconds += stats.seconds;
+                Checkpoint {
+                    samples,
+                    mean: stats.mean_reward,
+                    sd: standard_deviation(&rewards),
+                    best: stats.best_reward,
+                    held_out_best: stats.held_out_best,
+                    held_out_mean: stats.held_out_mean,
+                    ess: stats.telemetry.ess,
+                    u_norm: stats.telemetry.u_norm,
+                    kl: stats.telemetry.kl,
+                    tokens,
+                    seconds,
+                }
+            })
+            .collect();
+        let last = checkpoints.last();
+        let n = run.usage.candidates.max(1) as f64;
+        let entrant = &plan.methods[cell.method];
+        let drawn = entrant.method.is_best_of_draws();
+        Self {
+            prompt: cell.prompt,
+            seed: cell.seed,
+            method: entrant.name.clone(),
+            response: run.response.clone(),
+            reward: run.reward,
+            held_out: run.held_out,
+            mean_last: last.and_then(|c| c.mean),
+            sd_last: last.map_or(0.0, |c| c.sd),
+            diversity: diversity(&run.response),
+            coherence,
+            surprise,
+            kl: match drawn {
+                true => Some(n.ln() - (n - 1.0) / n),
+                false => last.and_then(|c| c.kl),
+            },
+            usage: run.usage,
+            seconds: run.timings.total_seconds,
+            iterations: checkpoints,
+        }
+    }
+
+    /// The run after its last iteration with at most `samples` candidates.
+    #[must_use]
+    pub fn at(&self, samples: usize) -> Option<&Checkpoint> {
+        self.iterations.iter().rfind(|c| c.samples <= samples)
+    }
+}
+
+/// The rows of one plan in a folder, which nobody else writes to meanwhile.
+pub struct Store {
+    file: File,
+    path: PathBuf,
+    rows: Vec<Row>,
+}
+
+impl Store {
+    /// Opens `folder` for `plan`, making it where there is none. The rows that are there stay;
+    /// one that was cut off in the middle is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the folder holds rows of another plan, naming what differs, or when
+    /// another process writes to it; [`Error::Io`] when it cannot be read or written.
+    pub fn open(folder: &Path, plan: &Plan) -> Result<Self> {
+        let io = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| Error::Io { path, source }
+        };
+        std::fs::create_dir_all(folder).map_err(io(folder))?;
+        let [settings, results, _] = files(folder);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&results)
+            .map_err(io(&results))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let reason = format!("{}: another process is at work there", folder.display());
+                return Err(Error::usage("-o", reason));
+            }
+            Err(TryLockError::Error(source)) => return Err(io(&results)(source)),
+        }
+        let json =
+            |value| serde_json::to_value::<&Plan>(value).map_err(|e| Error::Run(e.to_string()));
+        let wanted = json(plan)?;
+        match std::fs::read_to_string(&settings) {
+            Ok(text) => same_settings(&text, &wanted, &settings)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                // Whole or not at all.
+                let draft = settings.with_extension("json.part");
+                std::fs::write(&draft, format!("{wanted:#}\n")).map_err(io(&draft))?;
+                std::fs::rename(&draft, &settings).map_err(io(&settings))?;
+            }
+            Err(source) => return Err(io(&settings)(source)),
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(io(&results))?;
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let mut rows = Vec::new();
+        for (i, line) in text[..whole].lines().enumerate() {
+            let row = serde_json::from_str(line).map_err(|e| {
+                let place = format!("{}: line {}: {e}", results.display(), i + 1);
+                Error::usage(
+                    "-o",
+                    format!("{place}; delete the line or give another folder"),
+                )
+            })?;
+            rows.push(row);
+        }
+        file.set_len(whole as u64).map_err(io(&results))?;
+        file.seek(SeekFrom::End(0)).map_err(io(&results))?;
+        Ok(Self {
+            file,
+            path: results,
+            rows,
+        })
+    }
+
+    /// The rows so far.
+    #[must_use]
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// Whether the row is there.
+    #[must_use]
+    pub fn has(&self, plan: &Plan, cell: Cell) -> bool {
+        let name = &plan.methods[cell.method].name;
+        self.rows
+            .iter()
+            .any(|r| (r.prompt, r.seed) == (cell.prompt, cell.seed) && r.method == *name)
+    }
+
+    /// Adds a row in one piece.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be written.
+    pub fn append(&mut self, row: &Row) -> Result<()> {
+        let mut line = serde_json::to_string(row).map_err(|e| Error::Run(e.to_string()))?;
+        line.push('\n');
+        self.file
+            .write_all(line.as_bytes())
+            .map_err(|source| Error::Io {
+                path: self.path.clone(),
+                source,
+            })?;
+        self.rows.push(row.clone());
+        Ok(())
+    }
+}
+
+fn same_settings(found: &str, wanted: &serde_json::Value, path: &Path) -> Result<()> {
+    let remedy = "give another folder with -o";
+    let refuse = |what: String| {
+        Err(Error::usage(
+            "-o",
+            format!("{}: {what}; {remedy}", path.display()),
+        ))
+    };
+    let Ok(found) = serde_json::from_str::<serde_json::Value>(found) else {
+        return refuse("no settings of a comparison".into());
+    };
+    let fields = wanted.as_object().into_iter().flatten();
+    for (field, wanted) in fields {
+        let had = &found[field];
+        if had != wanted {
+            let short = |v: &serde_json::Value| {
+                let text = v.to_string();
+                let cut: String = text.chars().take(80).collect();
+                if cut.len() < text.len() {
+                    cut + "…"
+                } else {
+                    cut
+                }
+            };
+            let (had, wanted) = (short(had), short(wanted));
+            return refuse(format!("made with {field} {had}, not {wanted}"));
+        }
+    }
+    Ok(())
+}

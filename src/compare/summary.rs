@@ -1,0 +1,221 @@
+//! The tables of a comparison.
+
+use std::fmt::Write;
+
+use super::rows::Row;
+use super::stats::{Interval, mean, paired_bootstrap, standard_deviation};
+use super::{By, Plan};
+
+/// `summary.md`: every method at every budget, and beside the first method.
+///
+/// Only cells that all methods have are counted, so that an unfinished comparison is a fair one.
+#[must_use]
+pub fn summary(plan: &Plan, rows: &[Row]) -> String {
+    let of = |name: &str| -> Vec<&Row> {
+        let mut own: Vec<&Row> = rows.iter().filter(|r| r.method == name).collect();
+        own.sort_by_key(|r| (r.prompt, r.seed));
+        own
+    };
+    let all: Vec<Vec<&Row>> = plan.methods.iter().map(|m| of(&m.name)).collect();
+    let has = |own: &[&Row], r: &Row| own.iter().any(|o| (o.prompt, o.seed) == (r.prompt, r.seed));
+    let complete: Vec<Vec<&Row>> = all
+        .iter()
+        .map(|own| {
+            let everywhere = |r: &&&Row| all.iter().all(|other| has(other, r));
+            own.iter().filter(everywhere).copied().collect()
+        })
+        .collect();
+    let mut out = String::new();
+    let cells = complete.first().map_or(0, Vec::len);
+    heading(&mut out, plan, cells);
+    if cells == 0 {
+        out.push_str("\nNo prompt and seed has been run with every method yet.\n");
+        return out;
+    }
+    if plan.by == By::Candidates {
+        by_budget(&mut out, plan, &complete);
+    }
+    at_the_end(&mut out, plan, &complete);
+    means(&mut out, plan, &complete);
+    out
+}
+
+fn heading(out: &mut String, plan: &Plan, cells: usize) {
+    let unit = match plan.by {
+        By::Candidates => "candidates",
+        By::Seconds => "seconds",
+    };
+    let held_out = plan.held_out.as_ref();
+    let _ = write!(
+        out,
+        "# {} prompts × {} seeds, {} {unit} each\n\n{}, reward {}{}; at most {} tokens, {} samples \
+         an iteration. {cells} runs of each method are counted.\n\nDifferences are to `{}`, with \
+         the 95 % interval of a paired bootstrap over prompts.\n",
+        plan.prompts.len(),
+        plan.seeds,
+        plan.budget,
+        plan.model.name,
+        plan.reward,
+        held_out.map_or(String::new(), |h| format!(", held out {h}")),
+        plan.max_tokens,
+        plan.samples,
+        plan.methods[0].name,
+    );
+}
+
+/// Budgets at which the methods are compared: the budget and its halves, down to one iteration.
+fn budgets(plan: &Plan) -> Vec<usize> {
+    let mut all = vec![plan.budget as usize];
+    while let Some(&last) = all.last() {
+        if last / 2 < plan.samples || !last.is_multiple_of(2) {
+            break;
+        }
+        all.push(last / 2);
+    }
+    all.reverse();
+    all
+}
+
+fn by_budget(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
+    let budgets = budgets(plan);
+    let best = |row: &Row, budget: usize| row.at(budget).and_then(|c| c.best);
+    out.push_str("\n## Best reward by candidates\n\n| method |");
+    for budget in &budgets {
+        let _ = write!(out, " {budget} |");
+    }
+    out.push_str(" reaches the first method's final mean at |\n|---|");
+    out.push_str(&"---|".repeat(budgets.len() + 1));
+    out.push('\n');
+    let goal = mean(&complete[0].iter().map(|r| r.reward).collect::<Vec<_>>());
+    for (entrant, own) in plan.methods.iter().zip(complete) {
+        let _ = write!(out, "| {} |", entrant.name);
+        for &budget in &budgets {
+            let values: Vec<f64> = own.iter().filter_map(|r| best(r, budget)).collect();
+            let difference = difference(own, &complete[0], |r| best(r, budget));
+            let shown = match (entrant == &plan.methods[0], difference) {
+                (false, Some(interval)) => format!(" ({})", show(interval)),
+                _ => String::new(),
+            };
+            let _ = write!(out, " {:.2}{shown} |", mean(&values));
+        }
+        // The smallest number of candidates at which the mean over all runs is there.
+        let longest = own
+            .iter()
+            .flat_map(|r| r.iterations.iter().map(|c| c.samples));
+        let mut steps: Vec<usize> = longest.collect();
+        steps.sort_unstable();
+        steps.dedup();
+        let reached = steps.into_iter().find(|&samples| {
+            let values: Vec<f64> = own.iter().filter_map(|r| best(r, samples)).collect();
+            values.len() == own.len() && mean(&values) >= goal
+        });
+        let reached = reached.map_or("never".into(), |s| s.to_string());
+        let _ = writeln!(out, " {reached} |");
+    }
+}
+
+fn at_the_end(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
+    out.push_str(
+        "\n## At the end\n\n| method | best reward | difference | wins | held out | difference | \
+         diversity | coherence | nats a token | KL bound | tokens | reward calls | seconds |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for (entrant, own) in plan.methods.iter().zip(complete) {
+        let column = |value: &dyn Fn(&Row) -> Option<f64>, digits: usize| {
+            let values: Vec<f64> = own.iter().filter_map(|r| value(r)).collect();
+            match values.is_empty() {
+                true => "–".to_owned(),
+                false => format!("{:.digits$}", mean(&values)),
+            }
+        };
+        let first = entrant == &plan.methods[0];
+        let versus = |value: &dyn Fn(&Row) -> Option<f64>| match first {
+            true => "–".to_owned(),
+            false => difference(own, &complete[0], value).map_or("–".into(), show),
+        };
+        let wins = match first {
+            true => "–".to_owned(),
+            false => format!("{:.0} %", 100.0 * win_rate(own, &complete[0])),
+        };
+        let reward = |r: &Row| Some(r.reward);
+        let held_out = |r: &Row| r.held_out;
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {wins} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            entrant.name,
+            column(&reward, 3),
+            versus(&reward),
+            column(&held_out, 3),
+            versus(&held_out),
+            column(&|r| Some(r.diversity), 3),
+            column(&|r| r.coherence, 3),
+            column(&|r| r.surprise, 2),
+            column(&|r| r.kl, 1),
+            column(&|r| Some(r.usage.generated_tokens as f64), 0),
+            column(&|r| Some(r.usage.reward_calls as f64), 0),
+            column(&|r| Some(r.seconds), 2),
+        );
+    }
+}
+
+/// Where the distribution itself has moved to.
+fn means(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
+    out.push_str(
+        "\n## Mean reward of an iteration\n\n| method | first | last | sample sd, first | sample \
+         sd, last |\n|---|---|---|---|---|\n",
+    );
+    for (entrant, own) in plan.methods.iter().zip(complete) {
+        let first: Vec<_> = own.iter().filter_map(|r| r.iterations.first()).collect();
+        let last: Vec<f64> = own.iter().filter_map(|r| r.mean_last).collect();
+        let pooled = |sds: Vec<f64>| mean(&sds.iter().map(|s| s * s).collect::<Vec<_>>()).sqrt();
+        let _ = writeln!(
+            out,
+            "| {} | {:.3} | {:.3} | {:.3} | {:.3} |",
+            entrant.name,
+            mean(&first.iter().filter_map(|c| c.mean).collect::<Vec<_>>()),
+            mean(&last),
+            pooled(first.iter().map(|c| c.sd).collect()),
+            pooled(own.iter().map(|r| r.sd_last).collect()),
+        );
+    }
+    let rewards: Vec<f64> = complete[0].iter().map(|r| r.reward).collect();
+    let _ = writeln!(
+        out,
+        "\nThe final best reward of `{}` has a standard deviation of {:.3} over its runs.",
+        plan.methods[0].name,
+        standard_deviation(&rewards)
+    );
+}
+
+fn show(interval: Interval) -> String {
+    let Interval { mean, low, high } = interval;
+    format!("{mean:+.2}, {low:+.2} to {high:+.2}")
+}
+
+/// Differences to `base`, paired by prompt and seed and grouped by prompt.
+fn difference(
+    own: &[&Row],
+    base: &[&Row],
+    value: impl Fn(&Row) -> Option<f64>,
+) -> Option<Interval> {
+    let prompts = own.iter().map(|r| r.prompt).max().map_or(0, |p| p + 1);
+    let mut groups = vec![Vec::new(); prompts];
+    for (a, b) in own.iter().zip(base) {
+        if let (Some(x), Some(y)) = (value(a), value(b)) {
+            groups[a.prompt].push(x - y);
+        }
+    }
+    paired_bootstrap(&groups)
+}
+
+/// Share of the pairs that are better than in `base`; equal ones count half.
+fn win_rate(own: &[&Row], base: &[&Row]) -> f64 {
+    let points = own.iter().zip(base).map(|(a, b)| {
+        if a.reward == b.reward {
+            0.5
+        } else {
+            f64::from(u8::from(a.reward > b.reward))
+        }
+    });
+    mean(&points.collect::<Vec<f64>>())
+}
