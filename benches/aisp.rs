@@ -127,6 +127,7 @@ fn iterations(c: &mut Criterion) {
             width: model.width(),
             rms_row_norm: 3.25,
             output: None,
+            scorer: None,
         };
         let options = MethodOptions {
             samples,

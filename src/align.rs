@@ -8,19 +8,21 @@
 
 mod divergence;
 mod run;
+mod scorer;
 mod surprise;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::events::{Alignment, Event, ModelNames, Usage};
 use crate::llama::{ChatTemplate, LogitsRoute, Message, Model, OutputRows, Token};
-use crate::method::{MethodKind, MethodOptions, ModelFacts, Sigma, Update, build};
+use crate::method::{Method, MethodKind, MethodOptions, ModelFacts, Sigma, Update, build};
 use crate::reward::Reward;
 use crate::rollout::{Job, PromptId, Rollout, RolloutOptions};
 use run::Run;
+use scorer::{RewardScorer, SharedReward, lock};
 
 /// What the model is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,9 +152,9 @@ pub struct AlignOptions {
 impl AlignOptions {
     /// Candidates of one iteration.
     fn samples(&self) -> usize {
-        match self.method {
-            MethodKind::Greedy => 1,
-            _ => self.options.samples,
+        match self.method.is_single() {
+            true => 1,
+            false => self.options.samples,
         }
     }
 }
@@ -160,7 +162,7 @@ impl AlignOptions {
 /// A generator with a reward.
 pub struct Aligner {
     model: Arc<Model>,
-    reward: Box<dyn Reward>,
+    reward: SharedReward,
     held_out: Option<Box<dyn Reward>>,
     options: AlignerOptions,
     rollout: Option<Rollout>,
@@ -182,7 +184,7 @@ impl Aligner {
         model.check_generator()?;
         Ok(Self {
             model,
-            reward,
+            reward: Arc::new(Mutex::new(reward)),
             held_out: None,
             options,
             rollout: None,
@@ -210,7 +212,10 @@ impl Aligner {
     /// Name of the reward, and of the held-out reward.
     #[must_use]
     pub fn reward_names(&self) -> (String, Option<String>) {
-        (self.reward.name(), self.held_out.as_ref().map(|r| r.name()))
+        (
+            lock(&self.reward).name(),
+            self.held_out.as_ref().map(|r| r.name()),
+        )
     }
 
     /// Makes the context long enough for `prompt` and a response of `max_tokens`, and for
@@ -259,6 +264,39 @@ impl Aligner {
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Alignment> {
         options.options.validate()?;
+        let scorer = (options.method == MethodKind::Args)
+            .then(|| RewardScorer::new(&self.model, &self.reward, prompt.text()));
+        let mut facts = self.facts(options)?;
+        facts.scorer = scorer.clone().map(|s| s as _);
+        let mut method = build(options.method, &options.options, &facts)?;
+        self.drive(prompt, options, method.as_mut(), scorer, stop, observe)
+    }
+
+    /// [`align`](Self::align) with a method of the caller's own; `options.method` only names it.
+    ///
+    /// # Errors
+    /// Those of [`align`](Self::align).
+    pub fn align_by(
+        &mut self,
+        prompt: &Prompt,
+        options: &AlignOptions,
+        method: &mut dyn Method,
+        stop: &Stop,
+        observe: &mut dyn FnMut(&Event),
+    ) -> Result<Alignment> {
+        options.options.validate()?;
+        self.drive(prompt, options, method, None, stop, observe)
+    }
+
+    fn drive(
+        &mut self,
+        prompt: &Prompt,
+        options: &AlignOptions,
+        method: &mut dyn Method,
+        scorer: Option<Arc<RewardScorer>>,
+        stop: &Stop,
+        observe: &mut dyn FnMut(&Event),
+    ) -> Result<Alignment> {
         if options.stop_on_divergence && self.held_out.is_none() {
             return Err(Error::usage(
                 "--stop-on-divergence",
@@ -267,8 +305,6 @@ impl Aligner {
         }
         let held_out_model = self.held_out.as_ref().map(|reward| reward.name());
         let tokens = self.tokenize(prompt)?;
-        let facts = self.facts(options)?;
-        let mut method = build(options.method, &options.options, &facts)?;
         let prompt_id = self.load_prompt(tokens, options.options.max_tokens)?;
         let mut run = Run::new(prompt.text(), options, stop);
         observe(&Event::RunStarted {
@@ -278,6 +314,7 @@ impl Aligner {
             samples: options.samples(),
             iterations: match options.method {
                 MethodKind::Greedy => 1,
+                MethodKind::Args => options.options.samples * options.options.iterations,
                 _ => options.options.iterations,
             },
         });
@@ -300,23 +337,26 @@ impl Aligner {
                 .collect();
             let candidates = run.generate(self.rollout_mut()?, &jobs, observe)?;
             drop(jobs);
+            if let Some(scorer) = &scorer {
+                run.guided(scorer.take_usage());
+            }
             let outcomes = run.score(
-                self.reward.as_mut(),
+                lock(&self.reward).as_mut(),
                 &mut self.held_out,
                 &candidates,
                 observe,
             )?;
-            run.close_iteration(&outcomes, method.as_mut(), iteration_started, observe)?;
+            run.close_iteration(&outcomes, method, iteration_started, observe)?;
             if run.stopped.is_some() {
                 break;
             }
         }
         let names = ModelNames {
             model: self.model.path().display().to_string(),
-            reward_model: self.reward.name(),
+            reward_model: lock(&self.reward).name(),
             held_out_model,
         };
-        run.finish(names, observe)
+        run.finish(names, method, observe)
     }
 
     /// What the method needs to know of the model, read when it is first needed.
@@ -326,7 +366,8 @@ impl Aligner {
         let aisp = kind == MethodKind::Aisp;
         let calibrated = aisp && matches!(options.sigma, Sigma::LogitSd(_));
         let regression = aisp && options.update == Update::Regression && options.steer > 0.0;
-        if (calibrated || regression) && self.output.is_none() {
+        let rows = regression || kind == MethodKind::Misvo;
+        if (calibrated || rows) && self.output.is_none() {
             self.output = Some(Arc::new(OutputRows::open(&self.model)?));
         }
         if let (true, None, Some(output)) = (calibrated, self.rms_row_norm, &self.output) {
@@ -336,6 +377,7 @@ impl Aligner {
             width: self.model.width(),
             rms_row_norm: self.rms_row_norm.unwrap_or(1.0),
             output: self.output.clone(),
+            scorer: None,
         })
     }
 

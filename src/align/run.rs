@@ -99,6 +99,12 @@ impl<'a> Run<'a> {
         Ok(candidates)
     }
 
+    /// Counts what the method itself asked the reward.
+    pub(super) fn guided(&mut self, usage: Usage) {
+        self.usage.reward_calls += usage.reward_calls;
+        self.usage.reward_tokens += usage.reward_tokens;
+    }
+
     /// Scores what the iteration brought. Responses cut short by a stop are scored only
     /// when there is nothing else to answer with.
     pub(super) fn score<'c>(
@@ -287,12 +293,19 @@ impl<'a> Run<'a> {
     pub(super) fn finish(
         mut self,
         names: ModelNames,
+        method: &mut dyn Method,
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Alignment> {
         // Stable: of equal rewards the earlier candidate stays first.
         self.ranked
             .sort_by(|a, b| b.reward.partial_cmp(&a.reward).unwrap_or(Ordering::Equal));
-        let Some(best) = self.ranked.first().filter(|c| c.reward.is_some()).cloned() else {
+        let rewards: Vec<f64> = self.ranked.iter().map_while(|c| c.reward).collect();
+        let answer = match rewards.is_empty() {
+            true => 0,
+            false => method.answer(&rewards).min(rewards.len() - 1),
+        };
+        let answer = self.ranked.get(answer).filter(|c| c.reward.is_some());
+        let Some(best) = answer.cloned() else {
             return Err(self.no_answer());
         };
         self.timings.total_seconds = self.started.elapsed().as_secs_f64();

@@ -28,6 +28,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Compare methods on the same prompts, seeds and budgets
     Compare(Box<super::compare::CompareArgs>),
+    /// Train the value network of re-control on the model's own responses
+    TrainValue(Box<super::train_value::TrainValueArgs>),
     /// Score prompt/response pairs: JSON lines on stdin, scores on stdout
     Score(ScoreArgs),
     /// Make and try reward models

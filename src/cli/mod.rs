@@ -10,6 +10,7 @@ mod run;
 mod score;
 mod settings_args;
 mod setup;
+mod train_value;
 mod values;
 
 use std::ffi::OsString;
@@ -45,6 +46,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::TrainValue(args) => train_value::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Reward(command) => reward::run(&command),
         Command::Inspect(args) => inspect::run(&args),

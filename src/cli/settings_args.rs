@@ -59,6 +59,21 @@ pub struct SettingsArgs {
     /// AISP: draw tokens from the perturbed logits instead of taking the largest
     #[arg(long)]
     pub draw_tokens: bool,
+    /// misvo, re-control: step size [default: 0.1, 0.5]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub step: Option<f64>,
+    /// re-control: gradient steps at each token [default: 30]
+    #[arg(long, value_name = "M")]
+    pub steps: Option<usize>,
+    /// re-control: the value network that `train-value` made
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub value: Option<String>,
+    /// args: tokens that are scored at each position [default: 10]
+    #[arg(long, value_name = "K")]
+    pub guided: Option<usize>,
+    /// args: weight of the reward against a logit [default: 1.5]
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    pub weight: Option<f64>,
     /// Temperature where tokens are drawn [default: 0.8]
     #[arg(
         long,
@@ -120,6 +135,11 @@ impl SettingsArgs {
             unmasked: given(self.unmasked),
             null_candidate: given(self.null_candidate),
             draw_tokens: given(self.draw_tokens),
+            step: self.step,
+            steps: self.steps,
+            value: self.value.clone(),
+            guided: self.guided,
+            weight: self.weight,
             temp: self.temp,
             top_k: self.top_k,
             top_p: self.top_p,

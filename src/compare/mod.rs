@@ -258,8 +258,10 @@ impl Plan {
             method: self.methods[cell.method].method,
             options: self.options(cell.method, cell.seed),
             budget: match self.by {
+                // A candidate is scored once; methods that ask more often get fewer of them.
                 By::Candidates => Budget {
                     candidates: Some(self.budget as usize),
+                    reward_calls: Some(self.budget as usize),
                     ..Budget::default()
                 },
                 By::Seconds => Budget {

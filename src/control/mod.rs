@@ -32,6 +32,7 @@ mod noise;
 mod options;
 mod ridge;
 mod search;
+mod value;
 mod weights;
 
 pub use aisp::{Aisp, Scored, UpdateReport, soft_kl};
@@ -39,4 +40,5 @@ pub use noise::{GUMBEL_SD, NoiseKey, calibrated_sigma};
 pub use options::{AispOptions, ControlError, SearchOptions};
 pub use ridge::{RidgeFit, ridge};
 pub use search::{Search, SearchReport, Trajectory, Trial};
+pub use value::{Adam, Layer, Lesson, ValueErrors, ValueNetwork, ValueOptions};
 pub use weights::{LambdaRule, Weights, importance_weights};

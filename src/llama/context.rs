@@ -15,7 +15,7 @@ use llama_cpp_sys_2 as sys;
 use serde::{Deserialize, Serialize};
 
 use super::batch::Batch;
-use super::hook::{Action, Hook, eval_callback};
+use super::hook::{Action, Hook, RowsEdit, eval_callback};
 use super::model::{Model, Token};
 use super::output::{HeadCapture, OutputMatrix};
 use super::{MAX_SEQUENCES, ROW_GROUP};
@@ -279,6 +279,11 @@ impl Context {
         )))
     }
 
+    /// The edits of the next [`step`](Self::step), which must have a perturbation.
+    pub fn set_edits(&mut self, edits: Vec<RowsEdit>) {
+        self.hook.edits = edits;
+    }
+
     /// Decodes one token of each of the sequences 0, 1, … and computes their logits from
     /// z + v.
     ///
@@ -332,12 +337,16 @@ impl Context {
         decoded.and(checked)?;
         self.outputs.extend(0..rows.len());
         if recompute {
-            self.recompute(perturbation)?;
+            if !self.hook.edits.is_empty() {
+                self.hook.edit_now();
+            }
+            self.recompute(perturbation.is_some())?;
         }
+        self.hook.edits.clear();
         Ok(())
     }
 
-    fn recompute(&mut self, perturbation: Option<&[f32]>) -> Result<()> {
+    fn recompute(&mut self, perturbed: bool) -> Result<()> {
         if self.output.is_none() {
             let threads = i32::try_from(self.options.threads.max(1)).unwrap_or(i32::MAX);
             let output = self.hook.head.build(threads).map_err(|reason| {
@@ -352,7 +361,8 @@ impl Context {
             self.output = Some(output);
         }
         let mut x = self.hook.pre_logits.clone();
-        if let Some(v) = perturbation {
+        if perturbed {
+            let v = &self.hook.perturbation;
             x.iter_mut().zip(v).for_each(|(x, v)| *x += v);
         }
         match &mut self.output {

@@ -9,13 +9,47 @@
 
 use std::ffi::{CStr, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
+
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 
 use super::output::HeadCapture;
 
 /// Name of the graph node that holds the pre-logits.
 pub(super) const PRE_LOGITS_NODE: &CStr = c"result_norm";
+
+/// A perturbation that depends on the pre-logits themselves.
+pub trait Edit: Send + Sync {
+    /// Adds to the perturbations `v` `[rows, d]` what follows from the pre-logits `z`
+    /// `[rows, d]`, row by row.
+    fn edit(&self, z: ArrayView2<'_, f32>, v: ArrayViewMut2<'_, f32>);
+}
+
+/// An edit with the rows of the step that it concerns.
+pub type RowsEdit = (Vec<usize>, Arc<dyn Edit>);
+
+/// Applies edits to the rows from `first` on, of which `z` and `v` `[rows, d]` hold the values.
+fn apply_edits(edits: &[RowsEdit], first: usize, width: usize, z: &[f32], v: &mut [f32]) {
+    let rows = z.len() / width.max(1);
+    let shape = (rows, width);
+    let (Ok(z), Ok(mut v)) = (
+        ArrayView2::from_shape(shape, z),
+        ArrayViewMut2::from_shape(shape, v),
+    ) else {
+        return;
+    };
+    for (wanted, edit) in edits {
+        let own = wanted.iter().filter_map(|r| r.checked_sub(first));
+        let own: Vec<usize> = own.filter(|&r| r < rows).collect();
+        let mut changed: Array2<f32> = v.select(Axis(0), &own);
+        edit.edit(z.select(Axis(0), &own).view(), changed.view_mut());
+        for (from, &to) in own.iter().enumerate() {
+            v.row_mut(to).assign(&changed.row(from));
+        }
+    }
+}
 
 /// What the hook does with the pre-logits of the running step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +69,8 @@ pub(super) struct Hook {
     pub(super) width: usize,
     /// v, [rows, d], in the order of the batch.
     pub(super) perturbation: Vec<f32>,
+    /// Edits that follow from z.
+    pub(super) edits: Vec<RowsEdit>,
     /// z, [rows, d], in the order of the batch.
     pub(super) pre_logits: Vec<f32>,
     /// Operations between the pre-logits and the logits, where they are wanted.
@@ -49,6 +85,7 @@ impl Hook {
             action: Action::Ignore,
             width,
             perturbation: Vec::new(),
+            edits: Vec::new(),
             pre_logits: Vec::new(),
             head,
             sum: Vec::new(),
@@ -61,6 +98,19 @@ impl Hook {
         self.action = action;
         self.pre_logits.clear();
         self.failure = None;
+    }
+
+    /// Applies the edits after the step, where nothing was added during it.
+    pub(super) fn edit_now(&mut self) {
+        let edits = std::mem::take(&mut self.edits);
+        self.perturbation.resize(self.pre_logits.len(), 0.0);
+        apply_edits(
+            &edits,
+            0,
+            self.width,
+            &self.pre_logits,
+            &mut self.perturbation,
+        );
     }
 
     /// Checks that the step showed exactly `rows` rows.
@@ -113,15 +163,16 @@ impl Hook {
         // SAFETY: the node is contiguous F32 with `count` elements, `z` has room for them.
         unsafe { sys::ggml_backend_tensor_get(tensor, z.as_mut_ptr().cast(), 0, count * 4) };
         if self.action == Action::Add {
-            let Some(v) = self.perturbation.get(start..start + count) else {
+            let Some(v) = self.perturbation.get_mut(start..start + count) else {
                 self.failure = Some(format!(
                     "the pre-logit node showed more rows than the {} perturbed ones",
                     self.perturbation.len() / self.width
                 ));
                 return true;
             };
+            apply_edits(&self.edits, start / self.width, self.width, z, v);
             self.sum.clear();
-            self.sum.extend(z.iter().zip(v).map(|(z, v)| z + v));
+            self.sum.extend(z.iter().zip(&*v).map(|(z, v)| z + v));
             // SAFETY: as above, the other way round.
             unsafe { sys::ggml_backend_tensor_set(tensor, self.sum.as_ptr().cast(), 0, count * 4) };
         }

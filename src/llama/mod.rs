@@ -30,6 +30,7 @@ pub(crate) use chat::tokenize_guarded;
 pub use chat::{ChatTemplate, Message};
 pub use context::{Context, ContextOptions, LogitsRoute, Row};
 pub use encoder::{Encoder, Pooling};
+pub use hook::{Edit, RowsEdit};
 pub use model::{Model, ModelOptions, Token};
 pub use reader::{Reader, Reading, TextReading};
 pub use rows::OutputRows;

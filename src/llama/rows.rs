@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use llama_cpp_sys_2 as sys;
+use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, s};
 
 use super::model::{Model, Token};
@@ -157,28 +158,28 @@ impl OutputRows {
         Ok(())
     }
 
-    /// W x `[vocabulary, n]` of `x` `[d, n]`.
+    /// W x of every row x of `x` `[n, d]`: `[n, vocabulary]`.
     ///
     /// # Errors
     /// Those of [`for_each_block`](Self::for_each_block).
-    pub fn times(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
-        let mut out = Array2::zeros((self.vocabulary, x.ncols()));
+    pub fn logits(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
+        let mut out = Array2::zeros((x.nrows(), self.vocabulary));
         self.for_each_block(|first, rows| {
-            let mut part = out.slice_mut(s![first..first + rows.nrows(), ..]);
-            ndarray::linalg::general_mat_mul(1.0, &rows, &x, 0.0, &mut part);
+            let mut part = out.slice_mut(s![.., first..first + rows.nrows()]);
+            general_mat_mul(1.0, &x, &rows.t(), 0.0, &mut part);
         })?;
         Ok(out)
     }
 
-    /// Wᵀ p `[d, n]` of `p` `[vocabulary, n]`.
+    /// Wᵀ p of every row p of `p` `[n, vocabulary]`: `[n, d]`.
     ///
     /// # Errors
     /// Those of [`for_each_block`](Self::for_each_block).
-    pub fn transposed_times(&self, p: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
-        let mut out = Array2::zeros((self.width, p.ncols()));
+    pub fn transposed(&self, p: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
+        let mut out = Array2::zeros((p.nrows(), self.width));
         self.for_each_block(|first, rows| {
-            let part = p.slice(s![first..first + rows.nrows(), ..]);
-            ndarray::linalg::general_mat_mul(1.0, &rows.t(), &part, 1.0, &mut out);
+            let part = p.slice(s![.., first..first + rows.nrows()]);
+            general_mat_mul(1.0, &part, &rows, 1.0, &mut out);
         })?;
         Ok(out)
     }

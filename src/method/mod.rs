@@ -5,9 +5,14 @@
 //! one batch, and counts the same budget for every method.
 
 mod aisp;
+mod args;
 mod best_of_n;
 mod greedy;
+mod misvo;
+mod re_control;
 mod settings;
+mod soft_best_of_n;
+mod value_file;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -15,9 +20,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use aisp::{AispMethod, DEFAULT_ESS_FRACTION, DEFAULT_LOGIT_SD};
+pub use args::Args;
 pub use best_of_n::BestOfN;
 pub use greedy::Greedy;
+pub use misvo::Misvo;
+pub use re_control::{Lessons, ReControl};
 pub use settings::Settings;
+pub use soft_best_of_n::SoftBestOfN;
 
 use crate::control::{LambdaRule, NoiseKey};
 use crate::error::{Error, Result};
@@ -101,6 +110,13 @@ pub trait Method: Send {
     fn keeps_pre_logits(&self) -> bool {
         false
     }
+
+    /// Which of the scored candidates is the answer; `rewards` are those of all of them, the
+    /// highest first.
+    fn answer(&mut self, rewards: &[f64]) -> usize {
+        let _ = rewards;
+        0
+    }
 }
 
 /// The methods by name.
@@ -114,20 +130,38 @@ pub enum MethodKind {
     BestOfN,
     /// One candidate, always the most probable token.
     Greedy,
+    /// One of independent samples, drawn by its reward.
+    SoftBestOfN,
+    /// Policy gradient on the mean of the pre-logits.
+    Misvo,
+    /// Pre-logits moved uphill on a value network.
+    ReControl,
+    /// The reward guides every token.
+    Args,
 }
 
 impl MethodKind {
     /// Every method with its name.
-    pub const ALL: [(&'static str, Self); 3] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("aisp", Self::Aisp),
         ("best-of-n", Self::BestOfN),
         ("greedy", Self::Greedy),
+        ("soft-best-of-n", Self::SoftBestOfN),
+        ("misvo", Self::Misvo),
+        ("re-control", Self::ReControl),
+        ("args", Self::Args),
     ];
+
+    /// Whether its iterations have one candidate.
+    #[must_use]
+    pub fn is_single(self) -> bool {
+        matches!(self, Self::Greedy | Self::Args)
+    }
 
     /// Whether it answers with the best of independent draws from the model.
     #[must_use]
     pub fn is_best_of_draws(self) -> bool {
-        self == Self::BestOfN
+        matches!(self, Self::BestOfN | Self::SoftBestOfN)
     }
 
     /// The method's name.
@@ -238,6 +272,16 @@ pub struct MethodOptions {
     /// AISP: draw tokens from the perturbed logits instead of taking the largest
     /// (default false).
     pub draw_tokens: bool,
+    /// MISVO, RE-Control: step size η; `None` is the method's own default.
+    pub step: Option<f64>,
+    /// RE-Control: gradient steps at each token (default 30).
+    pub steps: usize,
+    /// RE-Control: file of the value network.
+    pub value: Option<String>,
+    /// ARGS: tokens that are scored at each position (default 10).
+    pub guided: usize,
+    /// ARGS: weight of the reward against a logit (default 1.5).
+    pub weight: f64,
 }
 
 impl Default for MethodOptions {
@@ -261,6 +305,11 @@ impl Default for MethodOptions {
             mask_past_end: true,
             null_candidate: false,
             draw_tokens: false,
+            step: None,
+            steps: re_control::DEFAULT_STEPS,
+            value: None,
+            guided: args::DEFAULT_GUIDED,
+            weight: args::DEFAULT_WEIGHT,
         }
     }
 }
@@ -276,6 +325,7 @@ impl MethodOptions {
             ("--iterations", self.iterations),
             ("-n", self.max_tokens),
             ("--horizon", self.horizon.unwrap_or(1)),
+            ("--guided", self.guided),
         ];
         for (flag, count) in counts {
             if count == 0 || u32::try_from(count).is_err() {
@@ -283,6 +333,17 @@ impl MethodOptions {
             }
         }
         self.sampling.validate()?;
+        for (flag, number) in [
+            ("--step", self.step.unwrap_or(0.0)),
+            ("--weight", self.weight),
+        ] {
+            if !number.is_finite() {
+                return Err(Error::usage(
+                    flag,
+                    format!("{number}; give a finite number"),
+                ));
+            }
+        }
         // The controller knows its own ranges.
         AispMethod::new(
             self,
@@ -290,6 +351,7 @@ impl MethodOptions {
                 width: 1,
                 rms_row_norm: 1.0,
                 output: None,
+                scorer: None,
             },
         )
         .map(drop)
@@ -305,6 +367,17 @@ pub struct ModelFacts {
     pub rms_row_norm: f64,
     /// The output matrix, where the method reads it.
     pub output: Option<Arc<OutputRows>>,
+    /// The reward of unfinished responses, where the method asks for it.
+    pub scorer: Option<Arc<dyn Scorer>>,
+}
+
+/// Scores responses that are being written.
+pub trait Scorer: Send + Sync {
+    /// The rewards of token sequences, in order; `None` for one without text or reward.
+    ///
+    /// # Errors
+    /// The reward failed as a whole.
+    fn score(&self, responses: &[Vec<Token>]) -> Result<Vec<Option<f64>>>;
 }
 
 /// Makes a method for one prompt.
@@ -321,5 +394,9 @@ pub fn build(
         MethodKind::Aisp => Box::new(AispMethod::new(options, facts)?),
         MethodKind::BestOfN => Box::new(BestOfN::new(options)),
         MethodKind::Greedy => Box::new(Greedy::new()),
+        MethodKind::SoftBestOfN => Box::new(SoftBestOfN::new(options)),
+        MethodKind::Misvo => Box::new(Misvo::new(options, facts)?),
+        MethodKind::ReControl => Box::new(ReControl::new(options, facts)?),
+        MethodKind::Args => Box::new(Args::new(options, facts)?),
     })
 }

@@ -58,6 +58,21 @@ pub struct Settings {
     /// Whether AISP draws tokens from the perturbed logits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draw_tokens: Option<bool>,
+    /// MISVO, RE-Control: step size η.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<f64>,
+    /// RE-Control: gradient steps at each token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// RE-Control: file of the value network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// ARGS: tokens that are scored at each position.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guided: Option<usize>,
+    /// ARGS: weight of the reward against a logit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
     /// Temperature where tokens are drawn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temp: Option<f32>,
@@ -128,7 +143,7 @@ impl Settings {
     #[must_use]
     pub fn merged(&self, over: &Self) -> Self {
         macro_rules! first {
-            ($($field:ident),*) => { Self { $($field: over.$field.or(self.$field)),* } };
+            ($($field:ident),*) => { Self { $($field: over.$field.clone().or(self.$field.clone())),* } };
         }
         let mut merged = first!(
             update,
@@ -146,6 +161,11 @@ impl Settings {
             unmasked,
             null_candidate,
             draw_tokens,
+            step,
+            steps,
+            value,
+            guided,
+            weight,
             temp,
             top_k,
             top_p,
@@ -186,12 +206,17 @@ impl Settings {
             alpha => options.alpha,
             null_candidate => options.null_candidate,
             draw_tokens => options.draw_tokens,
+            steps => options.steps,
+            guided => options.guided,
+            weight => options.weight,
             temp => options.sampling.temperature,
             top_k => options.sampling.top_k,
             top_p => options.sampling.top_p,
             min_p => options.sampling.min_p,
         );
         options.horizon = self.horizon.or(options.horizon);
+        options.step = self.step.or(options.step);
+        options.value = self.value.clone().or(options.value.take());
         if let Some(unmasked) = self.unmasked {
             options.mask_past_end = !unmasked;
         }

@@ -13,7 +13,7 @@ use super::choice::Chooser;
 use super::{Candidate, End, Job, Progress, PromptId};
 use crate::error::{Error, Result};
 use crate::llama::{
-    Context, ContextOptions, LogitsRoute, MAX_SEQUENCES, Model, ROW_GROUP, Row, Token,
+    Context, ContextOptions, LogitsRoute, MAX_SEQUENCES, Model, ROW_GROUP, Row, RowsEdit, Token,
 };
 
 /// How a rollout is made.
@@ -238,6 +238,7 @@ impl Rollout {
         self.perturbation.resize(count * width, 0.0);
         let mut perturbed = false;
         let mut keep = false;
+        let mut edits: Vec<RowsEdit> = Vec::new();
         for slot in 0..count {
             let row = match &run.live[slot] {
                 Some(live) => {
@@ -245,6 +246,13 @@ impl Rollout {
                     let v = &mut self.perturbation[slot * width..(slot + 1) * width];
                     if let Some(stream) = &job.stream {
                         perturbed |= stream.perturb(live.tokens.len(), v);
+                        if let Some(edit) = stream.edit() {
+                            perturbed = true;
+                            match edits.iter_mut().find(|e| Arc::ptr_eq(&e.1, &edit)) {
+                                Some((rows, _)) => rows.push(slot),
+                                None => edits.push((vec![slot], edit)),
+                            }
+                        }
                     }
                     keep |= job.keep_pre_logits;
                     let prompt = &self.prompts[job.prompt.0];
@@ -258,6 +266,7 @@ impl Rollout {
             self.rows.push(row);
         }
         let v = perturbed.then_some(self.perturbation.as_slice());
+        self.context.set_edits(edits);
         self.context.step(&self.rows, v, keep)?;
         for slot in 0..count {
             let Some(live) = &mut run.live[slot] else {

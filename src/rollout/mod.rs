@@ -15,7 +15,7 @@ pub use choice::{Chooser, SamplingOptions, TokenChoice};
 pub use engine::{Rollout, RolloutOptions};
 
 use crate::error::Result;
-use crate::llama::Token;
+use crate::llama::{Edit, Token};
 
 /// A prompt known to a [`Rollout`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +30,11 @@ pub trait Stream: Send + Sync {
 
     /// A number in `[0, 1)` for choosing a token by chance.
     fn uniform(&self, position: usize) -> f64;
+
+    /// What the perturbation takes from the pre-logits themselves; nothing by default.
+    fn edit(&self) -> Option<Arc<dyn Edit>> {
+        None
+    }
 
     /// The next token after `tokens`, from the `logits` `[vocabulary]`, in place of the job's
     /// [`TokenChoice`]; `None`, the default, leaves it to that.

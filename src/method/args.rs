@@ -1,0 +1,176 @@
+//! ARGS: the reward guides every token. Among the k most probable tokens the one with the largest
+//! logit + w·r(prompt, response so far + token) is taken.
+//!
+//! The first response takes the largest score, further ones draw from softmax(score/T). Each
+//! token costs k reward calls, which count against a budget like any others.
+//!
+//! Source: arXiv 2402.01694.
+
+use std::sync::Arc;
+
+use super::{Method, MethodOptions, ModelFacts, Outcome, Place, Proposal, Scorer, Telemetry};
+use crate::error::{Error, Result};
+use crate::llama::Token;
+use crate::rollout::{Chooser, SamplingOptions, Stream, TokenChoice};
+
+/// Tokens that are scored at each position, k.
+pub const DEFAULT_GUIDED: usize = 10;
+/// Weight w of the reward against a logit.
+pub const DEFAULT_WEIGHT: f64 = 1.5;
+
+/// The state of ARGS for one prompt.
+pub struct Args {
+    scorer: Arc<dyn Scorer>,
+    guided: usize,
+    weight: f64,
+    temperature: f64,
+    seed: u64,
+    responses: u32,
+    response: u32,
+}
+
+struct Guide {
+    scorer: Arc<dyn Scorer>,
+    guided: usize,
+    weight: f64,
+    /// 0 takes the largest score.
+    temperature: f64,
+    place: Place,
+}
+
+impl Stream for Guide {
+    fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
+        false
+    }
+
+    fn uniform(&self, position: usize) -> f64 {
+        self.place.uniform(position)
+    }
+
+    fn choose(&self, tokens: &[Token], logits: &[f32]) -> Result<Option<Token>> {
+        let options = SamplingOptions {
+            temperature: 1.0,
+            top_k: self.guided,
+            top_p: 1.0,
+            min_p: 0.0,
+        };
+        let mut chooser = Chooser::default();
+        let best = chooser.filter(&options, logits);
+        let continued: Vec<Vec<Token>> = best
+            .iter()
+            .map(|&(_, token)| tokens.iter().copied().chain([token]).collect())
+            .collect();
+        let rewards = known(self.scorer.score(&continued)?);
+        let scores: Vec<(f64, Token)> = best
+            .iter()
+            .zip(rewards)
+            .map(|(&(logit, token), r)| (f64::from(logit) + self.weight * r, token))
+            .collect();
+        Ok(pick(&scores, self.temperature, self.uniform(tokens.len())))
+    }
+}
+
+/// Rewards with the mean of the others in place of those that are missing: a continuation
+/// without any text yet is neither better nor worse.
+fn known(rewards: Vec<Option<f64>>) -> Vec<f64> {
+    let there: Vec<f64> = rewards.iter().flatten().copied().collect();
+    let mean = there.iter().sum::<f64>() / there.len().max(1) as f64;
+    rewards.into_iter().map(|r| r.unwrap_or(mean)).collect()
+}
+
+/// The token with the largest score, or one drawn from softmax(score/T).
+fn pick(scores: &[(f64, Token)], temperature: f64, uniform: f64) -> Option<Token> {
+    let best = scores
+        .iter()
+        .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)))?;
+    if temperature <= 0.0 {
+        return Some(best.1);
+    }
+    let weight = |score: f64| ((score - best.0) / temperature).exp();
+    let mut left = uniform * scores.iter().map(|s| weight(s.0)).sum::<f64>();
+    for &(score, token) in scores {
+        left -= weight(score);
+        if left < 0.0 {
+            return Some(token);
+        }
+    }
+    Some(best.1)
+}
+
+impl Args {
+    /// ARGS with the reward of `facts`.
+    ///
+    /// # Errors
+    /// [`Error::Run`] where there is no reward to ask.
+    pub fn new(options: &MethodOptions, facts: &ModelFacts) -> Result<Self> {
+        let missing = || Error::Run("ARGS has no reward to ask".into());
+        let responses = options.samples.saturating_mul(options.iterations);
+        Ok(Self {
+            scorer: facts.scorer.clone().ok_or_else(missing)?,
+            guided: options.guided,
+            weight: options.weight,
+            temperature: f64::from(options.sampling.temperature),
+            seed: options.seed,
+            responses: u32::try_from(responses).unwrap_or(u32::MAX),
+            response: 0,
+        })
+    }
+}
+
+impl Method for Args {
+    fn propose(&mut self) -> Vec<Proposal> {
+        if self.response == self.responses {
+            return Vec::new();
+        }
+        vec![Proposal {
+            stream: Some(Arc::new(Guide {
+                scorer: Arc::clone(&self.scorer),
+                guided: self.guided,
+                weight: self.weight,
+                temperature: if self.response == 0 {
+                    0.0
+                } else {
+                    self.temperature
+                },
+                place: Place {
+                    seed: self.seed,
+                    iteration: self.response,
+                    candidate: 0,
+                },
+            })),
+            choice: TokenChoice::Argmax,
+        }]
+    }
+
+    fn observe(&mut self, _outcomes: &[Outcome<'_>]) -> Result<Telemetry> {
+        self.response += 1;
+        Ok(Telemetry::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_score_wins_and_draws_follow_the_softmax() {
+        let scores = [(1.0, 7), (2.0, 8), (2.0, 3)];
+        assert_eq!(pick(&scores, 0.0, 0.9), Some(3));
+        let shares = scores.map(|s| (s.0 - 2.0_f64).exp());
+        let total: f64 = shares.iter().sum();
+        let drawn = |token| {
+            let draws = (0..1000).map(|i| pick(&scores, 1.0, (f64::from(i) + 0.5) / 1000.0));
+            draws.filter(|&t| t == Some(token)).count() as f64 / 1000.0
+        };
+        for (share, (_, token)) in shares.into_iter().zip(scores) {
+            assert!((drawn(token) - share / total).abs() < 0.002);
+        }
+        assert_eq!(pick(&[], 0.0, 0.0), None);
+    }
+
+    #[test]
+    fn missing_rewards_are_neutral() {
+        assert_eq!(known(vec![Some(1.0), None, Some(3.0)]), [1.0, 2.0, 3.0]);
+        assert_eq!(known(vec![None]), [0.0]);
+    }
+}

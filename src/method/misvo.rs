@@ -1,0 +1,280 @@
+//! MISVO: the mean of the pre-logits climbs the reward along the exact policy gradient, priced
+//! with the Fisher metric of the unsteered model.
+//!
+//! ```text
+//! y^i ~ softmax(W(z_t + u_t)),   A_i = r_i − mean_{j≠i} r_j
+//! g_t = (1/K) Σ_i A_i Wᵀ(e_{y_t^i} − p_t^i)
+//! u_t ← u_t + η(g_t − λ F_t u_t),   F_t u = Wᵀ(p∘v − p(p·v)),   v = W u
+//! ```
+//!
+//! F_t is averaged over the rollouts of the first iteration. With p̄ their mean probabilities and
+//! m_i = Wᵀp_i it is F_t u = Wᵀ(p̄∘v) − mean_i m_i(m_i·u), so that no p_i has to be kept.
+//!
+//! Tokens are drawn through the same chain as best-of-n's (chosen), and p is the whole softmax.
+//! Source: arXiv 2609.30218.
+
+use std::sync::Arc;
+
+use ndarray::{Array1, Array2, ArrayView2, Axis};
+
+use super::{Method, MethodOptions, ModelFacts, Outcome, Place, Proposal, Telemetry};
+use crate::control::LambdaRule;
+use crate::error::{Error, Result};
+use crate::llama::OutputRows;
+use crate::rollout::{Stream, TokenChoice};
+
+/// η, where it is not given.
+pub const DEFAULT_STEP: f64 = 0.1;
+/// λ, where it is not given.
+const DEFAULT_LAMBDA: f64 = 1.0;
+/// Rows of probabilities in memory at once.
+const ROWS: usize = 256;
+
+/// The state of MISVO for one prompt.
+pub struct Misvo {
+    output: Arc<OutputRows>,
+    choice: TokenChoice,
+    seed: u64,
+    samples: u32,
+    iterations: u32,
+    iteration: u32,
+    step: f32,
+    lambda: f32,
+    /// u `[τ, d]`.
+    mean: Arc<Array2<f32>>,
+    fisher: Option<Fisher>,
+}
+
+/// The Fisher metric by position.
+struct Fisher {
+    /// p̄ `[τ, vocabulary]`; zero where no rollout reached.
+    probabilities: Array2<f32>,
+    /// m_i `[rollouts, d]` by position.
+    expected: Vec<Array2<f32>>,
+}
+
+struct MeanStream {
+    mean: Arc<Array2<f32>>,
+    place: Place,
+}
+
+impl Stream for MeanStream {
+    fn perturb(&self, position: usize, row: &mut [f32]) -> bool {
+        let inside = position < self.mean.nrows();
+        if inside {
+            for (z, u) in row.iter_mut().zip(self.mean.row(position)) {
+                *z += u;
+            }
+        }
+        inside
+    }
+
+    fn uniform(&self, position: usize) -> f64 {
+        self.place.uniform(position)
+    }
+}
+
+impl Misvo {
+    /// MISVO from a mean of zero.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a model whose logits are not W z alone.
+    pub fn new(options: &MethodOptions, facts: &ModelFacts) -> Result<Self> {
+        let missing = || Error::Run("MISVO has no output matrix to learn from".into());
+        let output = facts.output.clone().ok_or_else(missing)?;
+        output.check_plain("misvo")?;
+        let horizon = options.horizon.unwrap_or(options.max_tokens);
+        let horizon = horizon.min(options.max_tokens);
+        Ok(Self {
+            mean: Arc::new(Array2::zeros((horizon, output.width()))),
+            output,
+            choice: TokenChoice::Sample(options.sampling),
+            seed: options.seed,
+            samples: options.samples as u32,
+            iterations: options.iterations as u32,
+            iteration: 0,
+            step: options.step.unwrap_or(DEFAULT_STEP) as f32,
+            lambda: match options.lambda {
+                LambdaRule::Fixed(lambda) => lambda as f32,
+                LambdaRule::Ess(_) => DEFAULT_LAMBDA as f32,
+            },
+            fisher: None,
+        })
+    }
+
+    /// The gradient g `[τ, d]`, and in the first iteration the metric.
+    fn gradient(&mut self, scored: &[(&Outcome<'_>, f32)]) -> Result<Array2<f32>> {
+        let (horizon, width) = self.mean.dim();
+        let vocabulary = self.output.vocabulary();
+        let first = self.fisher.is_none();
+        let mut weighted = Array2::<f32>::zeros((horizon, vocabulary));
+        let mut fisher = Fisher {
+            probabilities: Array2::zeros((if first { horizon } else { 0 }, vocabulary)),
+            expected: Vec::new(),
+        };
+        let alive = |t: usize| scored.iter().filter(move |(o, _)| o.tokens.len() > t);
+        let group = (ROWS / scored.len().max(1)).max(1);
+        for start in (0..horizon).step_by(group) {
+            let places: Vec<(usize, &(&Outcome<'_>, f32))> = (start..horizon.min(start + group))
+                .flat_map(|t| alive(t).map(move |s| (t, s)))
+                .collect();
+            let mut x = Array2::<f32>::zeros((places.len(), width));
+            for (mut row, (t, (outcome, _))) in x.rows_mut().into_iter().zip(&places) {
+                let z = &outcome.pre_logits[t * width..(t + 1) * width];
+                let sum = z.iter().zip(self.mean.row(*t)).map(|(z, u)| z + u);
+                row.iter_mut().zip(sum).for_each(|(x, sum)| *x = sum);
+            }
+            let mut p = self.output.logits(x.view())?;
+            p.rows_mut()
+                .into_iter()
+                .for_each(|mut row| softmax(row.as_slice_mut()));
+            for (row, (t, (outcome, advantage))) in p.rows().into_iter().zip(&places) {
+                weighted.row_mut(*t).scaled_add(-advantage, &row);
+                weighted[(*t, outcome.tokens[*t] as usize)] += advantage;
+                if first {
+                    let share = 1.0 / alive(*t).count() as f32;
+                    fisher.probabilities.row_mut(*t).scaled_add(share, &row);
+                }
+            }
+            if first {
+                let expected = self.output.transposed(p.view())?;
+                for t in start..horizon.min(start + group) {
+                    let own = places.iter().enumerate().filter(|(_, place)| place.0 == t);
+                    let own: Vec<usize> = own.map(|(row, _)| row).collect();
+                    fisher.expected.push(expected.select(Axis(0), &own));
+                }
+            }
+        }
+        if first {
+            self.fisher = Some(fisher);
+        }
+        let gradient = self.output.transposed(weighted.view())?;
+        Ok(gradient / scored.len() as f32)
+    }
+
+    /// F u `[τ, d]`.
+    fn metric(&self) -> Result<Array2<f32>> {
+        let Some(fisher) = &self.fisher else {
+            return Ok(Array2::zeros(self.mean.dim()));
+        };
+        let mut v = self.output.logits(self.mean.view())?;
+        v *= &fisher.probabilities;
+        let mut product = self.output.transposed(v.view())?;
+        for (t, expected) in fisher.expected.iter().enumerate() {
+            product
+                .row_mut(t)
+                .scaled_add(-1.0, &outer(expected.view(), self.mean.row(t).to_owned()));
+        }
+        Ok(product)
+    }
+}
+
+/// mean_i m_i(m_i·u) of the rows m_i `[n, d]`.
+fn outer(m: ArrayView2<'_, f32>, u: Array1<f32>) -> Array1<f32> {
+    let count = m.nrows().max(1) as f32;
+    m.t().dot(&m.dot(&u)) / count
+}
+
+fn softmax(row: Option<&mut [f32]>) {
+    let Some(row) = row else { return };
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for x in row.iter_mut() {
+        *x = (*x - largest).exp();
+        sum += *x;
+    }
+    row.iter_mut().for_each(|x| *x /= sum);
+}
+
+/// Leave-one-out advantages `A_i = r_i − mean_{j≠i} r_j`; zero for a single reward.
+fn advantages(rewards: &[f64]) -> Vec<f64> {
+    let n = rewards.len() as f64;
+    let sum: f64 = rewards.iter().sum();
+    let others = |r: f64| (sum - r) / (n - 1.0);
+    let all = rewards
+        .iter()
+        .map(|&r| if n > 1.0 { r - others(r) } else { 0.0 });
+    all.collect()
+}
+
+impl Method for Misvo {
+    fn propose(&mut self) -> Vec<Proposal> {
+        if self.iteration == self.iterations {
+            return Vec::new();
+        }
+        (0..self.samples)
+            .map(|candidate| Proposal {
+                stream: Some(Arc::new(MeanStream {
+                    mean: Arc::clone(&self.mean),
+                    place: Place {
+                        seed: self.seed,
+                        iteration: self.iteration,
+                        candidate,
+                    },
+                })),
+                choice: self.choice,
+            })
+            .collect()
+    }
+
+    fn observe(&mut self, outcomes: &[Outcome<'_>]) -> Result<Telemetry> {
+        self.iteration += 1;
+        let mut telemetry = Telemetry {
+            lambda: Some(f64::from(self.lambda)),
+            ..Telemetry::default()
+        };
+        // Nobody draws from the last mean.
+        if self.iteration == self.iterations {
+            return Ok(telemetry);
+        }
+        let scored: Vec<&Outcome<'_>> = outcomes.iter().filter(|o| o.reward.is_finite()).collect();
+        let rewards: Vec<f64> = scored.iter().map(|o| o.reward).collect();
+        let scored: Vec<(&Outcome<'_>, f32)> = scored
+            .into_iter()
+            .zip(advantages(&rewards))
+            .map(|(o, a)| (o, a as f32))
+            .collect();
+        if scored.is_empty() {
+            return Ok(telemetry);
+        }
+        let gradient = self.gradient(&scored)?;
+        let metric = self.metric()?;
+        let mean = Arc::make_mut(&mut self.mean);
+        mean.scaled_add(self.step, &gradient);
+        mean.scaled_add(-self.step * self.lambda, &metric);
+        // ½ uᵀFu is the KL of the draws to second order.
+        let metric = self.metric()?;
+        telemetry.kl = Some(0.5 * f64::from((&metric * &*self.mean).sum()));
+        Ok(telemetry)
+    }
+
+    fn keeps_pre_logits(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advantages_leave_one_out() {
+        assert_eq!(advantages(&[1.0, 2.0, 6.0]), [-3.0, -1.5, 4.5]);
+        assert_eq!(advantages(&[5.0]), [0.0]);
+        assert!(advantages(&[0.3, 0.7, -2.0]).iter().sum::<f64>().abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_metric_is_the_covariance_of_the_rows() {
+        // F u = Wᵀ(p∘v − p(p·v)) with v = W u, against Wᵀ(p̄∘v) − m(m·u) with m = Wᵀp.
+        let w = Array2::from_shape_fn((5, 3), |(i, j)| ((i * 3 + j) as f32 * 1.7).sin());
+        let u = Array1::from(vec![0.4_f32, -1.0, 0.3]);
+        let mut p = Array1::from(vec![0.1_f32, 0.2, -0.4, 1.0, 0.0]);
+        softmax(p.as_slice_mut());
+        let v = w.dot(&u);
+        let direct = w.t().dot(&(&p * &v - &p * p.dot(&v)));
+        let m = w.t().dot(&p).insert_axis(Axis(0));
+        let split = w.t().dot(&(&p * &v)) - outer(m.view(), u);
+        assert!((direct - split).iter().all(|x| x.abs() < 1e-5));
+    }
+}
