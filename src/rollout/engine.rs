@@ -274,6 +274,13 @@ impl Rollout {
             };
             let job = &run.jobs[live.job];
             let logits = self.context.logits(slot)?;
+            if logits.iter().any(|logit| logit.is_nan()) {
+                return Err(Error::Run(format!(
+                    "the logits of token {} are NaN; what moves them is too strong: lower --step, \
+                     --steer or the noise, or check the model with `aisp-llama inspect`",
+                    live.tokens.len()
+                )));
+            }
             let chosen = match &job.stream {
                 Some(stream) => stream.choose(&live.tokens, logits)?,
                 None => None,
