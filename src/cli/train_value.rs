@@ -104,7 +104,7 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
         ..AlignerOptions::default()
     };
     let mut aligner = Aligner::new(model, reward, options)?;
-    let Some(parts) = collect(args, &prompts, &method, &mut aligner)? else {
+    let Some(parts) = collect(&prompts, &method, &mut aligner)? else {
         return Ok(super::INTERRUPTED);
     };
     let width = aligner.model().width();
@@ -141,7 +141,6 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
 
 /// The responses and their pre-logits; nothing when interrupted.
 fn collect(
-    args: &TrainValueArgs,
     prompts: &[String],
     method: &MethodOptions,
     aligner: &mut Aligner,

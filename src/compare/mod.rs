@@ -203,6 +203,11 @@ impl Plan {
             };
             return Err(Error::usage(option, "nothing to do; give at least one"));
         }
+        let whole = self.by == By::Seconds || self.budget.fract() == 0.0;
+        if !(self.budget > 0.0 && self.budget.is_finite() && whole && self.budget < 1e9) {
+            let reason = format!("{}; give a positive number", self.budget);
+            return Err(Error::usage("--budget", reason));
+        }
         for (i, entrant) in self.methods.iter().enumerate() {
             if self.methods[..i].iter().any(|e| e.name == entrant.name) {
                 return Err(Error::usage(
@@ -211,11 +216,6 @@ impl Plan {
                 ));
             }
             self.options(i, 0).validate()?;
-        }
-        let whole = self.by == By::Seconds || self.budget.fract() == 0.0;
-        if !(self.budget > 0.0 && self.budget.is_finite() && whole && self.budget < 1e9) {
-            let reason = format!("{}; give a positive number", self.budget);
-            return Err(Error::usage("--budget", reason));
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ mod common;
 mod bad_files;
 mod bad_options;
 mod commands;
+mod compare;
 mod rewards;
 mod runs;
 
