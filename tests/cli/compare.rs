@@ -175,7 +175,6 @@ fn plans_that_cannot_be_carried_out_name_their_option() {
         (&["--methods", "aisp,aisp"], "--methods"),
         (&["--budget", "0"], "--budget"),
         (&["--seeds", "0"], "--seeds"),
-        (&["--prompts", "missing.jsonl"], "missing.jsonl"),
     ] {
         let output = compare(folder.path(), flags);
         assert_eq!(stdout(&output), "");
@@ -190,4 +189,8 @@ fn plans_that_cannot_be_carried_out_name_their_option() {
             stderr(&output)
         );
     }
+    fs::remove_file(folder.path().join("prompts.jsonl")).unwrap();
+    let output = compare(folder.path(), &[]);
+    assert!(matches!(output.status.code(), Some(2 | 3)));
+    assert!(stderr(&output).contains("prompts.jsonl"));
 }
