@@ -28,6 +28,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Compare methods on the same prompts, seeds and budgets
     Compare(Box<super::compare::CompareArgs>),
+    /// Choose AISP's settings for a model and a reward, as a file for --preset
+    Tune(Box<super::tune::TuneArgs>),
     /// Train the value network of re-control on the model's own responses
     TrainValue(Box<super::train_value::TrainValueArgs>),
     /// Score prompt/response pairs: JSON lines on stdin, scores on stdout

@@ -11,6 +11,7 @@ mod score;
 mod settings_args;
 mod setup;
 mod train_value;
+mod tune;
 mod values;
 
 use std::ffi::OsString;
@@ -46,6 +47,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::TrainValue(args) => train_value::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Reward(command) => reward::run(&command),

@@ -10,6 +10,7 @@ mod plots;
 mod rows;
 mod stats;
 mod summary;
+mod tuning;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -21,6 +22,7 @@ pub use plots::write_plots;
 pub use rows::{Checkpoint, Row, Store};
 pub use stats::{Interval, mean, paired_bootstrap, standard_deviation};
 pub use summary::summary;
+pub use tuning::{Stage, Verdict, stages, verdicts};
 
 use crate::align::{AlignOptions, Aligner, Budget, Prompt, Stop};
 use crate::error::{Error, Result};

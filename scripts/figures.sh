@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Runs the comparisons that docs/ shows and copies their tables and plots there.
+#
+#   scripts/figures.sh PROGRAM [NAME…]    all of them, or those named
+#
+# Seeds and threads are fixed. Raw rows stay in $CACHE/compare, CACHE being
+# $XDG_CACHE_HOME/aisp-llama or ~/.cache/aisp-llama; what is finished there is not computed
+# again, what was cut off goes on.
+set -euo pipefail
+
+program=$(realpath "$1")
+shift
+repository=$(realpath "$(dirname "$0")/..")
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/aisp-llama
+prompts=$repository/examples/prompts
+smollm=$cache/models/SmolLM2-135M-Instruct.Q4_1.gguf
+gemma=$cache/models/gemma-3-270m.Q4_K_M.gguf
+film=$cache/models/film-review-reward.gguf
+
+# Best-of-n's best setting in `best-of-n`; the other drawing methods share it.
+drawn=temp=1:top-p=1
+steered=re-control:value=value.safetensors:$drawn
+
+# A comparison into the folder $1, with its tables and plots copied to docs/.
+compare() {
+    local name=$1
+    shift
+    "$program" compare --threads 2 -n 24 --output "$name" "$@"
+    mkdir -p "$repository/docs/compare/$name"
+    cp "$name"/summary.md "$name"/*.svg "$repository/docs/compare/$name/"
+}
+
+on_film() { compare "$@" -m "$smollm" -mr "$film"; }
+tuning() { on_film "$@" --prompts "$prompts/film-reviews-tuning.jsonl" --budget 128; }
+reviews() { on_film "$@" --prompts "$prompts/film-reviews.jsonl"; }
+
+value_network() {
+    [ -f value.safetensors ] || "$program" train-value -m "$smollm" -mr "$film" --threads 2 \
+        --prompts "$prompts/film-reviews-training.jsonl" --responses 16 -n 24 \
+        --temp 1 --top-p 1 -o value.safetensors >value.txt
+    mkdir -p "$repository/docs/compare"
+    cp value.txt "$repository/docs/compare/value.txt"
+}
+
+rivals=best-of-n:$drawn,aisp,misvo:$drawn,$steered,args,args:weight=5,soft-best-of-n:$drawn
+
+figure() {
+    case $1 in
+    # The main result.
+    film) reviews film --budget 256 --seeds 3 --methods "best-of-n:$drawn,aisp" ;;
+    # The other methods, at equal samples and at equal seconds.
+    rivals) value_network && reviews rivals --budget 240 --seeds 1 --methods "$rivals" ;;
+    seconds)
+        value_network && reviews seconds --by seconds --budget 8 --seeds 1 --methods "$rivals"
+        ;;
+    # Models, rewards and prompts that no default was chosen on.
+    gemma)
+        compare gemma -m "$gemma" --no-chat -mr "$film" --prompts "$prompts/film-reviews.jsonl" \
+            --budget 128 --seeds 1 --methods "best-of-n:$drawn,aisp"
+        ;;
+    rule)
+        compare rule -m "$smollm" --prompts "$prompts/general.jsonl" --budget 128 --seeds 1 \
+            --reward 'rule:words=10..12;contains=like a;excludes=the;ends-with=!' \
+            --methods "best-of-n:$drawn,aisp"
+        ;;
+    judge)
+        compare judge -m "$smollm" --prompts "$prompts/general.jsonl" --budget 128 --seeds 1 \
+            --reward judge:self --methods "best-of-n:$drawn,aisp"
+        ;;
+    # What RE-Control's steering does to one greedy answer.
+    steering)
+        value_network && reviews steering --budget 1 --seeds 1 \
+            --methods "greedy,$steered:step=0.1,$steered,$steered:step=1"
+        ;;
+    # How the settings were chosen, on prompts that nothing above uses.
+    best-of-n)
+        tuning best-of-n --seeds 2 --methods "best-of-n:$drawn,best-of-n:temp=1:top-p=0.9,\
+best-of-n:temp=0.8:top-p=1,best-of-n:temp=0.8:top-p=0.9,\
+best-of-n:temp=0.7:top-p=1,best-of-n:temp=0.7:top-p=0.9"
+        ;;
+    misvo)
+        tuning misvo --seeds 1 \
+            --methods "misvo:$drawn:step=0.1,misvo:$drawn:step=1,misvo:$drawn:step=1:lambda=0.1"
+        ;;
+    controller)
+        tuning controller --seeds 2 --methods "best-of-n:$drawn,aisp,aisp:preset=paper,\
+aisp:update=weights,aisp:steer=0,aisp:elites=0,aisp:steer=2,aisp:elites=1,aisp:elites=8,\
+aisp:logit-sd=0.6,aisp:logit-sd=1.6"
+        ;;
+    *)
+        echo "figures.sh: no figure named $1" >&2
+        exit 2
+        ;;
+    esac
+}
+
+mkdir -p "$cache/compare"
+cd "$cache/compare"
+[ $# -gt 0 ] || set -- film rivals seconds gemma rule judge steering best-of-n misvo controller
+for name in "$@"; do
+    figure "$name"
+done

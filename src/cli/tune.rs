@@ -1,0 +1,84 @@
+//! `tune`: settings of AISP for a model and a reward.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use aisp_llama::Error;
+use aisp_llama::compare::{By, Entrant, Plan, Verdict, stages, verdicts};
+
+use super::compare::{Bench, GroundArgs};
+
+#[derive(Debug, clap::Args)]
+pub struct TuneArgs {
+    #[command(flatten)]
+    pub ground: GroundArgs,
+    /// Candidates of one run
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub budget: u32,
+    /// Seeds 0 to N − 1
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seeds: u64,
+    /// Folder of preset.json and of the comparisons behind it; unfinished ones go on
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+/// Runs the command; the answer is the exit code.
+pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
+    let mut incumbent: Entrant = "aisp".parse()?;
+    let methods = vec![incumbent.clone()];
+    let budget = f64::from(args.budget);
+    let plan = args
+        .ground
+        .plan(methods, args.seeds, budget, By::Candidates)?;
+    let mut bench = Bench::load(&args.ground, plan)?;
+    let mut report = String::new();
+    for index in 0.. {
+        let Some(stage) = stages(&incumbent, index) else {
+            break;
+        };
+        bench.plan.methods = stage.entrants(&incumbent)?;
+        let (rows, finished) = bench.run(&args.output.join(stage.name))?;
+        if !finished {
+            return Ok(super::INTERRUPTED);
+        }
+        let (verdicts, chosen) = verdicts(&bench.plan, &rows);
+        table(&mut report, stage.name, &bench.plan, &verdicts, chosen);
+        incumbent = bench.plan.methods[chosen].clone();
+    }
+    let path = args.output.join("preset.json");
+    let text = serde_json::to_string_pretty(&incumbent.settings)? + "\n";
+    let io = |source| Error::Io {
+        path: path.clone(),
+        source,
+    };
+    std::fs::write(&path, text).map_err(io)?;
+    let shown = path.display();
+    let _ = match incumbent.settings == aisp_llama::method::Settings::default() {
+        true => writeln!(report, "The defaults stay; {shown} is an empty preset."),
+        false => writeln!(report, "Use them with --preset {shown}"),
+    };
+    super::print_out(report.as_bytes())?;
+    Ok(0)
+}
+
+fn table(report: &mut String, stage: &str, plan: &Plan, verdicts: &[Verdict], chosen: usize) {
+    let _ = writeln!(
+        report,
+        "## {stage}\n\n| settings | best reward | difference ± its error | diversity | |\n\
+         |---|---|---|---|---|"
+    );
+    for (i, (entrant, verdict)) in plan.methods.iter().zip(verdicts).enumerate() {
+        let _ = writeln!(
+            report,
+            "| {} | {:.3} | {:+.3} ± {:.3} | {:.3} | {} |",
+            entrant.name,
+            verdict.reward,
+            verdict.difference,
+            verdict.error,
+            verdict.diversity,
+            if i == chosen { "chosen" } else { "" }
+        );
+    }
+    report.push('\n');
+}

@@ -1,0 +1,204 @@
+//! AISP's settings chosen for a model and a reward, one group of settings after the other.
+
+use super::rows::Row;
+use super::stats::{mean, standard_deviation};
+use super::{Entrant, Plan};
+use crate::error::Result;
+
+/// A response set is no worse than the incumbent's where it keeps this share of its diversity:
+/// rewards that fall for repetition are not to choose it.
+const DIVERSITY_KEPT: f64 = 0.9;
+
+/// Settings that are chosen together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Name of the stage, and of its folder.
+    pub name: &'static str,
+    /// What is tried beside the settings so far: `NAME=VALUE[:NAME=VALUE]…`.
+    pub trials: &'static [&'static str],
+}
+
+/// The stages in their order. The last depends on which rule the second one chose.
+#[must_use]
+pub fn stages(entrant: &Entrant, index: usize) -> Option<Stage> {
+    let by_weights = entrant.settings.update == Some(crate::method::Update::Weights);
+    let (name, trials): (_, &[_]) = match index {
+        0 => ("1-noise", &["logit-sd=0.5", "logit-sd=0.7", "logit-sd=1.4"]),
+        1 => (
+            "2-rule",
+            &[
+                "steer=0.5",
+                "steer=1.5",
+                "update=weights:ess=0.125",
+                "update=weights:ess=0.25",
+                "update=weights:ess=0.5",
+            ],
+        ),
+        2 if by_weights => ("3-schedule", &["alpha=0", "alpha=0.5", "alpha=0.9"]),
+        2 => (
+            "3-schedule",
+            &[
+                "elites=2",
+                "elites=8",
+                "mutation-decay=0.6",
+                "mutation-decay=0.9",
+            ],
+        ),
+        _ => return None,
+    };
+    Some(Stage { name, trials })
+}
+
+impl Stage {
+    /// `incumbent` first, then with each trial put to its settings.
+    ///
+    /// # Errors
+    /// None for the trials of [`stages`].
+    pub fn entrants(&self, incumbent: &Entrant) -> Result<Vec<Entrant>> {
+        let trials = self
+            .trials
+            .iter()
+            .map(|trial| format!("{}:{trial}", incumbent.name).parse());
+        std::iter::once(Ok(incumbent.clone()))
+            .chain(trials)
+            .collect()
+    }
+}
+
+/// How an entrant did beside the incumbent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// Mean best reward.
+    pub reward: f64,
+    /// Mean difference to the incumbent, over prompts.
+    pub difference: f64,
+    /// Standard error of the difference, over prompts.
+    pub error: f64,
+    /// Mean diversity of the best responses.
+    pub diversity: f64,
+}
+
+/// What the rows say of every method of `plan`, all of whose rows are there; and the index of the
+/// one to keep: the highest mean best reward among those that are better than the first by more
+/// than the difference's standard error and keep nine tenths of its diversity; else the first.
+#[must_use]
+pub fn verdicts(plan: &Plan, rows: &[Row]) -> (Vec<Verdict>, usize) {
+    let of = |name: &str, prompt: usize, value: fn(&Row) -> f64| {
+        let own = rows
+            .iter()
+            .filter(|r| r.method == name && r.prompt == prompt);
+        mean(&own.map(value).collect::<Vec<f64>>())
+    };
+    let all = |name: &str, value: fn(&Row) -> f64| -> Vec<f64> {
+        (0..plan.prompts.len())
+            .map(|prompt| of(name, prompt, value))
+            .collect()
+    };
+    let first = all(&plan.methods[0].name, |r| r.reward);
+    let verdicts: Vec<Verdict> = plan
+        .methods
+        .iter()
+        .map(|entrant| {
+            let rewards = all(&entrant.name, |r| r.reward);
+            let differences: Vec<f64> = rewards.iter().zip(&first).map(|(a, b)| a - b).collect();
+            Verdict {
+                reward: mean(&rewards),
+                difference: mean(&differences),
+                error: standard_deviation(&differences) / (differences.len() as f64).sqrt(),
+                diversity: mean(&all(&entrant.name, |r| r.diversity)),
+            }
+        })
+        .collect();
+    let chosen = (1..verdicts.len())
+        .filter(|&i| verdicts[i].difference > verdicts[i].error)
+        .filter(|&i| verdicts[i].diversity >= DIVERSITY_KEPT * verdicts[0].diversity)
+        .max_by(|&a, &b| verdicts[a].reward.total_cmp(&verdicts[b].reward));
+    (verdicts, chosen.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::{By, FileId};
+    use crate::events::Usage;
+
+    fn plan(methods: &[&str]) -> Plan {
+        Plan {
+            version: String::new(),
+            model: FileId {
+                name: String::new(),
+                bytes: 0,
+            },
+            reward: String::new(),
+            reward_details: Vec::new(),
+            held_out: None,
+            prompts: vec![String::new(); 4],
+            system_prompt: None,
+            chat: false,
+            methods: methods.iter().map(|m| m.parse().unwrap()).collect(),
+            seeds: 1,
+            budget: 16.0,
+            by: By::Candidates,
+            samples: 16,
+            max_tokens: 8,
+            threads: 1,
+        }
+    }
+
+    fn rows(plan: &Plan, rewards: &[[f64; 4]], diversity: &[f64]) -> Vec<Row> {
+        plan.cells()
+            .map(|cell| Row {
+                prompt: cell.prompt,
+                seed: cell.seed,
+                method: plan.methods[cell.method].name.clone(),
+                response: String::new(),
+                reward: rewards[cell.method][cell.prompt],
+                held_out: None,
+                mean_last: None,
+                sd_last: 0.0,
+                diversity: diversity[cell.method],
+                coherence: None,
+                surprise: None,
+                kl: None,
+                iterations: Vec::new(),
+                usage: Usage::default(),
+                seconds: 0.0,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_trial_has_to_be_better_for_sure_and_as_diverse() {
+        let plan = plan(&["aisp", "aisp:steer=0.5", "aisp:steer=1.5", "aisp:steer=2"]);
+        let rewards = [
+            [1.0, 2.0, 3.0, 4.0],
+            // Better by 0.5 everywhere.
+            [1.5, 2.5, 3.5, 4.5],
+            // Better by 0.6 ± 1.
+            [4.6, 1.6, 2.6, 3.6],
+            // Best of all, and repeats itself.
+            [5.0, 6.0, 7.0, 8.0],
+        ];
+        let rows = rows(&plan, &rewards, &[0.8, 0.75, 0.8, 0.5]);
+        let (verdicts, chosen) = verdicts(&plan, &rows);
+        assert_eq!(chosen, 1);
+        assert_eq!((verdicts[1].difference, verdicts[1].error), (0.5, 0.0));
+        assert!((verdicts[2].difference - 0.6).abs() < 1e-12);
+        assert!((verdicts[2].error - 1.0).abs() < 1e-12);
+        assert_eq!(verdicts[3].diversity, 0.5);
+    }
+
+    #[test]
+    fn trials_are_put_to_the_settings_so_far() {
+        let mut entrant: Entrant = "aisp:logit-sd=0.5".parse().unwrap();
+        let rule = stages(&entrant, 1).unwrap().entrants(&entrant).unwrap();
+        assert_eq!(rule.len(), 6);
+        assert_eq!(rule[0], entrant);
+        assert_eq!(rule[3].settings.logit_sd, Some(0.5));
+        assert_eq!(rule[3].settings.ess, Some(0.125));
+        entrant = rule[3].clone();
+        let schedule = stages(&entrant, 2).unwrap();
+        assert!(schedule.trials.iter().all(|t| t.starts_with("alpha")));
+        assert_eq!(stages(&entrant, 3), None);
+    }
+}
