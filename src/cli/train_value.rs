@@ -1,6 +1,6 @@
 //! `train-value`: the value network of RE-Control.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aisp_llama::compare::read_prompts;
@@ -96,6 +96,7 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
     };
     args.settings.settings()?.apply(&mut method);
     method.validate()?;
+    check_output(&args.output)?;
     let load = &args.model.load;
     let model = Arc::new(Model::load(&path, &load.options())?);
     let reward = setup::load_reward(&args.reward, load, Some(Arc::clone(&model)))?;
@@ -189,6 +190,26 @@ fn train(epochs: usize, parts: &Parts, options: &ValueOptions) -> ValueNetwork {
         }
     }
     best.1
+}
+
+/// Fails where a file could not be written at the end of the work: a folder that is not there,
+/// say. Leaves nothing behind.
+fn check_output(path: &Path) -> Result<(), Error> {
+    let existed = path.exists();
+    let opened = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path);
+    let removed = match existed {
+        true => Ok(()),
+        false => opened
+            .as_ref()
+            .map_or(Ok(()), |_| std::fs::remove_file(path)),
+    };
+    opened.map(drop).and(removed).map_err(|source| Error::Io {
+        path: path.to_path_buf(),
+        source,
+    })
 }
 
 fn usage(option: &str, reason: String) -> Error {

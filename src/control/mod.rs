@@ -27,6 +27,7 @@
 //!
 //! Source: arXiv 2510.26219. Where its text leaves a decision open, the docs say "(chosen)".
 
+mod adam;
 mod aisp;
 mod noise;
 mod options;
@@ -35,10 +36,11 @@ mod search;
 mod value;
 mod weights;
 
+pub use adam::Adam;
 pub use aisp::{Aisp, Scored, UpdateReport, soft_kl};
 pub use noise::{GUMBEL_SD, NoiseKey, calibrated_sigma};
 pub use options::{AispOptions, ControlError, SearchOptions};
 pub use ridge::{RidgeFit, ridge};
 pub use search::{Search, SearchReport, Trajectory, Trial};
-pub use value::{Adam, Layer, Lesson, ValueErrors, ValueNetwork, ValueOptions};
+pub use value::{Layer, Lesson, ValueErrors, ValueNetwork, ValueOptions};
 pub use weights::{LambdaRule, Weights, importance_weights};

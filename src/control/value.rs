@@ -9,11 +9,12 @@
 //! so that the reward known at the end spreads to the tokens before it. Pre-logits and rewards are
 //! standardised inside.
 //!
-//! Sources: Kong et al. 2024 (RE-Control, arXiv 2406.05954), whose published code takes the first
-//! token for T; Kingma & Ba 2015 (Adam).
+//! Source: Kong et al. 2024 (RE-Control, arXiv 2406.05954), whose published code takes the first
+//! token for T.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
+use super::adam::Adam;
 use super::noise::NoiseKey;
 
 /// A response to learn from.
@@ -276,56 +277,6 @@ fn key(seed: u64, iteration: u32, place: usize) -> NoiseKey {
         iteration,
         candidate: place as u32,
         position: u32::MAX,
-    }
-}
-
-/// Adam with its usual β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸, in the middle of a training.
-#[derive(Clone, Debug)]
-pub struct Adam {
-    rate: f64,
-    steps: i32,
-    first: Vec<Layer>,
-    second: Vec<Layer>,
-}
-
-impl Adam {
-    fn new(network: &ValueNetwork, rate: f64) -> Self {
-        let zeros = |l: &Layer| Layer {
-            weight: Array2::zeros(l.weight.dim()),
-            bias: Array1::zeros(l.bias.dim()),
-        };
-        let moments: Vec<Layer> = network.layers.iter().map(zeros).collect();
-        Self {
-            rate,
-            steps: 0,
-            first: moments.clone(),
-            second: moments,
-        }
-    }
-
-    fn step(&mut self, network: &mut ValueNetwork, gradient: &[Layer]) {
-        self.steps += 1;
-        let correct = |beta: f64| (1.0 - beta.powi(self.steps)) as f32;
-        let (one, two) = (correct(0.9), correct(0.999));
-        let rate = self.rate as f32;
-        let update = |x: &mut f32, m: &mut f32, v: &mut f32, g: f32| {
-            *m = 0.9 * *m + 0.1 * g;
-            *v = 0.999 * *v + 0.001 * g * g;
-            *x -= rate * (*m / one) / ((*v / two).sqrt() + 1e-8);
-        };
-        for (index, layer) in network.layers.iter_mut().enumerate() {
-            let (first, second) = (&mut self.first[index], &mut self.second[index]);
-            ndarray::Zip::from(&mut layer.weight)
-                .and(&mut first.weight)
-                .and(&mut second.weight)
-                .and(&gradient[index].weight)
-                .for_each(|x, m, v, &g| update(x, m, v, g));
-            ndarray::Zip::from(&mut layer.bias)
-                .and(&mut first.bias)
-                .and(&mut second.bias)
-                .and(&gradient[index].bias)
-                .for_each(|x, m, v, &g| update(x, m, v, g));
-        }
     }
 }
 

@@ -326,6 +326,7 @@ impl MethodOptions {
             ("-n", self.max_tokens),
             ("--horizon", self.horizon.unwrap_or(1)),
             ("--guided", self.guided),
+            ("--steps", self.steps),
         ];
         for (flag, count) in counts {
             if count == 0 || u32::try_from(count).is_err() {
@@ -333,16 +334,15 @@ impl MethodOptions {
             }
         }
         self.sampling.validate()?;
-        for (flag, number) in [
-            ("--step", self.step.unwrap_or(0.0)),
-            ("--weight", self.weight),
-        ] {
-            if !number.is_finite() {
-                return Err(Error::usage(
-                    flag,
-                    format!("{number}; give a finite number"),
-                ));
-            }
+        if let Some(step) = self.step.filter(|step| !(*step > 0.0 && step.is_finite())) {
+            return Err(Error::usage(
+                "--step",
+                format!("{step}; give a positive number"),
+            ));
+        }
+        if !self.weight.is_finite() {
+            let reason = format!("{}; give a finite number", self.weight);
+            return Err(Error::usage("--weight", reason));
         }
         // The controller knows its own ranges.
         AispMethod::new(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{assert_refused, program, stderr, stdout};
+use crate::{assert_refused, program, run, stderr, stdout};
 
 const PROMPTS: &str = "{\"prompt\": \"Review a film in one sentence.\"}\n\
                        {\"prompt\": \"Praise a book.\"}\n\
@@ -193,4 +193,58 @@ fn plans_that_cannot_be_carried_out_name_their_option() {
     let output = compare(folder.path(), &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("prompts.jsonl"));
+}
+
+#[test]
+fn tune_writes_a_preset_that_run_reads_and_computes_no_row_twice() {
+    let folder = folder();
+    let flags = [
+        "tune",
+        "--reward",
+        "rule:words=5..6;lowercase",
+        "--budget",
+        "16",
+        "--samples",
+        "8",
+        "-n",
+        "6",
+    ];
+    let path = |name: &str| folder.path().join(name);
+    let tune = || {
+        program()
+            .args(flags)
+            .args([Path::new("--prompts"), &path("prompts.jsonl")])
+            .args([Path::new("-o"), &path("out")])
+            .output()
+            .unwrap()
+    };
+    let output = tune();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report = stdout(&output);
+    for words in ["## 1-noise", "## 2-rule", "## 3-schedule", "preset.json"] {
+        assert!(report.contains(words), "{report}");
+    }
+    assert_eq!(report.matches("| chosen |").count(), 3, "{report}");
+    let stages = ["1-noise", "2-rule", "3-schedule"];
+    let rows = stages.map(|s| fs::read(path("out").join(s).join("results.jsonl")).unwrap());
+    let preset = fs::read_to_string(path("out/preset.json")).unwrap();
+    let again = tune();
+    assert_eq!(stdout(&again), report);
+    let now = stages.map(|s| fs::read(path("out").join(s).join("results.jsonl")).unwrap());
+    assert!(now == rows, "rows were computed again");
+    assert_eq!(fs::read_to_string(path("out/preset.json")).unwrap(), preset);
+
+    // The settings that are chosen are those of the last line's method.
+    let chosen = report
+        .lines()
+        .rfind(|line| line.ends_with("| chosen |"))
+        .and_then(|line| line.split('|').nth(1))
+        .unwrap();
+    let entrant: aisp_llama::compare::Entrant = chosen.trim().parse().unwrap();
+    let read = aisp_llama::method::Settings::preset(path("out/preset.json").to_str().unwrap());
+    assert_eq!(read.unwrap(), entrant.settings);
+    let preset = path("out/preset.json");
+    let short = ["--preset", preset.to_str().unwrap(), "--samples", "8"];
+    let output = run(&[&short[..], &["--iterations", "1", "-n", "4"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }

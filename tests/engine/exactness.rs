@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use aisp_llama::control::{Aisp, AispOptions};
-use aisp_llama::llama::{ChatTemplate, Context, ContextOptions, LogitsRoute, Model, Row, Token};
+use aisp_llama::llama::{
+    ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, Row, Token,
+};
 use aisp_llama::rollout::{
     Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Stream, TokenChoice,
 };
@@ -16,6 +18,8 @@ use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
+
+use ndarray::{ArrayView2, ArrayViewMut2};
 
 use crate::common::{conversations, gemma3, smollm2};
 
@@ -216,6 +220,76 @@ fn both_routes_give_the_same_tokens_on_smollm2() {
 #[test]
 fn both_routes_give_the_same_tokens_on_gemma3() {
     routes_agree(&gemma3());
+}
+
+/// A vector added to every pre-logit: as a perturbation, or as an edit that sees the pre-logits.
+struct Push {
+    vector: Arc<Vec<f32>>,
+    edits: bool,
+}
+
+/// Takes the pre-logits to z/2 + vector, by way of what they are.
+struct Halve(Arc<Vec<f32>>);
+
+impl Edit for Halve {
+    fn edit(&self, z: ArrayView2<'_, f32>, mut v: ArrayViewMut2<'_, f32>) {
+        for (z, mut v) in z.rows().into_iter().zip(v.rows_mut()) {
+            for ((v, z), push) in v.iter_mut().zip(z).zip(self.0.iter()) {
+                *v += push - 0.5 * z;
+            }
+        }
+    }
+}
+
+impl Stream for Push {
+    fn perturb(&self, _position: usize, row: &mut [f32]) -> bool {
+        if !self.edits {
+            // The largest logit of z/2 + vector is that of z + 2·vector.
+            row.iter_mut()
+                .zip(self.vector.iter())
+                .for_each(|(r, v)| *r = 2.0 * v);
+        }
+        !self.edits
+    }
+
+    fn edit(&self) -> Option<Arc<dyn Edit>> {
+        let halve = || Arc::new(Halve(Arc::clone(&self.vector))) as Arc<dyn Edit>;
+        self.edits.then(halve)
+    }
+
+    fn uniform(&self, _position: usize) -> f64 {
+        0.5
+    }
+}
+
+#[test]
+fn an_edit_that_sees_the_pre_logits_is_exact_on_both_routes() {
+    let model = smollm2();
+    let prompts = prompts(&model);
+    let mut vector = vec![0.0; model.width()];
+    noise(&model, 0.3, 3).perturb(0, &mut vector);
+    let vector = Arc::new(vector);
+    let pushes = [false, true].map(|edits| {
+        let push: Arc<dyn Stream> = Arc::new(Push {
+            vector: Arc::clone(&vector),
+            edits,
+        });
+        Some(push)
+    });
+    let plain = generate(
+        &mut rollout(&model, 8, LogitsRoute::Graph),
+        &prompts,
+        &[None],
+    );
+    for route in [LogitsRoute::Graph, LogitsRoute::Recompute] {
+        let found = tokens(generate(&mut rollout(&model, 8, route), &prompts, &pushes));
+        let mut moved = 0;
+        for (both, plain) in found.chunks(2).zip(&plain) {
+            assert_eq!(both[0], both[1]);
+            moved += usize::from(both[0] != plain.tokens);
+        }
+        assert!(moved > prompts.len() / 2, "{moved}");
+    }
 }
 
 #[test]
