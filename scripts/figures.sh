@@ -17,8 +17,9 @@ smollm=$cache/models/SmolLM2-135M-Instruct.Q4_1.gguf
 gemma=$cache/models/gemma-3-270m.Q4_K_M.gguf
 film=$cache/models/film-review-reward.gguf
 
-# Best-of-n's best setting in `best-of-n`; the other drawing methods share it.
+# The best settings in `best-of-n`, which the other drawing methods share, and in `misvo`.
 drawn=temp=1:top-p=1
+misvo=misvo:$drawn:step=1:lambda=0.1
 steered=re-control:value=value.safetensors:$drawn
 
 # A comparison into the folder $1, with its tables and plots copied to docs/.
@@ -42,7 +43,7 @@ value_network() {
     cp value.txt "$repository/docs/compare/value.txt"
 }
 
-rivals=best-of-n:$drawn,aisp,misvo:$drawn,$steered,args,args:weight=5,soft-best-of-n:$drawn
+rivals=best-of-n:$drawn,aisp,$misvo,$steered,args,args:weight=5,soft-best-of-n:$drawn
 
 figure() {
     case $1 in
@@ -74,7 +75,7 @@ figure() {
         ;;
     # How the settings were chosen, on prompts that nothing above uses.
     best-of-n)
-        tuning best-of-n --seeds 2 --methods "best-of-n:$drawn,best-of-n:temp=1:top-p=0.9,\
+        tuning best-of-n --seeds 1 --methods "best-of-n:$drawn,best-of-n:temp=1:top-p=0.9,\
 best-of-n:temp=0.8:top-p=1,best-of-n:temp=0.8:top-p=0.9,\
 best-of-n:temp=0.7:top-p=1,best-of-n:temp=0.7:top-p=0.9"
         ;;
@@ -83,9 +84,8 @@ best-of-n:temp=0.7:top-p=1,best-of-n:temp=0.7:top-p=0.9"
             --methods "misvo:$drawn:step=0.1,misvo:$drawn:step=1,misvo:$drawn:step=1:lambda=0.1"
         ;;
     controller)
-        tuning controller --seeds 2 --methods "best-of-n:$drawn,aisp,aisp:preset=paper,\
-aisp:update=weights,aisp:steer=0,aisp:elites=0,aisp:steer=2,aisp:elites=1,aisp:elites=8,\
-aisp:logit-sd=0.6,aisp:logit-sd=1.6"
+        tuning controller --seeds 1 --methods "best-of-n:$drawn,aisp,aisp:preset=paper,\
+aisp:update=weights,aisp:steer=0,aisp:elites=0,aisp:steer=2,aisp:logit-sd=0.7"
         ;;
     *)
         echo "figures.sh: no figure named $1" >&2

@@ -239,13 +239,16 @@ impl Plan {
 
     /// Options of method number `method` under `seed`.
     fn options(&self, method: usize, seed: u64) -> MethodOptions {
-        let iterations = match self.by {
-            By::Candidates => (self.budget as usize).div_ceil(self.samples.max(1)),
+        let (samples, iterations) = match self.by {
+            By::Candidates => {
+                let samples = self.samples.min(self.budget as usize);
+                (samples, (self.budget as usize).div_ceil(samples.max(1)))
+            }
             // The time limit ends it.
-            By::Seconds => u32::MAX as usize,
+            By::Seconds => (self.samples, u32::MAX as usize),
         };
         let mut options = MethodOptions {
-            samples: self.samples,
+            samples,
             iterations,
             seed,
             max_tokens: self.max_tokens,

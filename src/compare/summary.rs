@@ -96,7 +96,10 @@ fn by_budget(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
                 (false, Some(interval)) => format!(" ({})", show(interval)),
                 _ => String::new(),
             };
-            let _ = write!(out, " {:.2}{shown} |", mean(&values));
+            let _ = match values.is_empty() {
+                true => write!(out, " – |"),
+                false => write!(out, " {:.2}{shown} |", mean(&values)),
+            };
         }
         // The smallest number of candidates at which the mean over all runs is there.
         let longest = own
