@@ -22,7 +22,7 @@ with_ccache = if command -v ccache >/dev/null 2>&1; then \
 	       CMAKE_CXX_COMPILER_LAUNCHER="$${CMAKE_CXX_COMPILER_LAUNCHER:-ccache}"; fi;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build bench lint setup tools head
+.PHONY: help demo test build bench lint setup tools head figures
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,11 @@ lint: tools ## check format, clippy and documentation, without warnings
 	cargo fmt --check
 	@$(with_ccache) cargo clippy --release --all-targets -- -D warnings
 	@$(with_ccache) RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
+
+figures: tools ## run every comparison that docs/ shows, about three hours on two cores
+	@"$(PYTHON)" scripts/fetch_models.py --for test
+	@$(with_ccache) cargo build --release --bins --example theory
+	@scripts/figures.sh "$(CARGO_TARGET_DIR)/release/aisp-llama"
 
 setup: tools ## install missing tools, fetch the demo's models
 	@"$(PYTHON)" scripts/fetch_models.py --for demo

@@ -87,6 +87,11 @@ best-of-n:temp=0.7:top-p=1,best-of-n:temp=0.7:top-p=0.9"
         tuning controller --seeds 1 --methods "best-of-n:$drawn,aisp,aisp:preset=paper,\
 aisp:update=weights,aisp:steer=0,aisp:elites=0,aisp:steer=2,aisp:logit-sd=0.7"
         ;;
+    theory)
+        mkdir -p "$repository/docs/compare"
+        "$(dirname "$program")/examples/theory" "$smollm" "$film" "$repository/docs/theory.svg" \
+            >"$repository/docs/compare/theory.md"
+        ;;
     *)
         echo "figures.sh: no figure named $1" >&2
         exit 2
@@ -96,7 +101,8 @@ aisp:update=weights,aisp:steer=0,aisp:elites=0,aisp:steer=2,aisp:logit-sd=0.7"
 
 mkdir -p "$cache/compare"
 cd "$cache/compare"
-[ $# -gt 0 ] || set -- film rivals seconds gemma rule judge steering best-of-n misvo controller
+[ $# -gt 0 ] || set -- film rivals seconds gemma rule judge steering best-of-n misvo controller \
+    theory
 for name in "$@"; do
     figure "$name"
 done

@@ -2,6 +2,7 @@
 
 use plotters::prelude::*;
 use plotters::style::FontDesc;
+pub use plotters::style::RGBColor;
 
 use crate::error::{Error, Result};
 
@@ -11,23 +12,28 @@ const WIDTH: u32 = 860;
 const HEIGHTS: [u32; 3] = [40, 360, 170];
 
 /// One line of a panel.
-pub(crate) struct Series {
+pub struct Series {
     /// What the legend calls it; nothing for no entry.
     pub name: String,
+    /// Of line and dots.
     pub color: RGBColor,
     /// Width of the line; 0 for dots alone.
     pub width: u32,
+    /// x and y.
     pub points: Vec<(f64, f64)>,
 }
 
 /// Lines over the same axes.
-pub(crate) struct Panel {
+pub struct Panel {
+    /// What the x axis is called.
     pub x_name: &'static str,
+    /// What the y axis is called.
     pub y_name: &'static str,
     /// Where the x axis is fixed; otherwise it follows the values.
     pub x_range: Option<(f64, f64)>,
     /// Where the y axis is fixed; otherwise it follows the values.
     pub y_range: Option<(f64, f64)>,
+    /// The lines, the later ones on top.
     pub series: Vec<Series>,
 }
 
@@ -35,7 +41,7 @@ pub(crate) struct Panel {
 ///
 /// # Errors
 /// [`Error::Run`] when the drawing fails.
-pub(crate) fn draw(title: &str, panels: &[Panel]) -> Result<String> {
+pub fn draw(title: &str, panels: &[Panel]) -> Result<String> {
     let failed = |reason: String| Error::Run(format!("the plot {title:?}: {reason}"));
     let height = HEIGHTS[0] + HEIGHTS[1] + HEIGHTS[2] * panels.len().saturating_sub(1) as u32;
     let mut svg = String::new();

@@ -1,7 +1,7 @@
 //! What is written about a run: the trace and the plot. Both read
 //! [`Event`](crate::Event)s and results, and know nothing of how they came about.
 
-pub(crate) mod chart;
+pub mod chart;
 mod plot;
 mod trace;
 
