@@ -79,7 +79,7 @@ pub struct RunArgs {
     #[arg(long, alias = "no-conversation", conflicts_with_all = ["system_prompt", "chat_template"], help_heading = "Prompt")]
     pub no_chat: bool,
 
-    /// aisp, best-of-n or greedy
+    /// aisp, best-of-n, soft-best-of-n, misvo, re-control, args or greedy
     #[arg(long, default_value = "aisp", help_heading = "Method")]
     pub method: MethodKind,
     /// Candidates of one iteration
