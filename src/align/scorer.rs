@@ -21,15 +21,24 @@ pub(super) struct RewardScorer {
     model: Arc<Model>,
     reward: SharedReward,
     prompt: String,
+    /// Reward calls that are left; one is kept for the response itself.
+    left: Mutex<usize>,
     usage: Mutex<Usage>,
 }
 
 impl RewardScorer {
-    pub(super) fn new(model: &Arc<Model>, reward: &SharedReward, prompt: &str) -> Arc<Self> {
+    /// At most `calls` reward calls; once they are spent, nothing has a reward.
+    pub(super) fn new(
+        model: &Arc<Model>,
+        reward: &SharedReward,
+        prompt: &str,
+        calls: Option<usize>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             model: Arc::clone(model),
             reward: Arc::clone(reward),
             prompt: prompt.to_owned(),
+            left: Mutex::new(calls.unwrap_or(usize::MAX)),
             usage: Mutex::new(Usage::default()),
         })
     }
@@ -57,8 +66,12 @@ impl Scorer for RewardScorer {
             })
             .collect();
         let mut rewards = vec![None; texts.len()];
-        if samples.is_empty() {
-            return Ok(rewards);
+        {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            if samples.is_empty() || samples.len() >= *left {
+                return Ok(rewards);
+            }
+            *left -= samples.len();
         }
         let scores = lock(&self.reward).score(&samples)?;
         let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);

@@ -169,18 +169,20 @@ impl GroundArgs {
 
     /// What is known before anything is loaded, checked as far as it can be.
     pub fn plan(&self, methods: Vec<Entrant>, seeds: u64, budget: f64, by: By) -> Result<Plan> {
-        let mut details = Vec::new();
-        let mut files = self.reward.model_reward.clone();
-        if files.is_empty() && self.reward.reward.is_empty() {
-            let path = setup::model_path(None, "-mr", setup::DEFAULT_REWARD)?;
-            files.push(path.to_string_lossy().into_owned());
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for text in &self.reward.model_reward {
+            paths.push(text.split_once('*').map_or(text.as_str(), |(_, path)| path).into());
         }
-        for text in files {
-            let path = text.split_once('*').map_or(text.as_str(), |(_, path)| path);
-            details.push(format!("{} bytes", FileId::of(path.as_ref())?.bytes));
+        if paths.is_empty() && self.reward.reward.is_empty() {
+            paths.push(setup::model_path(None, "-mr", setup::DEFAULT_REWARD)?);
         }
-        let specs = self.reward.reward.iter().chain(&self.held_out);
-        details.extend(specs.map(|spec| format!("{spec:?}")));
+        let specs = || self.reward.reward.iter().chain(&self.held_out);
+        paths.extend(specs().flat_map(|spec| spec.files()).map(Path::to_path_buf));
+        let values = methods.iter().filter_map(|m| m.settings.value.as_ref());
+        paths.extend(values.map(PathBuf::from));
+        let files: Result<Vec<FileId>> = paths.iter().map(|path| FileId::of(path)).collect();
+        let mut details: Vec<String> = specs().map(|spec| format!("{spec:?}")).collect();
+        details.extend(self.reward.model_reward.iter().map(|text| short(text)));
         details.push(format!(
             "{:?}, too long: {:?}",
             self.reward.reward_text, self.reward.reward_too_long
@@ -188,6 +190,9 @@ impl GroundArgs {
         let plan = Plan {
             version: env!("CARGO_PKG_VERSION").into(),
             model: FileId::of(&self.model_path()?)?,
+            embedding: self.embedding.as_deref().map(FileId::of).transpose()?,
+            gpu_layers: self.model.load.n_gpu_layers,
+            files: files?,
             reward: String::new(),
             reward_details: details,
             held_out: None,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use aisp_llama::llama::{Message, Model};
+use aisp_llama::llama::Model;
 use aisp_llama::method::MethodOptions;
 use aisp_llama::report::{Trace, write_plot};
 use aisp_llama::{
@@ -122,16 +122,10 @@ fn prompt(args: &RunArgs) -> Result<Prompt> {
             reason: "the prompt is empty".into(),
         });
     }
-    if args.no_chat {
-        return Ok(Prompt::Raw(text));
-    }
-    let system = args.system_prompt.as_ref();
-    let mut messages: Vec<Message> = system
-        .map(|s| Message::new("system", s))
-        .into_iter()
-        .collect();
-    messages.push(Message::new("user", text));
-    Ok(Prompt::Chat(messages))
+    Ok(match args.no_chat {
+        true => Prompt::Raw(text),
+        false => Prompt::user(args.system_prompt.as_deref(), text),
+    })
 }
 
 fn read(path: &Path) -> Result<String> {

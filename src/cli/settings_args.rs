@@ -23,7 +23,7 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "RULE")]
     pub update: Option<Update>,
     /// Regression: norm of the mean in units of the noise's, for a reward that it explains
-    /// entirely [default: 1]
+    /// entirely [default: 2]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub steer: Option<f64>,
     /// Regression: candidates whose noise is refined; 0 draws all noise anew [default: 4]

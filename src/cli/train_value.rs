@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aisp_llama::compare::read_prompts;
 use aisp_llama::control::{Lesson, ValueErrors, ValueNetwork, ValueOptions};
-use aisp_llama::llama::{Message, Model};
+use aisp_llama::llama::Model;
 use aisp_llama::method::{Lessons, MethodKind, MethodOptions};
 use aisp_llama::{AlignOptions, Aligner, AlignerOptions, Error, Prompt, Stop, StopReason};
 
@@ -22,6 +22,12 @@ pub struct TrainValueArgs {
     /// Prompts, {"prompt": "…"} a line
     #[arg(long, value_name = "FILE.jsonl")]
     pub prompts: PathBuf,
+    /// System prompt (-sys)
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub system_prompt: Option<String>,
+    /// Take the prompts as raw text to be continued
+    #[arg(long, conflicts_with = "system_prompt")]
+    pub no_chat: bool,
     /// Responses to each prompt
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub responses: usize,
@@ -105,6 +111,13 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
         ..AlignerOptions::default()
     };
     let mut aligner = Aligner::new(model, reward, options)?;
+    let prompts: Vec<Prompt> = prompts
+        .into_iter()
+        .map(|text| match args.no_chat {
+            true => Prompt::Raw(text),
+            false => Prompt::user(args.system_prompt.as_deref(), text),
+        })
+        .collect();
     let Some(parts) = collect(&prompts, &method, &mut aligner)? else {
         return Ok(super::INTERRUPTED);
     };
@@ -142,7 +155,7 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
 
 /// The responses and their pre-logits; nothing when interrupted.
 fn collect(
-    prompts: &[String],
+    prompts: &[Prompt],
     method: &MethodOptions,
     aligner: &mut Aligner,
 ) -> anyhow::Result<Option<Parts>> {
@@ -154,10 +167,9 @@ fn collect(
         ..AlignOptions::default()
     };
     let mut parts = Parts::default();
-    for (index, text) in prompts.iter().enumerate() {
+    for (index, prompt) in prompts.iter().enumerate() {
         let mut lessons = Lessons::new(method, aligner.model().width());
-        let prompt = Prompt::Chat(vec![Message::new("user", text)]);
-        let run = aligner.align_by(&prompt, &options, &mut lessons, &stop, &mut |_| {})?;
+        let run = aligner.align_by(prompt, &options, &mut lessons, &stop, &mut |_| {})?;
         if run.stop == StopReason::Interrupted {
             return Ok(None);
         }

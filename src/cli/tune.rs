@@ -31,6 +31,14 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
     let plan = args
         .ground
         .plan(methods, args.seeds, budget, By::Candidates)?;
+    if plan.prompts.len() < 2 {
+        let reason = format!(
+            "{}: one prompt cannot tell better settings from luck; give at least 2",
+            args.ground.prompts.display()
+        );
+        let option = "--prompts".into();
+        return Err(Error::Usage { option, reason }.into());
+    }
     let mut bench = Bench::load(&args.ground, plan)?;
     let mut report = String::new();
     for index in 0.. {

@@ -12,10 +12,12 @@ mod stats;
 mod summary;
 mod tuning;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 pub use metrics::{Coherence, diversity};
 pub use plots::write_plots;
@@ -27,7 +29,6 @@ pub use tuning::{Stage, Verdict, stages, verdicts};
 use crate::align::{AlignOptions, Aligner, Budget, Prompt, Stop};
 use crate::error::{Error, Result};
 use crate::events::{Event, StopReason};
-use crate::llama::Message;
 use crate::method::{MethodKind, MethodOptions, Settings};
 
 /// A method with its settings.
@@ -90,12 +91,18 @@ impl FromStr for By {
 pub struct Plan {
     /// Version of this program.
     pub version: String,
-    /// The generator: name and size in bytes of its file.
+    /// The generator.
     pub model: FileId,
+    /// The model that embeds for coherence, where it is another one.
+    pub embedding: Option<FileId>,
+    /// Layers on the GPU, where that is given.
+    pub gpu_layers: Option<i32>,
     /// The reward, as summaries call it.
     pub reward: String,
-    /// What else determines it: options, sizes of files.
+    /// What else determines it, and the held-out reward: options.
     pub reward_details: Vec<String>,
+    /// Files of the rewards, and of the methods' settings.
+    pub files: Vec<FileId>,
     /// The held-out reward, as summaries call it.
     pub held_out: Option<String>,
     /// The prompts.
@@ -120,32 +127,42 @@ pub struct Plan {
     pub threads: usize,
 }
 
-/// A file by what it is called and how long it is.
+/// A file by what it is called and what is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileId {
     /// Name without its folder.
     pub name: String,
-    /// Size in bytes.
-    pub bytes: u64,
+    /// SHA-256 of its content, in hexadecimal.
+    pub sha256: String,
 }
 
 impl FileId {
     /// That of the file at `path`.
     ///
     /// # Errors
-    /// [`Error::Io`] when there is none.
+    /// [`Error::Io`] when it cannot be read.
     pub fn of(path: &Path) -> Result<Self> {
-        let data = std::fs::metadata(path).map_err(|source| Error::Io {
+        let io = |source| Error::Io {
             path: path.to_path_buf(),
             source,
-        })?;
+        };
+        let mut file = std::fs::File::open(path).map_err(io)?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer).map_err(io)? {
+                0 => break,
+                count => hash.update(&buffer[..count]),
+            }
+        }
+        let digest = hash.finalize();
         Ok(Self {
             name: path
                 .file_name()
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned(),
-            bytes: data.len(),
+            sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
         })
     }
 }
@@ -205,10 +222,24 @@ impl Plan {
             };
             return Err(Error::usage(option, "nothing to do; give at least one"));
         }
-        let whole = self.by == By::Seconds || self.budget.fract() == 0.0;
+        let candidates = self.by == By::Candidates;
+        let whole = !candidates || self.budget.fract() == 0.0;
         if !(self.budget > 0.0 && self.budget.is_finite() && whole && self.budget < 1e9) {
-            let reason = format!("{}; give a positive number", self.budget);
+            let whole = if candidates { "whole " } else { "" };
+            let reason = format!("{}; give a positive {whole}number", self.budget);
             return Err(Error::usage("--budget", reason));
+        }
+        if candidates && self.samples > 0 {
+            let (budget, samples) = (self.budget as usize, self.samples);
+            if budget > samples && budget % samples != 0 {
+                let reason = format!(
+                    "{budget} candidates are no whole number of iterations of {samples}; give {} \
+                     or {}, or other --samples",
+                    budget / samples * samples,
+                    budget.div_ceil(samples) * samples
+                );
+                return Err(Error::usage("--budget", reason));
+            }
         }
         for (i, entrant) in self.methods.iter().enumerate() {
             if self.methods[..i].iter().any(|e| e.name == entrant.name) {
@@ -217,7 +248,16 @@ impl Plan {
                     format!("{}: twice", entrant.name),
                 ));
             }
-            self.options(i, 0).validate()?;
+            let options = self.options(i, 0);
+            let named = |reason: String| {
+                Error::usage("--methods", format!("{}: {reason}", entrant.name))
+            };
+            options.validate().map_err(|e| named(e.to_string()))?;
+            if entrant.method == MethodKind::ReControl && options.value.is_none() {
+                let reason = "give its value network, :value=FILE.safetensors; \
+                              `aisp-llama train-value` makes one";
+                return Err(named(reason.into()));
+            }
         }
         Ok(())
     }
@@ -235,6 +275,18 @@ impl Plan {
                 })
             })
         })
+    }
+
+    /// The error, with where it came up.
+    fn in_cell(&self, cell: Cell, error: Error) -> Error {
+        let method = &self.methods[cell.method].name;
+        let place = format!("prompt {}, seed {}, {method}", cell.prompt + 1, cell.seed);
+        match error {
+            Error::Run(reason) => Error::Run(format!("{place}: {reason}")),
+            Error::Reward(reason) => Error::Reward(format!("{place}: {reason}")),
+            Error::Engine(reason) => Error::Engine(format!("{place}: {reason}")),
+            other => other,
+        }
     }
 
     /// Options of method number `method` under `seed`.
@@ -256,6 +308,12 @@ impl Plan {
         };
         self.methods[method].settings.apply(&mut options);
         options
+    }
+
+    /// Every option of every method, as text.
+    fn resolved(&self) -> Vec<String> {
+        let options = (0..self.methods.len()).map(|i| self.options(i, 0));
+        options.map(|options| format!("{options:?}")).collect()
     }
 
     fn align_options(&self, cell: Cell) -> AlignOptions {
@@ -280,13 +338,10 @@ impl Plan {
 
     fn prompt(&self, index: usize) -> Prompt {
         let text = self.prompts[index].clone();
-        if !self.chat {
-            return Prompt::Raw(text);
+        match self.chat {
+            true => Prompt::user(self.system_prompt.as_deref(), text),
+            false => Prompt::Raw(text),
         }
-        let system = self.system_prompt.iter();
-        let mut messages: Vec<Message> = system.map(|s| Message::new("system", s)).collect();
-        messages.push(Message::new("user", text));
-        Prompt::Chat(messages)
     }
 
     /// Computes the rows that `store` lacks. `done` is told of every new one.
@@ -317,11 +372,13 @@ impl Plan {
             let prompt = self.prompt(cell.prompt);
             let options = self.align_options(cell);
             let mut failed = None;
-            let alignment = aligner.align(&prompt, &options, stop, &mut |event| {
-                if let Event::HeldOutFailed { reason } = event {
-                    failed = Some(reason.clone());
-                }
-            })?;
+            let alignment = aligner
+                .align(&prompt, &options, stop, &mut |event| {
+                    if let Event::HeldOutFailed { reason } = event {
+                        failed = Some(reason.clone());
+                    }
+                })
+                .map_err(|error| self.in_cell(cell, error))?;
             if let Some(reason) = failed {
                 return Err(Error::Reward(format!("--held-out: {reason}")));
             }

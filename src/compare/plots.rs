@@ -7,6 +7,7 @@ use plotters::style::RGBColor;
 use super::rows::{Checkpoint, Row};
 use super::{Plan, mean};
 use crate::error::{Error, Result};
+use crate::method::MethodKind;
 use crate::report::chart::{Panel, Series, draw};
 
 const COLORS: [RGBColor; 8] = [
@@ -37,7 +38,10 @@ pub fn write_plots(plan: &Plan, rows: &[Row], folder: &Path) -> Result<()> {
             y_range: None,
             series: series
                 .map(|(i, entrant)| {
-                    let own: Vec<&Row> = rows.iter().filter(|r| r.method == entrant.name).collect();
+                    // The curve of a method that draws its answer would be that of the best.
+                    let drawn = entrant.method == MethodKind::SoftBestOfN;
+                    let own = rows.iter().filter(|r| r.method == entrant.name && !drawn);
+                    let own: Vec<&Row> = own.collect();
                     let points = curve(&own, x, y);
                     Series {
                         name: if names {
@@ -53,7 +57,7 @@ pub fn write_plots(plan: &Plan, rows: &[Row], folder: &Path) -> Result<()> {
                 .collect(),
         }
     };
-    let samples = |_: usize, c: &Checkpoint| Some(c.samples as f64);
+    let samples = |_: usize, c: &Checkpoint| Some(c.spent as f64);
     let seconds = |_: usize, c: &Checkpoint| Some(c.seconds);
     let iteration = |i: usize, _: &Checkpoint| Some((i + 1) as f64);
     let title = format!("{} prompts × {} seeds", plan.prompts.len(), plan.seeds);
@@ -105,7 +109,8 @@ fn curve(rows: &[&Row], x: &X, y: &Y) -> Vec<(f64, f64)> {
     let point = |i: usize| {
         let at = |r: &&Row| Some((x(i, &r.iterations[i])?, y(&r.iterations[i])?));
         let (xs, ys): (Vec<f64>, Vec<f64>) = rows.iter().filter_map(at).unzip();
-        (!xs.is_empty()).then(|| (mean(&xs), mean(&ys)))
+        // A mean over some of the rows would be one of other prompts than the point before it.
+        (xs.len() == rows.len()).then(|| (mean(&xs), mean(&ys)))
     };
     (0..shared).filter_map(point).collect()
 }

@@ -9,15 +9,20 @@ use serde::{Deserialize, Serialize};
 use super::{Cell, Plan, diversity, files, standard_deviation};
 use crate::error::{Error, Result};
 use crate::events::{Alignment, Usage};
+use crate::method::{MethodKind, Update};
 
 /// A run after one of its iterations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Candidates generated so far.
     pub samples: usize,
-    /// Mean reward of the iteration.
+    /// What counts against a budget of candidates: those generated, or the reward calls where a
+    /// method asks more often.
+    pub spent: usize,
+    /// Mean reward of the iteration; `None` for one that the time limit cut short, whose first
+    /// finished candidates stand for nothing.
     pub mean: Option<f64>,
-    /// Sample standard deviation of the iteration's rewards.
+    /// Sample standard deviation of the iteration's rewards; 0 where there is no mean.
     pub sd: f64,
     /// Highest reward so far.
     pub best: Option<f64>,
@@ -33,7 +38,7 @@ pub struct Checkpoint {
     /// |U|/(σ√(dτ)).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub u_norm: Option<f64>,
-    /// KL in nats: see [`Row::kl`].
+    /// KL in nats of the next iteration's mean: see [`Row::kl`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub kl: Option<f64>,
     /// Tokens generated so far.
@@ -51,16 +56,16 @@ pub struct Row {
     pub seed: u64,
     /// The method as it was written.
     pub method: String,
-    /// The response with the highest reward.
+    /// The answer: the response with the highest reward, unless the method draws one.
     pub response: String,
     /// Its reward.
     pub reward: f64,
     /// Its held-out reward.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub held_out: Option<f64>,
-    /// Mean reward of the last iteration.
+    /// Mean reward of the last whole iteration.
     pub mean_last: Option<f64>,
-    /// Sample standard deviation of the last iteration's rewards.
+    /// Sample standard deviation of the last whole iteration's rewards.
     pub sd_last: f64,
     /// Its diversity.
     pub diversity: f64,
@@ -68,8 +73,9 @@ pub struct Row {
     pub coherence: Option<f64>,
     /// −log p(response | prompt) by the model itself, in nats a token.
     pub surprise: Option<f64>,
-    /// Bound on the KL divergence from the model in nats: log n − (n−1)/n for the best of n
-    /// samples, KL(Q_U‖P) of the perturbations for methods that perturb.
+    /// Bound on the KL divergence in nats of the last iteration from the method's own unsteered
+    /// draws: log n − (n−1)/n for the best of n samples, KL(Q_U‖P) of the perturbations for
+    /// methods that move their mean. A search that refines elites has none.
     pub kl: Option<f64>,
     /// Every iteration.
     pub iterations: Vec<Checkpoint>,
@@ -89,6 +95,12 @@ impl Row {
         surprise: Option<f64>,
         coherence: Option<f64>,
     ) -> Self {
+        let entrant = &plan.methods[cell.method];
+        let options = plan.options(cell.method, cell.seed);
+        let per_iteration = match entrant.method.is_single() {
+            true => 1,
+            false => options.samples,
+        };
         let mut samples = 0;
         let mut tokens = 0;
         let mut seconds = 0.0;
@@ -99,13 +111,19 @@ impl Row {
                 let own = run.candidates.iter();
                 let own: Vec<_> = own.filter(|c| c.iteration == stats.index).collect();
                 let rewards: Vec<f64> = own.iter().filter_map(|c| c.reward).collect();
+                let whole = own.len() == per_iteration;
                 samples += own.len();
                 tokens += stats.tokens;
                 seconds += stats.seconds;
                 Checkpoint {
                     samples,
-                    mean: stats.mean_reward,
-                    sd: standard_deviation(&rewards),
+                    spent: samples.max(stats.reward_calls),
+                    mean: stats.mean_reward.filter(|_| whole),
+                    sd: if whole {
+                        standard_deviation(&rewards)
+                    } else {
+                        0.0
+                    },
                     best: stats.best_reward,
                     held_out_best: stats.held_out_best,
                     held_out_mean: stats.held_out_mean,
@@ -117,10 +135,13 @@ impl Row {
                 }
             })
             .collect();
-        let last = checkpoints.last();
-        let n = run.usage.candidates.max(1) as f64;
-        let entrant = &plan.methods[cell.method];
-        let drawn = entrant.method.is_best_of_draws();
+        let last = checkpoints.iter().rfind(|c| c.mean.is_some());
+        let n = samples.max(1) as f64;
+        let refines = entrant.method == MethodKind::Aisp
+            && options.update == Update::Regression
+            && options.elites > 0;
+        // The last iteration was drawn from the mean that the one before it left.
+        let before = checkpoints.len().checked_sub(2).map(|i| &checkpoints[i]);
         Self {
             prompt: cell.prompt,
             seed: cell.seed,
@@ -133,9 +154,9 @@ impl Row {
             diversity: diversity(&run.response),
             coherence,
             surprise,
-            kl: match drawn {
+            kl: match entrant.method.is_best_of_draws() {
                 true => Some(n.ln() - (n - 1.0) / n),
-                false => last.and_then(|c| c.kl),
+                false => before.and_then(|c| c.kl).filter(|_| !refines),
             },
             usage: run.usage,
             seconds: run.timings.total_seconds,
@@ -143,10 +164,10 @@ impl Row {
         }
     }
 
-    /// The run after its last iteration with at most `samples` candidates.
+    /// The run after its last iteration that a budget of `candidates` pays for.
     #[must_use]
-    pub fn at(&self, samples: usize) -> Option<&Checkpoint> {
-        self.iterations.iter().rfind(|c| c.samples <= samples)
+    pub fn at(&self, candidates: usize) -> Option<&Checkpoint> {
+        self.iterations.iter().rfind(|c| c.spent <= candidates)
     }
 }
 
@@ -188,10 +209,22 @@ impl Store {
         }
         let json =
             |value| serde_json::to_value::<&Plan>(value).map_err(|e| Error::Run(e.to_string()));
-        let wanted = json(plan)?;
+        let mut wanted = json(plan)?;
+        // The defaults may be others in another build.
+        wanted["options"] = plan.resolved().into();
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(io(&results))?;
         match std::fs::read_to_string(&settings) {
             Ok(text) => same_settings(&text, &wanted, &settings)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                if !bytes.is_empty() {
+                    let reason = format!(
+                        "{}: rows without the settings.json that says how they were made; give \
+                         another folder",
+                        results.display()
+                    );
+                    return Err(Error::usage("-o", reason));
+                }
                 // Whole or not at all.
                 let draft = settings.with_extension("json.part");
                 std::fs::write(&draft, format!("{wanted:#}\n")).map_err(io(&draft))?;
@@ -199,12 +232,14 @@ impl Store {
             }
             Err(source) => return Err(io(&settings)(source)),
         }
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(io(&results))?;
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        // In bytes: a row may have been cut off in the middle of a character.
+        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
         let mut rows = Vec::new();
-        for (i, line) in text[..whole].lines().enumerate() {
-            let row = serde_json::from_str(line).map_err(|e| {
+        for (i, line) in bytes[..whole].split(|&b| b == b'\n').enumerate() {
+            if line.is_empty() {
+                continue;
+            }
+            let row = serde_json::from_slice(line).map_err(|e| {
                 let place = format!("{}: line {}: {e}", results.display(), i + 1);
                 Error::usage(
                     "-o",
@@ -270,18 +305,29 @@ fn same_settings(found: &str, wanted: &serde_json::Value, path: &Path) -> Result
     for (field, wanted) in fields {
         let had = &found[field];
         if had != wanted {
-            let short = |v: &serde_json::Value| {
-                let text = v.to_string();
-                let cut: String = text.chars().take(80).collect();
-                if cut.len() < text.len() {
-                    cut + "…"
-                } else {
-                    cut
-                }
-            };
-            let (had, wanted) = (short(had), short(wanted));
+            let (had, wanted) = first_difference(had, wanted);
             return refuse(format!("made with {field} {had}, not {wanted}"));
         }
     }
     Ok(())
+}
+
+/// Two different values, shortened to where they differ.
+fn first_difference(a: &serde_json::Value, b: &serde_json::Value) -> (String, String) {
+    if let (Some(a), Some(b)) = (a.as_array(), b.as_array()) {
+        match a.iter().zip(b).find(|(a, b)| a != b) {
+            Some((a, b)) => return first_difference(a, b),
+            None => return (format!("of {}", a.len()), format!("of {}", b.len())),
+        }
+    }
+    let short = |v: &serde_json::Value| {
+        let text = v.to_string();
+        let cut: String = text.chars().take(200).collect();
+        if cut.len() < text.len() {
+            cut + "…"
+        } else {
+            cut
+        }
+    };
+    (short(a), short(b))
 }

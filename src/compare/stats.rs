@@ -35,7 +35,7 @@ pub fn standard_deviation(values: &[f64]) -> f64 {
 
 /// Percentile bootstrap of the mean difference, `groups` being the paired differences of one
 /// prompt each. Whole prompts are resampled, as the seeds of one prompt are no independent
-/// prompts. The resamples are the same every time.
+/// prompts. The resamples are the same every time. `None` for fewer than two prompts.
 #[must_use]
 pub fn paired_bootstrap(groups: &[Vec<f64>]) -> Option<Interval> {
     let groups: Vec<(f64, f64)> = groups
@@ -43,7 +43,8 @@ pub fn paired_bootstrap(groups: &[Vec<f64>]) -> Option<Interval> {
         .filter(|g| !g.is_empty())
         .map(|g| (g.iter().sum(), g.len() as f64))
         .collect();
-    if groups.is_empty() {
+    // One prompt says nothing about others.
+    if groups.len() < 2 {
         return None;
     }
     let average = |pairs: &mut dyn Iterator<Item = (f64, f64)>| {
@@ -95,5 +96,6 @@ mod tests {
         assert_eq!(few, many);
         assert_eq!((few.low, few.high), (0.0, 1.0));
         assert_eq!(paired_bootstrap(&[vec![]]), None);
+        assert_eq!(paired_bootstrap(&[vec![0.4, 0.5], vec![]]), None);
     }
 }

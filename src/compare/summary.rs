@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::rows::Row;
 use super::stats::{Interval, mean, paired_bootstrap, standard_deviation};
-use super::{By, Plan};
+use super::{By, Entrant, Plan};
+use crate::method::MethodKind;
 
 /// `summary.md`: every method at every budget, and beside the first method.
 ///
@@ -36,6 +37,11 @@ pub fn summary(plan: &Plan, rows: &[Row]) -> String {
         by_budget(&mut out, plan, &complete);
     }
     at_the_end(&mut out, plan, &complete);
+    out.push_str(
+        "\nA reward call counts as a candidate where a method makes more of them. The KL bound is \
+         against the method's own unsteered draws; there is none for a search that refines elites. \
+         Nats a token are −log p of the answer by the model itself.\n",
+    );
     means(&mut out, plan, &complete);
     out
 }
@@ -76,6 +82,11 @@ fn budgets(plan: &Plan) -> Vec<usize> {
     all
 }
 
+/// Whether the answer is drawn: the best candidate so far is none.
+fn drawn(entrant: &Entrant) -> bool {
+    entrant.method == MethodKind::SoftBestOfN
+}
+
 fn by_budget(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
     let budgets = budgets(plan);
     let best = |row: &Row, budget: usize| row.at(budget).and_then(|c| c.best);
@@ -91,26 +102,27 @@ fn by_budget(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
         let _ = write!(out, "| {} |", entrant.name);
         for &budget in &budgets {
             let values: Vec<f64> = own.iter().filter_map(|r| best(r, budget)).collect();
+            let all = values.len() == own.len() && !drawn(entrant);
             let difference = difference(own, &complete[0], |r| best(r, budget));
             let shown = match (entrant == &plan.methods[0], difference) {
                 (false, Some(interval)) => format!(" ({})", show(interval)),
                 _ => String::new(),
             };
-            let _ = match values.is_empty() {
-                true => write!(out, " – |"),
-                false => write!(out, " {:.2}{shown} |", mean(&values)),
+            let _ = match all {
+                true => write!(out, " {:.2}{shown} |", mean(&values)),
+                false => write!(out, " – |"),
             };
         }
         // The smallest number of candidates at which the mean over all runs is there.
         let longest = own
             .iter()
-            .flat_map(|r| r.iterations.iter().map(|c| c.samples));
+            .flat_map(|r| r.iterations.iter().map(|c| c.spent));
         let mut steps: Vec<usize> = longest.collect();
         steps.sort_unstable();
         steps.dedup();
         let reached = steps.into_iter().find(|&samples| {
             let values: Vec<f64> = own.iter().filter_map(|r| best(r, samples)).collect();
-            values.len() == own.len() && mean(&values) >= goal
+            values.len() == own.len() && !drawn(entrant) && mean(&values) >= goal
         });
         let reached = reached.map_or("never".into(), |s| s.to_string());
         let _ = writeln!(out, " {reached} |");

@@ -27,8 +27,9 @@ pub fn stages(entrant: &Entrant, index: usize) -> Option<Stage> {
         1 => (
             "2-rule",
             &[
-                "steer=0.5",
-                "steer=1.5",
+                "steer=0",
+                "steer=1",
+                "steer=3",
                 "update=weights:ess=0.125",
                 "update=weights:ess=0.25",
                 "update=weights:ess=0.5",
@@ -127,8 +128,11 @@ mod tests {
             version: String::new(),
             model: FileId {
                 name: String::new(),
-                bytes: 0,
+                sha256: String::new(),
             },
+            embedding: None,
+            gpu_layers: None,
+            files: Vec::new(),
             reward: String::new(),
             reward_details: Vec::new(),
             held_out: None,
@@ -192,11 +196,11 @@ mod tests {
     fn trials_are_put_to_the_settings_so_far() {
         let mut entrant: Entrant = "aisp:logit-sd=0.5".parse().unwrap();
         let rule = stages(&entrant, 1).unwrap().entrants(&entrant).unwrap();
-        assert_eq!(rule.len(), 6);
+        assert_eq!(rule.len(), 7);
         assert_eq!(rule[0], entrant);
-        assert_eq!(rule[3].settings.logit_sd, Some(0.5));
-        assert_eq!(rule[3].settings.ess, Some(0.125));
-        entrant = rule[3].clone();
+        assert_eq!(rule[4].settings.logit_sd, Some(0.5));
+        assert_eq!(rule[4].settings.ess, Some(0.125));
+        entrant = rule[4].clone();
         let schedule = stages(&entrant, 2).unwrap();
         assert!(schedule.trials.iter().all(|t| t.starts_with("alpha")));
         assert_eq!(stages(&entrant, 3), None);

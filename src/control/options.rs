@@ -93,7 +93,7 @@ pub struct SearchOptions {
     /// Standard deviation σ of the noise, in pre-logit units.
     pub sigma: f64,
     /// Norm of the mean in units of the noise's, `|u|/(σ√d)`, for a reward that the regression
-    /// explains entirely. 0 keeps the mean at zero. Default 1.
+    /// explains entirely. 0 keeps the mean at zero. Default 2.
     pub steer: f64,
     /// Candidates whose noise is refined; 0 always draws all of it anew. Default 4.
     pub elites: usize,
@@ -116,7 +116,7 @@ impl SearchOptions {
             horizon,
             width,
             sigma,
-            steer: 1.0,
+            steer: 2.0,
             elites: 4,
             mutation: 0.4,
             mutation_decay: 0.76,

@@ -1,11 +1,17 @@
 //! Ridge regression in its dual form, the penalty chosen by leaving one out.
 //!
 //! ```text
-//! α = (K + μI)⁻¹ r,   K_ij = φ_i·φ_j,   residual of i without i: α_i / [(K + μI)⁻¹]_ii
+//! α = (K + μI)⁻¹ r,   K_ij = φ_i·φ_j
+//! residual of i without i:  α_i / ([(K + μI)⁻¹]_ii − 1/(nμ))
 //! ```
 //!
+//! Features and targets are centred, and the 1/(nμ) is what the centring costs: without it a
+//! sample that is left out would still have a say in the mean that it is measured from, and pure
+//! noise would seem explained where the features outnumber the samples.
+//!
 //! The dual form suits few samples of many features: n × n however wide the features are.
-//! Source: Golub, Heath & Wahba 1979 for the leave-one-out residuals.
+//! Source: Golub, Heath & Wahba 1979 for the leave-one-out residuals; with I − H = μ(K + μI)⁻¹ − J/n
+//! for the unpenalised intercept.
 
 use ndarray::{Array2, ArrayView2};
 
@@ -72,7 +78,12 @@ fn fit(kernel: ArrayView2<'_, f64>, targets: &[f64], penalty: f64) -> Option<(Ve
             diagonal[k] += m * m;
         }
     }
-    let error = dual.iter().zip(&diagonal).map(|(a, d)| (a / d).powi(2));
+    // Never negative: the vector of ones is an eigenvector of (K + μI)⁻¹ with value 1/μ.
+    let centring = 1.0 / (n as f64 * penalty);
+    let error = dual
+        .iter()
+        .zip(&diagonal)
+        .map(|(a, d)| (a / (d - centring)).powi(2));
     let error = error.sum::<f64>();
     error.is_finite().then_some((dual, error))
 }
@@ -133,23 +144,32 @@ mod tests {
         Array2::from_shape_vec((n, d), wide).unwrap()
     }
 
+    fn centred(x: &Array2<f64>, targets: &[f64]) -> (Array2<f64>, Vec<f64>) {
+        let level = targets.iter().sum::<f64>() / targets.len() as f64;
+        let x = x - &x.mean_axis(ndarray::Axis(0)).unwrap();
+        (x, targets.iter().map(|t| t - level).collect())
+    }
+
     #[test]
     fn leave_one_out_is_what_leaving_one_out_gives() {
-        let x = features(9, 4);
-        let kernel = x.dot(&x.t());
-        let targets: Vec<f64> = (0..9)
-            .map(|i| x[(i, 0)] - 0.5 * x[(i, 2)] + 0.1 * i as f64)
+        let raw = features(9, 4);
+        let rewards: Vec<f64> = (0..9)
+            .map(|i| raw[(i, 0)] - 0.5 * raw[(i, 2)] + 0.1 * i as f64)
             .collect();
-        let (_, quick) = fit(kernel.view(), &targets, 0.7).unwrap();
+        let (x, targets) = centred(&raw, &rewards);
+        let (_, quick) = fit(x.dot(&x.t()).view(), &targets, 0.7).unwrap();
         let slow: f64 = (0..9)
             .map(|left| {
                 let rest: Vec<usize> = (0..9).filter(|&i| i != left).collect();
-                let part = x.select(ndarray::Axis(0), &rest);
-                let k = part.dot(&part.t());
-                let t: Vec<f64> = rest.iter().map(|&i| targets[i]).collect();
-                let (dual, _) = fit(k.view(), &t, 0.7).unwrap();
+                let part = raw.select(ndarray::Axis(0), &rest);
+                let t: Vec<f64> = rest.iter().map(|&i| rewards[i]).collect();
+                let centre = part.mean_axis(ndarray::Axis(0)).unwrap();
+                let level = t.iter().sum::<f64>() / 8.0;
+                let (part, t) = centred(&part, &t);
+                let (dual, _) = fit(part.dot(&part.t()).view(), &t, 0.7).unwrap();
                 let weights = part.t().dot(&ndarray::Array1::from(dual));
-                (targets[left] - x.row(left).dot(&weights)).powi(2)
+                let predicted = level + (&raw.row(left) - &centre).dot(&weights);
+                (rewards[left] - predicted).powi(2)
             })
             .sum();
         assert!((quick - slow).abs() < 1e-9 * slow, "{quick} {slow}");
@@ -157,12 +177,25 @@ mod tests {
 
     #[test]
     fn a_linear_reward_is_explained_and_noise_is_not() {
-        let x = features(60, 8);
-        let kernel = x.dot(&x.t());
-        let linear: Vec<f64> = x.rows().into_iter().map(|r| 2.0 * r[1] - r[3]).collect();
-        assert!(ridge(kernel.view(), &linear).r2 > 0.98);
+        let raw = features(60, 8);
+        let linear: Vec<f64> = raw
+            .rows()
+            .into_iter()
+            .map(|r| 2.0 * r[1] - r[3])
+            .collect();
+        let (x, linear) = centred(&raw, &linear);
+        assert!(ridge(x.dot(&x.t()).view(), &linear).r2 > 0.98);
         let unrelated: Vec<f64> = features(120, 1).iter().skip(60).copied().collect();
-        assert!(ridge(kernel.view(), &unrelated).r2 < 0.3);
+        let (_, unrelated) = centred(&raw, &unrelated);
+        assert!(ridge(x.dot(&x.t()).view(), &unrelated).r2 < 0.1);
+    }
+
+    #[test]
+    fn noise_is_not_explained_by_more_features_than_samples() {
+        let raw = features(16, 500);
+        let noise: Vec<f64> = features(600, 1).iter().skip(584).copied().collect();
+        let (x, noise) = centred(&raw, &noise);
+        assert!(ridge(x.dot(&x.t()).view(), &noise).r2 < 0.05);
     }
 
     #[test]

@@ -45,8 +45,10 @@ pub struct Misvo {
     fisher: Option<Fisher>,
 }
 
-/// The Fisher metric by position.
+/// The Fisher metric by position, averaged over all rollouts like the gradient: one that has ended
+/// adds nothing.
 struct Fisher {
+    rollouts: usize,
     /// p̄ `[τ, vocabulary]`; zero where no rollout reached.
     probabilities: Array2<f32>,
     /// m_i `[rollouts, d]` by position.
@@ -109,6 +111,7 @@ impl Misvo {
         let first = self.fisher.is_none();
         let mut weighted = Array2::<f32>::zeros((horizon, vocabulary));
         let mut fisher = Fisher {
+            rollouts: scored.len(),
             probabilities: Array2::zeros((if first { horizon } else { 0 }, vocabulary)),
             expected: Vec::new(),
         };
@@ -132,7 +135,7 @@ impl Misvo {
                 weighted.row_mut(*t).scaled_add(-advantage, &row);
                 weighted[(*t, outcome.tokens[*t] as usize)] += advantage;
                 if first {
-                    let share = 1.0 / alive(*t).count() as f32;
+                    let share = 1.0 / scored.len() as f32;
                     fisher.probabilities.row_mut(*t).scaled_add(share, &row);
                 }
             }
@@ -161,18 +164,17 @@ impl Misvo {
         v *= &fisher.probabilities;
         let mut product = self.output.transposed(v.view())?;
         for (t, expected) in fisher.expected.iter().enumerate() {
-            product
-                .row_mut(t)
-                .scaled_add(-1.0, &outer(expected.view(), self.mean.row(t).to_owned()));
+            let u = self.mean.row(t).to_owned();
+            let own = outer(expected.view(), u, fisher.rollouts);
+            product.row_mut(t).scaled_add(-1.0, &own);
         }
         Ok(product)
     }
 }
 
-/// mean_i m_i(m_i·u) of the rows m_i `[n, d]`.
-fn outer(m: ArrayView2<'_, f32>, u: Array1<f32>) -> Array1<f32> {
-    let count = m.nrows().max(1) as f32;
-    m.t().dot(&m.dot(&u)) / count
+/// Σ_i m_i(m_i·u) / count of the rows m_i `[n, d]`.
+fn outer(m: ArrayView2<'_, f32>, u: Array1<f32>, count: usize) -> Array1<f32> {
+    m.t().dot(&m.dot(&u)) / count.max(1) as f32
 }
 
 fn softmax(row: Option<&mut [f32]>) {
@@ -239,9 +241,13 @@ impl Method for Misvo {
         }
         let gradient = self.gradient(&scored)?;
         let metric = self.metric()?;
-        let mean = Arc::make_mut(&mut self.mean);
+        let mut mean = Array2::clone(&self.mean);
         mean.scaled_add(self.step, &gradient);
         mean.scaled_add(-self.step * self.lambda, &metric);
+        // An absurd reward is no reason to lose the mean, and with it the run.
+        if mean.iter().all(|u| u.is_finite()) {
+            self.mean = Arc::new(mean);
+        }
         // ½ uᵀFu is the KL of the draws to second order.
         let metric = self.metric()?;
         telemetry.kl = Some(0.5 * f64::from((&metric * &*self.mean).sum()));
@@ -274,7 +280,7 @@ mod tests {
         let v = w.dot(&u);
         let direct = w.t().dot(&(&p * &v - &p * p.dot(&v)));
         let m = w.t().dot(&p).insert_axis(Axis(0));
-        let split = w.t().dot(&(&p * &v)) - outer(m.view(), u);
+        let split = w.t().dot(&(&p * &v)) - outer(m.view(), u, 1);
         assert!((direct - split).iter().all(|x| x.abs() < 1e-5));
     }
 }

@@ -245,7 +245,7 @@ pub struct MethodOptions {
     /// AISP: how it learns (default: regression).
     pub update: Update,
     /// AISP by regression: norm of the mean in units of the noise's, for a reward that it
-    /// explains entirely (default 1).
+    /// explains entirely (default 2).
     pub steer: f64,
     /// AISP by regression: candidates whose noise is refined (default 4).
     pub elites: usize,
@@ -294,7 +294,7 @@ impl Default for MethodOptions {
             sampling: SamplingOptions::default(),
             horizon: None,
             update: Update::default(),
-            steer: 1.0,
+            steer: 2.0,
             elites: 4,
             mutation: 0.4,
             mutation_decay: 0.76,

@@ -48,9 +48,12 @@ impl Method for SoftBestOfN {
     fn answer(&mut self, rewards: &[f64]) -> usize {
         let rule = LambdaRule::Fixed(self.lambda);
         let weights = importance_weights(rewards, &vec![0.0; rewards.len()], rule).weights();
-        // A place that no candidate has.
+        // A place that no candidate has, and another one for every prompt: one number for all
+        // prompts of a seed would make all of them lucky or none.
         let place = Place {
-            seed: self.seed,
+            seed: rewards.iter().fold(self.seed, |hash, reward| {
+                (hash.rotate_left(5) ^ reward.to_bits()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            }),
             iteration: u32::MAX,
             candidate: u32::MAX,
         };
@@ -91,5 +94,21 @@ mod tests {
             assert!((f64::from(count as u32) - 2000.0 * p).abs() < 5.0 * error);
         }
         assert_eq!(answers(1e-3), [2000, 0, 0]);
+    }
+
+    #[test]
+    fn prompts_of_one_seed_are_drawn_for_apart() {
+        let mut method = SoftBestOfN::new(&MethodOptions {
+            lambda: LambdaRule::Fixed(1.0),
+            ..MethodOptions::default()
+        });
+        let mut counts = [0; 3];
+        for prompt in 0..2000 {
+            let level = 0.001 * f64::from(prompt);
+            counts[method.answer(&[level + 2.0, level + 1.0, level])] += 1;
+        }
+        // 1,331, 489 and 180 by the weights.
+        assert!((1225..1437).contains(&counts[0]), "{counts:?}");
+        assert!((390..590).contains(&counts[1]), "{counts:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Rewards by their description: `[WEIGHT*]KIND:MAIN[;OPTION=VALUE]…`, as a command line or a
 //! configuration writes them. [`RewardLoader`](super::RewardLoader) makes rewards of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::terms::{self, Term};
@@ -129,6 +129,20 @@ impl Options {
 }
 
 impl RewardSpec {
+    /// The model and head files that it names.
+    #[must_use]
+    pub fn files(&self) -> Vec<&Path> {
+        let (model, head) = match &self.source {
+            RewardSource::File(path) | RewardSource::Classifier(path, _) => (Some(path), None),
+            RewardSource::Head(path, options) => (Some(path), options.head.as_ref()),
+            RewardSource::Judge(path, _) => (path.as_ref(), None),
+            RewardSource::Rule(_) | RewardSource::Command(_) | RewardSource::Http(_) => {
+                (None, None)
+            }
+        };
+        model.into_iter().chain(head).map(PathBuf::as_path).collect()
+    }
+
     /// Reads `[WEIGHT*]KIND:MAIN[;OPTION=VALUE]…`.
     ///
     /// # Errors
