@@ -13,7 +13,7 @@ shift
 repository=$(realpath "$(dirname "$0")/..")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/aisp-llama
 prompts=$repository/examples/prompts
-smollm=$cache/models/SmolLM2-135M-Instruct.Q4_1.gguf
+smollm=$cache/models/SmolLM2-135M-Instruct.Q4_0.gguf
 gemma=$cache/models/gemma-3-270m.Q4_K_M.gguf
 film=$cache/models/film-review-reward.gguf
 
@@ -36,9 +36,12 @@ tuning() { on_film "$@" --prompts "$prompts/film-reviews-tuning.jsonl" --budget 
 reviews() { on_film "$@" --prompts "$prompts/film-reviews.jsonl"; }
 
 value_network() {
-    [ -f value.safetensors ] || "$program" train-value -m "$smollm" -mr "$film" --threads 2 \
-        --prompts "$prompts/film-reviews-training.jsonl" --responses 16 -n 24 \
-        --temp 1 --top-p 1 -o value.safetensors >value.txt
+    if [ ! -f value.safetensors ]; then
+        "$program" train-value -m "$smollm" -mr "$film" --threads 2 \
+            --prompts "$prompts/film-reviews-training.jsonl" --responses 16 -n 24 \
+            --temp 1 --top-p 1 -o value.part.safetensors >value.txt
+        mv value.part.safetensors value.safetensors
+    fi
     mkdir -p "$repository/docs/compare"
     cp value.txt "$repository/docs/compare/value.txt"
 }

@@ -275,11 +275,10 @@ impl Aligner {
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Alignment> {
         options.options.validate()?;
-        let scorer = (options.method == MethodKind::Args)
-            .then(|| {
-                let calls = options.budget.reward_calls;
-                RewardScorer::new(&self.model, &self.reward, prompt.text(), calls)
-            });
+        let scorer = (options.method == MethodKind::Args).then(|| {
+            let calls = options.budget.reward_calls;
+            RewardScorer::new(&self.model, &self.reward, prompt.text(), calls)
+        });
         let mut facts = self.facts(options)?;
         facts.scorer = scorer.clone().map(|s| s as _);
         let mut method = build(options.method, &options.options, &facts)?;

@@ -171,7 +171,11 @@ impl GroundArgs {
     pub fn plan(&self, methods: Vec<Entrant>, seeds: u64, budget: f64, by: By) -> Result<Plan> {
         let mut paths: Vec<PathBuf> = Vec::new();
         for text in &self.reward.model_reward {
-            paths.push(text.split_once('*').map_or(text.as_str(), |(_, path)| path).into());
+            paths.push(
+                text.split_once('*')
+                    .map_or(text.as_str(), |(_, path)| path)
+                    .into(),
+            );
         }
         if paths.is_empty() && self.reward.reward.is_empty() {
             paths.push(setup::model_path(None, "-mr", setup::DEFAULT_REWARD)?);

@@ -249,9 +249,8 @@ impl Plan {
                 ));
             }
             let options = self.options(i, 0);
-            let named = |reason: String| {
-                Error::usage("--methods", format!("{}: {reason}", entrant.name))
-            };
+            let named =
+                |reason: String| Error::usage("--methods", format!("{}: {reason}", entrant.name));
             options.validate().map_err(|e| named(e.to_string()))?;
             if entrant.method == MethodKind::ReControl && options.value.is_none() {
                 let reason = "give its value network, :value=FILE.safetensors; \

@@ -233,7 +233,10 @@ impl Store {
             Err(source) => return Err(io(&settings)(source)),
         }
         // In bytes: a row may have been cut off in the middle of a character.
-        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+        let whole = bytes
+            .iter()
+            .rposition(|&b| b == b'\n')
+            .map_or(0, |end| end + 1);
         let mut rows = Vec::new();
         for (i, line) in bytes[..whole].split(|&b| b == b'\n').enumerate() {
             if line.is_empty() {

@@ -178,11 +178,7 @@ mod tests {
     #[test]
     fn a_linear_reward_is_explained_and_noise_is_not() {
         let raw = features(60, 8);
-        let linear: Vec<f64> = raw
-            .rows()
-            .into_iter()
-            .map(|r| 2.0 * r[1] - r[3])
-            .collect();
+        let linear: Vec<f64> = raw.rows().into_iter().map(|r| 2.0 * r[1] - r[3]).collect();
         let (x, linear) = centred(&raw, &linear);
         assert!(ridge(x.dot(&x.t()).view(), &linear).r2 > 0.98);
         let unrelated: Vec<f64> = features(120, 1).iter().skip(60).copied().collect();

@@ -10,7 +10,8 @@
 //! F_t is averaged over the rollouts of the first iteration. With p̄ their mean probabilities and
 //! m_i = Wᵀp_i it is F_t u = Wᵀ(p̄∘v) − mean_i m_i(m_i·u), so that no p_i has to be kept.
 //!
-//! Tokens are drawn through the same chain as best-of-n's (chosen), and p is the whole softmax.
+//! Tokens are drawn through the same chain as best-of-n's (chosen), and p is the whole softmax: the
+//! gradient is exact at temperature 1, top-p 1, top-k 0 and min-p 0.
 //! Source: arXiv 2609.30218.
 
 use std::sync::Arc;
@@ -30,9 +31,33 @@ const DEFAULT_LAMBDA: f64 = 1.0;
 /// Rows of probabilities in memory at once.
 const ROWS: usize = 256;
 
+/// Products with the output matrix W `[vocabulary, d]`.
+trait Matrix: Send + Sync {
+    /// `[vocabulary, d]`.
+    fn shape(&self) -> (usize, usize);
+    /// W x of every row of `x` `[n, d]`.
+    fn logits(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>>;
+    /// Wᵀ p of every row of `p` `[n, vocabulary]`.
+    fn transposed(&self, p: ArrayView2<'_, f32>) -> Result<Array2<f32>>;
+}
+
+impl Matrix for OutputRows {
+    fn shape(&self) -> (usize, usize) {
+        (self.vocabulary(), self.width())
+    }
+
+    fn logits(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
+        Self::logits(self, x)
+    }
+
+    fn transposed(&self, p: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
+        Self::transposed(self, p)
+    }
+}
+
 /// The state of MISVO for one prompt.
 pub struct Misvo {
-    output: Arc<OutputRows>,
+    output: Arc<dyn Matrix>,
     choice: TokenChoice,
     seed: u64,
     samples: u32,
@@ -85,10 +110,14 @@ impl Misvo {
         let missing = || Error::Run("MISVO has no output matrix to learn from".into());
         let output = facts.output.clone().ok_or_else(missing)?;
         output.check_plain("misvo")?;
+        Ok(Self::on(output, options))
+    }
+
+    fn on(output: Arc<dyn Matrix>, options: &MethodOptions) -> Self {
         let horizon = options.horizon.unwrap_or(options.max_tokens);
         let horizon = horizon.min(options.max_tokens);
-        Ok(Self {
-            mean: Arc::new(Array2::zeros((horizon, output.width()))),
+        Self {
+            mean: Arc::new(Array2::zeros((horizon, output.shape().1))),
             output,
             choice: TokenChoice::Sample(options.sampling),
             seed: options.seed,
@@ -101,13 +130,13 @@ impl Misvo {
                 LambdaRule::Ess(_) => DEFAULT_LAMBDA as f32,
             },
             fisher: None,
-        })
+        }
     }
 
     /// The gradient g `[τ, d]`, and in the first iteration the metric.
     fn gradient(&mut self, scored: &[(&Outcome<'_>, f32)]) -> Result<Array2<f32>> {
         let (horizon, width) = self.mean.dim();
-        let vocabulary = self.output.vocabulary();
+        let vocabulary = self.output.shape().0;
         let first = self.fisher.is_none();
         let mut weighted = Array2::<f32>::zeros((horizon, vocabulary));
         let mut fisher = Fisher {
@@ -270,17 +299,117 @@ mod tests {
         assert!(advantages(&[0.3, 0.7, -2.0]).iter().sum::<f64>().abs() < 1e-12);
     }
 
-    #[test]
-    fn the_metric_is_the_covariance_of_the_rows() {
-        // F u = Wᵀ(p∘v − p(p·v)) with v = W u, against Wᵀ(p̄∘v) − m(m·u) with m = Wᵀp.
-        let w = Array2::from_shape_fn((5, 3), |(i, j)| ((i * 3 + j) as f32 * 1.7).sin());
-        let u = Array1::from(vec![0.4_f32, -1.0, 0.3]);
-        let mut p = Array1::from(vec![0.1_f32, 0.2, -0.4, 1.0, 0.0]);
+    impl Matrix for Array2<f32> {
+        fn shape(&self) -> (usize, usize) {
+            self.dim()
+        }
+
+        fn logits(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
+            Ok(x.dot(&self.t()))
+        }
+
+        fn transposed(&self, p: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
+            Ok(p.dot(self))
+        }
+    }
+
+    const WIDTH: usize = 3;
+    const HORIZON: usize = 2;
+
+    fn matrix() -> Array2<f32> {
+        Array2::from_shape_fn((5, WIDTH), |(i, j)| ((i * 3 + j) as f32 * 1.7).sin())
+    }
+
+    fn misvo(options: MethodOptions) -> Misvo {
+        let options = MethodOptions {
+            max_tokens: HORIZON,
+            ..options
+        };
+        Misvo::on(Arc::new(matrix()), &options)
+    }
+
+    /// Three responses, the second of one token, the last without a usable reward.
+    fn outcomes(z: &Array2<f32>) -> [Outcome<'_>; 4] {
+        let z = z.as_slice().unwrap();
+        let outcome = |candidate, reward, tokens, row: usize| Outcome {
+            candidate,
+            reward,
+            tokens,
+            pre_logits: &z[row * WIDTH..(row + tokens.len()) * WIDTH],
+        };
+        [
+            outcome(0, 1.0, &[4, 0], 0),
+            outcome(1, 2.5, &[2], 2),
+            outcome(2, -0.5, &[1, 3], 3),
+            outcome(3, f64::NAN, &[1, 1], 5),
+        ]
+    }
+
+    fn pre_logits() -> Array2<f32> {
+        Array2::from_shape_fn((7, WIDTH), |(i, j)| ((i * 5 + j * 2) as f32 * 0.9).cos())
+    }
+
+    /// Position t of response i: z, token and advantage, by the formulas alone.
+    fn places(z: &Array2<f32>) -> Vec<(usize, Array1<f32>, usize, f32)> {
+        let a = [0.0, 2.25, -2.25];
+        [
+            (0, 0, 4, a[0]),
+            (1, 1, 0, a[0]),
+            (0, 2, 2, a[1]),
+            (0, 3, 1, a[2]),
+            (1, 4, 3, a[2]),
+        ]
+        .into_iter()
+        .map(|(t, row, token, a)| (t, z.row(row).to_owned(), token, a))
+        .collect()
+    }
+
+    fn probabilities(w: &Array2<f32>, x: &Array1<f32>) -> Array1<f32> {
+        let mut p = w.dot(x);
         softmax(p.as_slice_mut());
-        let v = w.dot(&u);
-        let direct = w.t().dot(&(&p * &v - &p * p.dot(&v)));
-        let m = w.t().dot(&p).insert_axis(Axis(0));
-        let split = w.t().dot(&(&p * &v)) - outer(m.view(), u, 1);
-        assert!((direct - split).iter().all(|x| x.abs() < 1e-5));
+        p
+    }
+
+    #[test]
+    fn two_updates_follow_the_formulas() {
+        let (step, lambda) = (0.3_f32, 0.7_f32);
+        let mut method = misvo(MethodOptions {
+            step: Some(f64::from(step)),
+            lambda: LambdaRule::Fixed(f64::from(lambda)),
+            ..MethodOptions::default()
+        });
+        let (w, z) = (matrix(), pre_logits());
+        let mut u = Array2::<f32>::zeros((HORIZON, WIDTH));
+        for _ in 0..2 {
+            method.observe(&outcomes(&z)).unwrap();
+            let mut next = u.clone();
+            for (t, z, token, advantage) in places(&z) {
+                let mut score = -probabilities(&w, &(&z + &u.row(t)));
+                score[token] += 1.0;
+                let g = w.t().dot(&score) * (advantage / 3.0);
+                // The metric is that of the unsteered rollouts.
+                let p = probabilities(&w, &z);
+                let v = w.dot(&u.row(t));
+                let f = w.t().dot(&(&p * &v - &p * p.dot(&v))) / 3.0;
+                next.row_mut(t).scaled_add(step, &(g - f * lambda));
+            }
+            u = next;
+            let apart = (&*method.mean - &u).mapv(f32::abs).sum();
+            assert!(apart < 1e-5, "{apart}: {:?} {u:?}", method.mean);
+        }
+        assert!(
+            u.iter().all(|u| u.abs() > 1e-3),
+            "nothing was tested: {u:?}"
+        );
+    }
+
+    #[test]
+    fn an_absurd_reward_leaves_the_mean_where_it_was() {
+        let z = pre_logits();
+        let mut all = outcomes(&z);
+        all[0].reward = -1e300;
+        let mut method = misvo(MethodOptions::default());
+        method.observe(&all).unwrap();
+        assert!(method.mean.iter().all(|u| *u == 0.0));
     }
 }

@@ -140,7 +140,11 @@ impl RewardSpec {
                 (None, None)
             }
         };
-        model.into_iter().chain(head).map(PathBuf::as_path).collect()
+        model
+            .into_iter()
+            .chain(head)
+            .map(PathBuf::as_path)
+            .collect()
     }
 
     /// Reads `[WEIGHT*]KIND:MAIN[;OPTION=VALUE]…`.

@@ -137,8 +137,79 @@ fn a_folder_of_other_settings_is_refused_and_says_what_differs() {
         2,
         &["-o", "out", "max_tokens"],
     );
+    // Of a long list, the entry that differs.
+    let longer = [&few[..], &["--methods", "best-of-n,aisp:elites=8"]].concat();
+    assert_refused(&compare(folder.path(), &longer), 2, &["aisp:elites=8"]);
     let after = fs::read_to_string(folder.path().join("out/results.jsonl")).unwrap();
     assert_eq!(before, after);
+    fs::remove_file(folder.path().join("out/settings.json")).unwrap();
+    let orphaned = compare(folder.path(), &few);
+    assert_refused(&orphaned, 2, &["results.jsonl", "settings.json"]);
+}
+
+#[test]
+fn a_file_of_the_same_name_with_another_content_is_other_settings() {
+    let folder = folder();
+    let schema = folder.path().join("head.safetensors");
+    fs::write(&schema, "one").unwrap();
+    let id = |path: &Path| aisp_llama::compare::FileId::of(path).unwrap();
+    let before = id(&schema);
+    // The SHA-256 of "one".
+    assert_eq!(
+        before.sha256,
+        "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
+    );
+    fs::write(&schema, "two").unwrap();
+    assert_ne!(id(&schema), before);
+}
+
+#[test]
+fn a_row_cut_in_the_middle_of_a_character_is_computed_again() {
+    let folder = folder();
+    let few = ["--budget", "8", "--samples", "8", "--seeds", "1", "-n", "4"];
+    assert_eq!(compare(folder.path(), &few).status.code(), Some(0));
+    let path = folder.path().join("out/results.jsonl");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.extend("{\"response\":\"é".as_bytes());
+    bytes.pop();
+    fs::write(&path, &bytes).unwrap();
+    let output = compare(folder.path(), &few);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(rows(folder.path()).len(), 6);
+}
+
+#[test]
+fn args_keeps_to_the_reward_calls_of_the_budget() {
+    let folder = folder();
+    let flags = [
+        "--methods",
+        "best-of-n,args,soft-best-of-n",
+        "--budget",
+        "32",
+        "--samples",
+        "16",
+        "--seeds",
+        "1",
+        "-n",
+        "6",
+    ];
+    let output = compare(folder.path(), &flags);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for row in rows(folder.path()) {
+        let calls = row["usage"]["reward_calls"].as_u64().unwrap();
+        assert!(calls <= 32, "{row}");
+        let last = row["iterations"].as_array().unwrap().last().unwrap();
+        assert!(last["spent"].as_u64().unwrap() <= 32, "{row}");
+        if row["method"] == "args" {
+            assert!(calls > 20, "{row}");
+        }
+    }
+    let summary = fs::read_to_string(folder.path().join("out/summary.md")).unwrap();
+    // The best so far is no answer of a method that draws one.
+    assert!(
+        summary.contains("| soft-best-of-n | – | – | never |"),
+        "{summary}"
+    );
 }
 
 #[test]
@@ -160,9 +231,13 @@ fn equal_seconds_end_every_run_near_the_same_time() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     for row in rows(folder.path()) {
         let seconds = row["seconds"].as_f64().unwrap();
-        // The iteration that crosses the line is finished.
+        // The decoding step that crosses the line is finished, and what it finished is scored.
         assert!((1.0..3.0).contains(&seconds), "{row}");
         assert!(row["usage"]["candidates"].as_u64().unwrap() >= 8);
+        // What the limit cut off has no mean; the last whole iteration has.
+        let whole = row["iterations"].as_array().unwrap().iter();
+        let means: Vec<&Value> = whole.map(|i| &i["mean"]).filter(|m| !m.is_null()).collect();
+        assert_eq!(means.last(), Some(&&row["mean_last"]), "{row}");
     }
 }
 
@@ -174,6 +249,10 @@ fn plans_that_cannot_be_carried_out_name_their_option() {
         (&["--methods", "aisp:sigmoid=1"], "sigmoid"),
         (&["--methods", "aisp,aisp"], "--methods"),
         (&["--budget", "0"], "--budget"),
+        (&["--budget", "1.5"], "whole number"),
+        (&["--budget", "100", "--samples", "16"], "give 96 or 112"),
+        (&["--methods", "aisp,re-control"], "value=FILE"),
+        (&["--methods", "aisp:sigma=-1"], "--methods: aisp:sigma=-1"),
         (&["--seeds", "0"], "--seeds"),
     ] {
         let output = compare(folder.path(), flags);
@@ -210,6 +289,14 @@ fn tune_writes_a_preset_that_run_reads_and_computes_no_row_twice() {
         "6",
     ];
     let path = |name: &str| folder.path().join(name);
+    fs::write(path("one.jsonl"), "{\"prompt\": \"Praise a book.\"}\n").unwrap();
+    let one = program()
+        .args(flags)
+        .args([Path::new("--prompts"), &path("one.jsonl")])
+        .args([Path::new("-o"), &path("out")])
+        .output()
+        .unwrap();
+    assert_refused(&one, 2, &["one.jsonl", "at least 2"]);
     let tune = || {
         program()
             .args(flags)

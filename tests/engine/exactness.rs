@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use aisp_llama::control::{Aisp, AispOptions};
 use aisp_llama::llama::{
-    ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, Row, Token,
+    ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, OutputRows, Row, Token,
 };
 use aisp_llama::rollout::{
     Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Stream, TokenChoice,
@@ -19,7 +19,7 @@ use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 use crate::common::{conversations, gemma3, smollm2};
 
@@ -378,6 +378,64 @@ fn pre_logits_come_out_for_every_token() {
     // The first token's pre-logits are the model's own, perturbed or not.
     assert_eq!(z[0][..model.width()], z[1][..model.width()]);
     assert!(z[0].iter().all(|x| x.is_finite()));
+}
+
+/// Keeps the logits that it is shown.
+#[derive(Default)]
+struct Recorder(Mutex<Vec<Vec<f32>>>);
+
+impl Stream for Recorder {
+    fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
+        false
+    }
+
+    fn uniform(&self, _position: usize) -> f64 {
+        0.0
+    }
+
+    fn choose(&self, _tokens: &[Token], logits: &[f32]) -> aisp_llama::Result<Option<Token>> {
+        self.0.lock().unwrap().push(logits.to_vec());
+        Ok(None)
+    }
+}
+
+#[test]
+fn the_output_matrix_of_the_file_gives_the_models_logits() {
+    let model = smollm2();
+    let mut rollout = rollout(&model, 4, LogitsRoute::Graph);
+    let prompt = rollout.add_prompt(prompts(&model).swap_remove(0)).unwrap();
+    let recorder = Arc::new(Recorder::default());
+    let job = Job {
+        prompt,
+        max_tokens: 6,
+        stream: Some(recorder.clone()),
+        choice: TokenChoice::Argmax,
+        keep_pre_logits: true,
+    };
+    let done = rollout
+        .run(&[job], &mut |_| ControlFlow::Continue(()))
+        .unwrap();
+    let width = model.width();
+    let z = &done[0].as_ref().unwrap().pre_logits;
+    let z = ArrayView2::from_shape((z.len() / width, width), z).unwrap();
+    let rows = OutputRows::open(&model).unwrap();
+    let found = rows.logits(z).unwrap();
+    let expected = recorder.0.lock().unwrap();
+    assert_eq!((found.nrows(), expected.len()), (6, 6));
+    for (found, expected) in found.rows().into_iter().zip(expected.iter()) {
+        // llama.cpp rounds the pre-logits to eight bits for this product.
+        let largest = expected.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+        let differ = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+        let differ = differ.fold(0.0, f32::max);
+        assert!(differ < 0.03 * largest, "{differ} of {largest}");
+    }
+    // W is what it was, row by row and the other way round.
+    let mut row = vec![0.0; width];
+    rows.row(1234, &mut row).unwrap();
+    let mut one = Array2::zeros((1, rows.vocabulary()));
+    one[(0, 1234)] = 1.0;
+    assert_eq!(rows.transposed(one.view()).unwrap().row(0).to_vec(), row);
+    assert!(rows.row(rows.vocabulary() as Token, &mut row).is_err());
 }
 
 #[test]
