@@ -99,7 +99,7 @@ fn a_reward_along_a_direction_is_found_and_climbed() {
     assert!(means[4] > means[0] + 3.0, "{means:?}");
     // |u| = s·σ√d·√R², so never above s·σ√d.
     assert!(
-        f64::from(norm) <= 0.5 * (WIDTH as f64).sqrt() * 1.0001,
+        f64::from(norm) <= steered.steer * 0.5 * (WIDTH as f64).sqrt() * 1.0001,
         "{norm}"
     );
 
