@@ -17,10 +17,12 @@ smollm=$cache/models/SmolLM2-135M-Instruct.Q4_0.gguf
 gemma=$cache/models/gemma-3-270m.Q4_K_M.gguf
 film=$cache/models/film-review-reward.gguf
 
-# The best settings in `best-of-n`, which the other drawing methods share, and in `misvo`.
+# Settings from the tuning figures below. `args` is in the comparisons with its published weight
+# as well.
 drawn=temp=1:top-p=1
-misvo=misvo:$drawn:step=1:lambda=0.1
+misvo=misvo:$drawn:top-k=0:min-p=0:step=1:lambda=0.1
 steered=re-control:value=value.safetensors:$drawn
+guided=args:weight=5
 
 # A comparison into the folder $1, with its tables and plots copied to docs/.
 compare() {
@@ -32,7 +34,7 @@ compare() {
 }
 
 on_film() { compare "$@" -m "$smollm" -mr "$film"; }
-tuning() { on_film "$@" --prompts "$prompts/film-reviews-tuning.jsonl" --budget 128; }
+tuning() { on_film "$@" --prompts "$prompts/film-reviews-tuning.jsonl" --seeds 1; }
 reviews() { on_film "$@" --prompts "$prompts/film-reviews.jsonl"; }
 
 value_network() {
@@ -46,16 +48,20 @@ value_network() {
     cp value.txt "$repository/docs/compare/value.txt"
 }
 
-rivals=best-of-n:$drawn,aisp,$misvo,$steered,args,args:weight=5,soft-best-of-n:$drawn
+rivals=best-of-n:$drawn,aisp,$misvo,$steered,args,$guided
 
 figure() {
     case $1 in
     # The main result.
     film) reviews film --budget 256 --seeds 3 --methods "best-of-n:$drawn,aisp" ;;
     # The other methods, at equal samples and at equal seconds.
-    rivals) value_network && reviews rivals --budget 240 --seeds 1 --methods "$rivals" ;;
+    rivals)
+        value_network
+        reviews rivals --budget 240 --seeds 1 --methods "$rivals,soft-best-of-n:$drawn"
+        ;;
     seconds)
-        value_network && reviews seconds --by seconds --budget 8 --seeds 1 --methods "$rivals"
+        value_network
+        reviews seconds --by seconds --budget 8 --seeds 1 --methods "$rivals"
         ;;
     # Models, rewards and prompts that no default was chosen on.
     gemma)
@@ -73,22 +79,40 @@ figure() {
         ;;
     # What RE-Control's steering does to one greedy answer.
     steering)
-        value_network && reviews steering --budget 1 --seeds 1 \
+        value_network
+        reviews steering --budget 1 --seeds 1 \
             --methods "greedy,$steered:step=0.1,$steered,$steered:step=1"
         ;;
     # How the settings were chosen, on prompts that nothing above uses.
     best-of-n)
-        tuning best-of-n --seeds 1 --methods "best-of-n:$drawn,best-of-n:temp=1:top-p=0.9,\
+        tuning best-of-n --budget 128 --methods "best-of-n:$drawn,best-of-n:temp=1:top-p=0.9,\
 best-of-n:temp=0.8:top-p=1,best-of-n:temp=0.8:top-p=0.9,\
 best-of-n:temp=0.7:top-p=1,best-of-n:temp=0.7:top-p=0.9"
         ;;
     misvo)
-        tuning misvo --seeds 1 \
-            --methods "misvo:$drawn:step=0.1,misvo:$drawn:step=1,misvo:$drawn:step=1:lambda=0.1"
+        local exact=misvo:$drawn:top-k=0:min-p=0
+        tuning misvo --budget 128 --methods "$exact,$exact:step=1:lambda=0.1,\
+$exact:step=1:lambda=0.03,$exact:step=3:lambda=0.1,misvo:$drawn:step=1:lambda=0.1"
+        ;;
+    args)
+        # One response of 24 tokens takes 241 reward calls.
+        tuning args --budget 256 --methods args,args:weight=5,args:weight=10,args:weight=20
+        ;;
+    re-control)
+        value_network
+        tuning re-control --budget 128 \
+            --methods "$steered:step=0.1,$steered,$steered:step=1,$steered:step=2"
         ;;
     controller)
-        tuning controller --seeds 1 --methods "best-of-n:$drawn,aisp,aisp:preset=paper,\
-aisp:update=weights,aisp:steer=0,aisp:elites=0,aisp:steer=2,aisp:logit-sd=0.7"
+        tuning controller --budget 128 --methods "best-of-n:$drawn,aisp,aisp:preset=paper,\
+aisp:update=weights,aisp:steer=0,aisp:steer=1,aisp:steer=3,aisp:elites=0,aisp:elites=8,\
+aisp:logit-sd=0.7,aisp:logit-sd=1.28"
+        ;;
+    # The curve of the README.
+    curve)
+        "$program" run --threads 2 -m "$smollm" -mr "$film" --held-out judge:self -n 32 -s 3 \
+            -p "Write one sentence reviewing a movie about a lost dog." \
+            --plot "$repository/docs/reward-curve.svg" >curve.txt
         ;;
     theory)
         mkdir -p "$repository/docs/compare"
@@ -104,8 +128,8 @@ aisp:update=weights,aisp:steer=0,aisp:elites=0,aisp:steer=2,aisp:logit-sd=0.7"
 
 mkdir -p "$cache/compare"
 cd "$cache/compare"
-[ $# -gt 0 ] || set -- film rivals seconds gemma rule judge steering best-of-n misvo controller \
-    theory
+[ $# -gt 0 ] || set -- best-of-n misvo args re-control controller film rivals seconds gemma rule \
+    judge steering theory curve
 for name in "$@"; do
     figure "$name"
 done
