@@ -46,7 +46,7 @@ lint: tools ## check format, clippy and documentation, without warnings
 	@$(with_ccache) cargo clippy --release --all-targets -- -D warnings
 	@$(with_ccache) RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
 
-figures: tools ## run every comparison that docs/ shows, about three hours on two cores
+figures: tools ## run every comparison that docs/ shows, some hours on two cores
 	@"$(PYTHON)" scripts/fetch_models.py --for figures
 	@$(with_ccache) cargo build --release --bins --example theory
 	@scripts/figures.sh "$(CARGO_TARGET_DIR)/release/aisp-llama"

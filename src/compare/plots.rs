@@ -7,7 +7,6 @@ use plotters::style::RGBColor;
 use super::rows::{Checkpoint, Row};
 use super::{Plan, mean};
 use crate::error::{Error, Result};
-use crate::method::MethodKind;
 use crate::report::chart::{Panel, Series, draw};
 
 const COLORS: [RGBColor; 8] = [
@@ -39,7 +38,7 @@ pub fn write_plots(plan: &Plan, rows: &[Row], folder: &Path) -> Result<()> {
             series: series
                 .map(|(i, entrant)| {
                     // The curve of a method that draws its answer would be that of the best.
-                    let drawn = entrant.method == MethodKind::SoftBestOfN;
+                    let drawn = entrant.method.draws_its_answer();
                     let own = rows.iter().filter(|r| r.method == entrant.name && !drawn);
                     let own: Vec<&Row> = own.collect();
                     let points = curve(&own, x, y);

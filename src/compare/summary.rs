@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use super::rows::Row;
 use super::stats::{Interval, mean, paired_bootstrap, standard_deviation};
-use super::{By, Entrant, Plan};
-use crate::method::MethodKind;
+use super::{By, Plan};
 
 /// `summary.md`: every method at every budget, and beside the first method.
 ///
@@ -82,11 +81,6 @@ fn budgets(plan: &Plan) -> Vec<usize> {
     all
 }
 
-/// Whether the answer is drawn: the best candidate so far is none.
-fn drawn(entrant: &Entrant) -> bool {
-    entrant.method == MethodKind::SoftBestOfN
-}
-
 fn by_budget(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
     let budgets = budgets(plan);
     let best = |row: &Row, budget: usize| row.at(budget).and_then(|c| c.best);
@@ -100,9 +94,11 @@ fn by_budget(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
     let goal = mean(&complete[0].iter().map(|r| r.reward).collect::<Vec<_>>());
     for (entrant, own) in plan.methods.iter().zip(complete) {
         let _ = write!(out, "| {} |", entrant.name);
+        // The best so far is no answer where that is drawn.
+        let drawn = entrant.method.draws_its_answer();
         for &budget in &budgets {
             let values: Vec<f64> = own.iter().filter_map(|r| best(r, budget)).collect();
-            let all = values.len() == own.len() && !drawn(entrant);
+            let all = values.len() == own.len() && !drawn;
             let difference = difference(own, &complete[0], |r| best(r, budget));
             let shown = match (entrant == &plan.methods[0], difference) {
                 (false, Some(interval)) => format!(" ({})", show(interval)),
@@ -122,7 +118,7 @@ fn by_budget(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
         steps.dedup();
         let reached = steps.into_iter().find(|&samples| {
             let values: Vec<f64> = own.iter().filter_map(|r| best(r, samples)).collect();
-            values.len() == own.len() && !drawn(entrant) && mean(&values) >= goal
+            values.len() == own.len() && !drawn && mean(&values) >= goal
         });
         let reached = reached.map_or("never".into(), |s| s.to_string());
         let _ = writeln!(out, " {reached} |");

@@ -164,6 +164,12 @@ impl MethodKind {
         matches!(self, Self::BestOfN | Self::SoftBestOfN)
     }
 
+    /// Whether its answer is drawn, and so need not be the best candidate.
+    #[must_use]
+    pub fn draws_its_answer(self) -> bool {
+        self == Self::SoftBestOfN
+    }
+
     /// The method's name.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -150,17 +150,17 @@ fn a_folder_of_other_settings_is_refused_and_says_what_differs() {
 #[test]
 fn a_file_of_the_same_name_with_another_content_is_other_settings() {
     let folder = folder();
-    let schema = folder.path().join("head.safetensors");
-    fs::write(&schema, "one").unwrap();
+    let head = folder.path().join("head.safetensors");
+    fs::write(&head, "one").unwrap();
     let id = |path: &Path| aisp_llama::compare::FileId::of(path).unwrap();
-    let before = id(&schema);
+    let before = id(&head);
     // The SHA-256 of "one".
     assert_eq!(
         before.sha256,
         "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
     );
-    fs::write(&schema, "two").unwrap();
-    assert_ne!(id(&schema), before);
+    fs::write(&head, "two").unwrap();
+    assert_ne!(id(&head), before);
 }
 
 #[test]
