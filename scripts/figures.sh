@@ -3,7 +3,8 @@
 #
 #   scripts/figures.sh PROGRAM [NAME…]    all of them, or those named
 #
-# Seeds and threads are fixed. Raw rows stay in $CACHE/compare, CACHE being
+# Seeds and threads are fixed; all but `seconds` run on one thread, so that two cores can compute
+# two of them side by side (answers do not depend on the number of threads). Raw rows stay in $CACHE/compare, CACHE being
 # $XDG_CACHE_HOME/aisp-llama or ~/.cache/aisp-llama; what is finished there is not computed
 # again, what was cut off goes on.
 set -euo pipefail
@@ -16,6 +17,7 @@ prompts=$repository/examples/prompts
 smollm=$cache/models/SmolLM2-135M-Instruct.Q4_0.gguf
 gemma=$cache/models/gemma-3-270m.Q4_K_M.gguf
 film=$cache/models/film-review-reward.gguf
+threads=1
 
 # Settings from the tuning figures below. `args` is in the comparisons with its published weight
 # as well.
@@ -28,7 +30,7 @@ guided=args:weight=5
 compare() {
     local name=$1
     shift
-    "$program" compare --threads 2 -n 24 --output "$name" "$@"
+    "$program" compare --threads "$threads" -n 24 --output "$name" "$@"
     mkdir -p "$repository/docs/compare/$name"
     cp "$name"/summary.md "$name"/*.svg "$repository/docs/compare/$name/"
 }
@@ -57,10 +59,13 @@ figure() {
     # The other methods, at equal samples and at equal seconds.
     rivals)
         value_network
-        reviews rivals --budget 240 --seeds 1 --methods "$rivals,soft-best-of-n:$drawn"
+        head -n 12 "$prompts/film-reviews.jsonl" >rivals.jsonl
+        on_film rivals --prompts rivals.jsonl --budget 240 --seeds 1 \
+            --methods "$rivals,soft-best-of-n:$drawn"
         ;;
     seconds)
         value_network
+        local threads=2
         reviews seconds --by seconds --budget 8 --seeds 1 --methods "$rivals"
         ;;
     # Models, rewards and prompts that no default was chosen on.
@@ -92,7 +97,7 @@ best-of-n:temp=0.7:top-p=1,best-of-n:temp=0.7:top-p=0.9"
     misvo)
         local exact=misvo:$drawn:top-k=0:min-p=0
         tuning misvo --budget 128 --methods "$exact,$exact:step=1:lambda=0.1,\
-$exact:step=1:lambda=0.03,$exact:step=3:lambda=0.1,misvo:$drawn:step=1:lambda=0.1"
+$exact:step=3:lambda=0.1,$exact:step=10:lambda=0.1"
         ;;
     args)
         # One response of 24 tokens takes 241 reward calls.
@@ -105,8 +110,7 @@ $exact:step=1:lambda=0.03,$exact:step=3:lambda=0.1,misvo:$drawn:step=1:lambda=0.
         ;;
     controller)
         tuning controller --budget 128 --methods "best-of-n:$drawn,aisp,aisp:preset=paper,\
-aisp:update=weights,aisp:steer=0,aisp:steer=1,aisp:steer=3,aisp:elites=0,aisp:elites=8,\
-aisp:logit-sd=0.7,aisp:logit-sd=1.28"
+aisp:steer=0,aisp:elites=0,aisp:elites=8,aisp:logit-sd=0.7,aisp:logit-sd=1.28"
         ;;
     # The curve of the README.
     curve)

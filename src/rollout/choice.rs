@@ -77,7 +77,7 @@ pub struct Chooser {
     kept: Vec<(f32, Token)>,
 }
 
-/// Larger logits first, then lower ids. Incomparable logits count as equal.
+/// Larger logits first, then lower ids.
 fn by_logit(a: &(f32, Token), b: &(f32, Token)) -> Ordering {
     b.0.partial_cmp(&a.0)
         .unwrap_or(Ordering::Equal)
@@ -91,7 +91,7 @@ impl Chooser {
             TokenChoice::Argmax => argmax(logits),
             TokenChoice::Sample(options) if options.temperature <= 0.0 => argmax(logits),
             TokenChoice::Sample(options) => {
-                self.filter(options, logits);
+                self.truncate(options, logits);
                 self.draw(options.temperature, uniform)
             }
         }
@@ -100,22 +100,31 @@ impl Chooser {
     /// The tokens that the chain keeps for a draw, the most probable first, with their
     /// logits.
     pub fn filter(&mut self, options: &SamplingOptions, logits: &[f32]) -> &[(f32, Token)] {
+        self.truncate(options, logits);
+        self.kept.sort_unstable_by(by_logit);
+        &self.kept
+    }
+
+    fn truncate(&mut self, options: &SamplingOptions, logits: &[f32]) {
         self.top_k(options.top_k, logits);
         if options.top_p < 1.0 {
             self.top_p(f64::from(options.top_p));
         }
         if options.min_p > 0.0 {
-            let best = self.kept.iter().map(|c| c.0).fold(f32::MIN, f32::max);
-            let least = best + options.min_p.ln();
+            let least = self.best() + options.min_p.ln();
             self.kept.retain(|c| c.0 >= least);
         }
-        self.kept.sort_unstable_by(by_logit);
-        &self.kept
+    }
+
+    /// The largest logit kept.
+    fn best(&self) -> f32 {
+        self.kept.iter().map(|c| c.0).fold(f32::MIN, f32::max)
     }
 
     fn top_k(&mut self, k: usize, logits: &[f32]) {
         self.kept.clear();
-        let all = logits.iter().copied().zip(0..);
+        // NaN is the least of all.
+        let all = logits.iter().map(|l| l.max(f32::NEG_INFINITY)).zip(0..);
         if k == 0 || k >= logits.len() {
             self.kept.extend(all);
             return;
@@ -138,45 +147,50 @@ impl Chooser {
     }
 
     fn top_p(&mut self, p: f64) {
-        let best = self.kept.iter().map(|c| c.0).fold(f32::MIN, f32::max);
+        let best = self.best();
         let weight = |c: &(f32, Token)| f64::from((c.0 - best).exp());
         let total: f64 = self.kept.iter().map(weight).sum();
-        // Sorting the whole vocabulary is rarely needed: sort ever more of its head.
+        let mut sum = 0.0;
+        let last = self.find_sorted(|c| {
+            sum += weight(c);
+            sum >= p * total
+        });
+        if let Some(last) = last {
+            self.kept.truncate(last + 1);
+        }
+    }
+
+    fn draw(&mut self, temperature: f32, uniform: f64) -> Token {
+        let best = self.best();
+        let weight = |c: &(f32, Token)| f64::from((c.0 - best) / temperature).exp();
+        let total: f64 = self.kept.iter().map(weight).sum();
+        let mut left = uniform * total;
+        let drawn = self.find_sorted(|c| {
+            left -= weight(c);
+            left < 0.0
+        });
+        let drawn = drawn.map_or(self.kept.last(), |i| self.kept.get(i));
+        drawn.map_or(0, |c| c.1)
+    }
+
+    /// Goes through the kept tokens, the most probable first, up to the one that `wanted`
+    /// wants, and gives its index. Sorting a whole vocabulary is rarely needed: ever more of
+    /// its head is sorted.
+    fn find_sorted(&mut self, mut wanted: impl FnMut(&(f32, Token)) -> bool) -> Option<usize> {
         let mut sorted = 0;
         let mut head = 256;
-        let mut sum = 0.0;
-        loop {
+        while sorted < self.kept.len() {
             let end = head.min(self.kept.len());
             if end < self.kept.len() {
                 self.kept[sorted..].select_nth_unstable_by(end - sorted, by_logit);
             }
             self.kept[sorted..end].sort_unstable_by(by_logit);
-            for i in sorted..end {
-                sum += weight(&self.kept[i]);
-                if sum >= p * total {
-                    self.kept.truncate(i + 1);
-                    return;
-                }
-            }
-            if end == self.kept.len() {
-                return;
+            if let Some(i) = self.kept[sorted..end].iter().position(&mut wanted) {
+                return Some(sorted + i);
             }
             (sorted, head) = (end, end * 4);
         }
-    }
-
-    fn draw(&self, temperature: f32, uniform: f64) -> Token {
-        let best = self.kept.first().map_or(0.0, |c| c.0);
-        let weight = |c: &(f32, Token)| f64::from((c.0 - best) / temperature).exp();
-        let total: f64 = self.kept.iter().map(weight).sum();
-        let mut left = uniform * total;
-        for candidate in &self.kept {
-            left -= weight(candidate);
-            if left < 0.0 {
-                return candidate.1;
-            }
-        }
-        self.kept.last().map_or(0, |c| c.1)
+        None
     }
 }
 
@@ -232,6 +246,9 @@ mod tests {
         (long[4097], long[4100]) = (2.0, 2.0);
         assert_eq!(argmax(&long), 4097);
         assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY]), 1);
+        let mut chooser = Chooser::default();
+        let kept = chooser.filter(&sample(2, 1.0, 0.0), &[f32::NAN, 1.0, 2.0]);
+        assert_eq!(kept, [(2.0, 2), (1.0, 1)]);
     }
 
     #[test]
@@ -288,6 +305,22 @@ mod tests {
             expected.truncate(k);
             let mut chooser = Chooser::default();
             prop_assert_eq!(chooser.filter(&sample(k, 1.0, 0.0), &logits), &expected[..]);
+        }
+
+        #[test]
+        fn a_draw_from_all_is_a_full_sort_summed_up(
+            logits in prop::collection::vec(-3.0_f32..3.0, 1..3000), uniform in 0.0..1.0,
+        ) {
+            let mut sorted: Vec<(f32, Token)> = logits.iter().copied().zip(0..).collect();
+            sorted.sort_by(by_logit);
+            let weights = sorted.iter().map(|c| f64::from(c.0 - sorted[0].0).exp());
+            let mut left = uniform * weights.clone().sum::<f64>();
+            let index = weights.into_iter().position(|w| { left -= w; left < 0.0 });
+            // The sums are rounded in another order.
+            prop_assume!(left.abs() > 1e-9);
+            let choice = TokenChoice::Sample(sample(0, 1.0, 0.0));
+            let token = Chooser::default().choose(&choice, &logits, uniform);
+            prop_assert_eq!(token, index.map_or(0, |i| sorted[i].1));
         }
 
         #[test]
