@@ -3,10 +3,10 @@
 #
 #   scripts/figures.sh PROGRAM [NAME…]    all of them, or those named
 #
-# Seeds and threads are fixed; all but `seconds` run on one thread, so that two cores can compute
-# two of them side by side (answers do not depend on the number of threads). Raw rows stay in $CACHE/compare, CACHE being
-# $XDG_CACHE_HOME/aisp-llama or ~/.cache/aisp-llama; what is finished there is not computed
-# again, what was cut off goes on.
+# Seeds and threads are fixed. All but `seconds` run on one thread, so that two cores can compute
+# two of them side by side: answers do not depend on the number of threads. Raw rows stay in
+# $CACHE/compare, CACHE being $XDG_CACHE_HOME/aisp-llama or ~/.cache/aisp-llama; what is finished
+# there is not computed again, what was cut off goes on.
 set -euo pipefail
 
 program=$(realpath "$1")
@@ -21,10 +21,12 @@ threads=1
 
 # Settings from the tuning figures below. `args` is in the comparisons with its published weight
 # as well.
-drawn=temp=1:top-p=1
-misvo=misvo:$drawn:top-k=0:min-p=0:step=1:lambda=0.1
-steered=re-control:value=value.safetensors:$drawn
-guided=args:weight=5
+drawn=temp=0.8:top-p=0.9
+all=temp=1:top-p=1
+misvo=misvo:$all:top-k=0:min-p=0:step=3:lambda=0.1
+value=re-control:value=value.safetensors:$all
+steered=$value:step=1
+guided=args:weight=50
 
 # A comparison into the folder $1, with its tables and plots copied to docs/.
 compare() {
@@ -38,10 +40,14 @@ compare() {
 on_film() { compare "$@" -m "$smollm" -mr "$film"; }
 tuning() { on_film "$@" --prompts "$prompts/film-reviews-tuning.jsonl" --seeds 1; }
 reviews() { on_film "$@" --prompts "$prompts/film-reviews.jsonl"; }
+half() {
+    head -n 12 "$prompts/film-reviews.jsonl" >half.jsonl
+    on_film "$@" --prompts half.jsonl
+}
 
 value_network() {
     if [ ! -f value.safetensors ]; then
-        "$program" train-value -m "$smollm" -mr "$film" --threads 2 \
+        "$program" train-value -m "$smollm" -mr "$film" --threads "$threads" \
             --prompts "$prompts/film-reviews-training.jsonl" --responses 16 -n 24 \
             --temp 1 --top-p 1 -o value.part.safetensors >value.txt
         mv value.part.safetensors value.safetensors
@@ -55,18 +61,21 @@ rivals=best-of-n:$drawn,aisp,$misvo,$steered,args,$guided
 figure() {
     case $1 in
     # The main result.
-    film) reviews film --budget 256 --seeds 3 --methods "best-of-n:$drawn,aisp" ;;
-    # The other methods, at equal samples and at equal seconds.
+    film) reviews film --budget 256 --seeds 3 --methods "best-of-n:$all,aisp" ;;
+    # The same with another of best-of-n's settings that tuning does not tell from that one.
+    temperatures)
+        reviews temperatures --budget 256 --seeds 1 \
+            --methods "best-of-n:$drawn,best-of-n:$all,aisp"
+        ;;
+    # The other methods, at equal samples and at equal seconds, on half of the prompts.
     rivals)
         value_network
-        head -n 12 "$prompts/film-reviews.jsonl" >rivals.jsonl
-        on_film rivals --prompts rivals.jsonl --budget 240 --seeds 1 \
-            --methods "$rivals,soft-best-of-n:$drawn"
+        half rivals --budget 240 --seeds 1 --methods "$rivals,soft-best-of-n:$drawn"
         ;;
     seconds)
         value_network
         local threads=2
-        reviews seconds --by seconds --budget 8 --seeds 1 --methods "$rivals"
+        half seconds --by seconds --budget 8 --seeds 1 --methods "$rivals"
         ;;
     # Models, rewards and prompts that no default was chosen on.
     gemma)
@@ -86,31 +95,33 @@ figure() {
     steering)
         value_network
         reviews steering --budget 1 --seeds 1 \
-            --methods "greedy,$steered:step=0.1,$steered,$steered:step=1"
+            --methods "greedy,$value:step=0.1,$value,$value:step=1"
         ;;
     # How the settings were chosen, on prompts that nothing above uses.
     best-of-n)
-        tuning best-of-n --budget 128 --methods "best-of-n:$drawn,best-of-n:temp=1:top-p=0.9,\
+        tuning best-of-n --budget 128 --methods "best-of-n:$all,best-of-n:temp=1:top-p=0.9,\
 best-of-n:temp=0.8:top-p=1,best-of-n:temp=0.8:top-p=0.9,\
 best-of-n:temp=0.7:top-p=1,best-of-n:temp=0.7:top-p=0.9"
         ;;
     misvo)
-        local exact=misvo:$drawn:top-k=0:min-p=0
+        local exact=misvo:$all:top-k=0:min-p=0
         tuning misvo --budget 128 --methods "$exact,$exact:step=1:lambda=0.1,\
 $exact:step=3:lambda=0.1,$exact:step=10:lambda=0.1"
         ;;
     args)
         # One response of 24 tokens takes 241 reward calls.
-        tuning args --budget 256 --methods args,args:weight=5,args:weight=10,args:weight=20
+        tuning args --budget 256 \
+            --methods args,args:weight=5,args:weight=10,args:weight=20,args:weight=50
         ;;
     re-control)
         value_network
         tuning re-control --budget 128 \
-            --methods "$steered:step=0.1,$steered,$steered:step=1,$steered:step=2"
+            --methods "$value:step=0.1,$value,$value:step=1,$value:step=2"
         ;;
     controller)
-        tuning controller --budget 128 --methods "best-of-n:$drawn,aisp,aisp:preset=paper,\
-aisp:steer=0,aisp:elites=0,aisp:elites=8,aisp:logit-sd=0.7,aisp:logit-sd=1.28"
+        tuning controller --budget 128 --methods "best-of-n:$all,aisp:preset=paper,aisp:steer=0,\
+aisp:steer=1,aisp:steer=1.5,aisp,aisp:steer=3,aisp:elites=0,aisp:elites=2,\
+aisp:steer=1.5:elites=8"
         ;;
     # The curve of the README.
     curve)
@@ -132,8 +143,8 @@ aisp:steer=0,aisp:elites=0,aisp:elites=8,aisp:logit-sd=0.7,aisp:logit-sd=1.28"
 
 mkdir -p "$cache/compare"
 cd "$cache/compare"
-[ $# -gt 0 ] || set -- best-of-n misvo args re-control controller film rivals seconds gemma rule \
-    judge steering theory curve
+[ $# -gt 0 ] || set -- best-of-n misvo args re-control controller film temperatures rivals seconds \
+    gemma rule judge steering theory curve
 for name in "$@"; do
     figure "$name"
 done

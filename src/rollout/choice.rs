@@ -314,7 +314,7 @@ mod tests {
             let mut sorted: Vec<(f32, Token)> = logits.iter().copied().zip(0..).collect();
             sorted.sort_by(by_logit);
             let weights = sorted.iter().map(|c| f64::from(c.0 - sorted[0].0).exp());
-            let mut left = uniform * weights.clone().sum::<f64>();
+            let mut left: f64 = uniform * weights.clone().sum::<f64>();
             let index = weights.into_iter().position(|w| { left -= w; left < 0.0 });
             // The sums are rounded in another order.
             prop_assume!(left.abs() > 1e-9);
