@@ -6,7 +6,7 @@
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aisp-llama
 CARGO_TARGET_DIR ?= $(CACHE)/target
 PYTHON ?= python3
-export CARGO_TARGET_DIR PYTHON
+export CARGO_TARGET_DIR DESTDIR PYTHON
 
 # What `make demo` runs; both can be set on the command line.
 DEMO_PROMPT ?= Write one sentence reviewing a movie about a lost dog.
@@ -21,8 +21,14 @@ with_ccache = if command -v ccache >/dev/null 2>&1; then \
 	export CMAKE_C_COMPILER_LAUNCHER="$${CMAKE_C_COMPILER_LAUNCHER:-ccache}" \
 	       CMAKE_CXX_COMPILER_LAUNCHER="$${CMAKE_CXX_COMPILER_LAUNCHER:-ccache}"; fi;
 
+# Where `make install` puts the sampler plugin.
+PREFIX ?= /usr/local
+DESTDIR ?=
+PLUGIN := --release --lib --no-default-features --features plugin
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test build bench lint setup tools head figures
+.PHONY: help demo test build bench lint plugin install setup tools head figures
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -31,9 +37,11 @@ demo: setup ## set up, build, and align one prompt
 	@$(with_ccache) cargo build --release
 	"$(CARGO_TARGET_DIR)/release/aisp-llama" run -p "$$DEMO_PROMPT" $(DEMO_ARGS)
 
-test: tools ## set up with the test models as well, and run all tests
+test: ## set up with the test models as well, and run all tests
+	@scripts/setup.sh test
 	@"$(PYTHON)" scripts/fetch_models.py --for test
 	@$(with_ccache) cargo test --release
+	cargo test $(PLUGIN)
 
 build: tools ## build the program
 	@$(with_ccache) cargo build --release
@@ -44,7 +52,14 @@ bench: setup ## run the benchmarks
 lint: tools ## check format, clippy and documentation, without warnings
 	cargo fmt --check
 	@$(with_ccache) cargo clippy --release --all-targets -- -D warnings
+	cargo clippy $(PLUGIN) -- -D warnings
 	@$(with_ccache) RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
+
+plugin: ## build the sampler plugin, a library without llama.cpp inside
+	cargo rustc $(PLUGIN) --crate-type cdylib,staticlib --target-dir "$(CARGO_TARGET_DIR)/plugin"
+
+install: plugin ## install the sampler plugin under PREFIX, with its headers
+	@scripts/install_plugin.sh "$(CARGO_TARGET_DIR)/plugin/release" "$(PREFIX)" "$(VERSION)"
 
 figures: tools ## run every comparison that docs/ shows, some hours on two cores
 	@"$(PYTHON)" scripts/fetch_models.py --for figures

@@ -3,7 +3,8 @@
 # install what is missing where that needs no question (apt-get, as root or with
 # a password-less sudo). Anywhere else, say exactly what to install.
 #
-#   scripts/setup.sh tools
+#   scripts/setup.sh tools    for building
+#   scripts/setup.sh test     for the tests as well
 #
 # Exit codes: 0 all there, 1 something is missing, 2 wrong usage.
 set -euo pipefail
@@ -90,7 +91,7 @@ sys.exit(sys.version_info < (3, 9) or importlib.util.find_spec("pip") is None)
 ' 2>/dev/null
 }
 
-# What is missing, one a line, under the names package_name knows.
+# missing_tools PURPOSE: what is missing, one a line, under the names package_name knows.
 missing_tools() {
     have "${CC:-cc}" || echo cc
     have "${CXX:-c++}" || echo c++
@@ -102,6 +103,8 @@ missing_tools() {
         echo pip
     fi
     have ccache || echo ccache
+    # The memory checker that the tests of the plugin run under.
+    [[ $1 != test || $(uname) != Linux ]] || have valgrind || echo valgrind
 }
 
 # package_name MANAGER TOOL
@@ -179,13 +182,14 @@ required() {
     done
 }
 
+# check_tools PURPOSE: what the build needs, and for `test` the tests.
 check_tools() {
-    local missing needed packages
+    local purpose=$1 missing needed packages
     if ! have cargo; then
         say "missing: cargo. Install Rust 1.89 or newer with rustup, and have cargo on the PATH."
         return 1
     fi
-    read -ra missing <<<"$(missing_tools | tr '\n' ' ')"
+    read -ra missing <<<"$(missing_tools "$purpose" | tr '\n' ' ')"
     ((${#missing[@]})) || return 0
 
     read -ra needed <<<"$(required "${missing[@]}" | tr '\n' ' ')"
@@ -194,7 +198,7 @@ check_tools() {
             read -ra packages <<<"$(package_names apt "${needed[@]}")"
             apt_install "${packages[@]}" || say "apt-get could not install everything"
             hash -r
-            read -ra missing <<<"$(missing_tools | tr '\n' ' ')"
+            read -ra missing <<<"$(missing_tools "$purpose" | tr '\n' ' ')"
             read -ra needed <<<"$(required ${missing[@]+"${missing[@]}"} | tr '\n' ' ')"
         fi
         if ((${#needed[@]})); then
@@ -216,9 +220,9 @@ offer_ccache() {
 }
 
 case "${1:-}" in
-tools) check_tools ;;
+tools | test) check_tools "$1" ;;
 *)
-    echo "usage: scripts/setup.sh tools" >&2
+    echo "usage: scripts/setup.sh tools|test" >&2
     exit 2
     ;;
 esac

@@ -17,7 +17,8 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::events::{Alignment, Event, ModelNames, Usage};
-use crate::llama::{ChatTemplate, LogitsRoute, Message, Model, OutputRows, Token};
+use crate::gguf::OutputRows;
+use crate::llama::{ChatTemplate, LogitsRoute, Message, Model, Token};
 use crate::method::{Method, MethodKind, MethodOptions, ModelFacts, Sigma, Update, build};
 use crate::reward::Reward;
 use crate::rollout::{Job, PromptId, Rollout, RolloutOptions};
@@ -381,7 +382,7 @@ impl Aligner {
         let regression = aisp && options.update == Update::Regression && options.steer > 0.0;
         let rows = regression || kind == MethodKind::Misvo;
         if (calibrated || rows) && self.output.is_none() {
-            self.output = Some(Arc::new(OutputRows::open(&self.model)?));
+            self.output = Some(Arc::new(self.model.output_rows()?));
         }
         if let (true, None, Some(output)) = (calibrated, self.rms_row_norm, &self.output) {
             self.rms_row_norm = Some(output.rms_norm()?);

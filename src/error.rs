@@ -72,6 +72,7 @@ impl Error {
     }
 
     /// A failure of the engine, seen from a reward that runs on it.
+    #[cfg(feature = "engine")]
     pub(crate) fn in_reward(self) -> Self {
         match self {
             Self::Engine(reason) => Self::Reward(reason),

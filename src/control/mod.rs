@@ -23,12 +23,13 @@
 //! is a function of its place alone, so `V` is never stored: the update generates it again.
 //!
 //! [`Search`] is the controller that `aisp` uses by default: the same noise, another estimate of
-//! the mean, and elites whose noise is refined.
+//! the mean, and elites whose noise is refined. [`Controller`] is either of the two.
 //!
 //! Source: arXiv 2510.26219. Where its text leaves a decision open, the docs say "(chosen)".
 
 mod adam;
 mod aisp;
+mod controller;
 mod noise;
 mod options;
 mod ridge;
@@ -38,6 +39,7 @@ mod weights;
 
 pub use adam::Adam;
 pub use aisp::{Aisp, Scored, UpdateReport, soft_kl};
+pub use controller::{Controller, Perturbation, Telemetry, Update};
 pub use noise::{GUMBEL_SD, NoiseKey, calibrated_sigma};
 pub use options::{AispOptions, ControlError, SearchOptions};
 pub use ridge::{RidgeFit, ridge};

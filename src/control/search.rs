@@ -115,7 +115,7 @@ pub struct Trial {
     pub reward: f64,
     /// Its token ids; two candidates with the same ones are one elite.
     pub tokens: Vec<i32>,
-    /// Σ_t W_{y_t} `[d]` over its tokens within the horizon.
+    /// Σ_t W_{y_t} `[d]` over its tokens within the horizon; not looked at where `steer` is 0.
     pub features: Vec<f32>,
 }
 
@@ -253,7 +253,9 @@ impl Search {
         trials.sort_by_key(|t| t.candidate);
         let mut rejected = 0;
         for trial in trials {
-            assert_eq!(trial.features.len(), self.options.width, "pre-logit width");
+            if self.options.steer > 0.0 {
+                assert_eq!(trial.features.len(), self.options.width, "pre-logit width");
+            }
             if !trial.reward.is_finite() {
                 rejected += 1;
                 continue;

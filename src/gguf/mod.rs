@@ -16,6 +16,7 @@ mod error;
 mod header;
 mod limits;
 mod read;
+mod rows;
 mod sniff;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -35,6 +36,7 @@ pub use limits::{
     MAX_ARRAY_LEN, MAX_DIMS, MAX_HEADER_BYTES, MAX_KEY_BYTES, MAX_PAIRS, MAX_STRING_BYTES,
     MAX_TENSOR_NAME_BYTES, MAX_TENSORS,
 };
+pub use rows::{Decoder, OutputRows};
 pub use types::TensorType;
 pub use value::{Array, StrArray, Value};
 

@@ -17,6 +17,9 @@ pub struct TensorType(
 type Row = (&'static str, u64, u64);
 
 impl TensorType {
+    /// Four-byte floats.
+    pub const F32: Self = Self(0);
+
     /// The type's name in capitals (`Q4_0`, `F16`), or `type N` for a number ggml does not know.
     pub fn name(self) -> Cow<'static, str> {
         match (self.row(), self.removed()) {

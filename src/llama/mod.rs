@@ -17,7 +17,6 @@ mod hook;
 mod model;
 mod output;
 mod reader;
-mod rows;
 mod support;
 
 use std::ffi::{CStr, c_char};
@@ -33,7 +32,6 @@ pub use encoder::{Encoder, Pooling};
 pub use hook::{Edit, RowsEdit};
 pub use model::{Model, ModelOptions, Token};
 pub use reader::{Reader, Reading, TextReading};
-pub use rows::OutputRows;
 pub use support::{
     classifier_obstacle, decoder_obstacle, generator_obstacle, has_head, head_inside_obstacle,
     is_encoder,

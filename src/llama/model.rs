@@ -11,7 +11,7 @@ use llama_cpp_sys_2 as sys;
 
 use super::support::{decoder_obstacle, generator_obstacle};
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, OutputRows};
 
 /// A token id.
 pub type Token = i32;
@@ -118,6 +118,24 @@ impl Model {
     #[must_use]
     pub fn gguf(&self) -> &Gguf {
         &self.gguf
+    }
+
+    /// The output matrix as it stands in the file.
+    ///
+    /// # Errors
+    /// Those of [`OutputRows::open`].
+    pub fn output_rows(&self) -> Result<OutputRows> {
+        OutputRows::open(&self.path, &self.gguf, |kind| {
+            // SAFETY: ggml has a static table entry for every type with a known block size.
+            let decode = unsafe {
+                let traits = sys::ggml_get_type_traits(kind.0);
+                (!traits.is_null()).then(|| (*traits).to_float)??
+            };
+            Some(Box::new(move |bytes, out| {
+                // SAFETY: `bytes` holds whole rows of this type, `out` room for their values.
+                unsafe { decode(bytes.as_ptr().cast(), out.as_mut_ptr(), out.len() as i64) };
+            }))
+        })
     }
 
     /// `general.architecture`.

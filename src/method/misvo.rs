@@ -21,7 +21,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis};
 use super::{Method, MethodOptions, ModelFacts, Outcome, Place, Proposal, Telemetry};
 use crate::control::LambdaRule;
 use crate::error::{Error, Result};
-use crate::llama::OutputRows;
+use crate::gguf::OutputRows;
 use crate::rollout::{Stream, TokenChoice};
 
 /// η, where it is not given.

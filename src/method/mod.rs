@@ -29,8 +29,10 @@ pub use settings::Settings;
 pub use soft_best_of_n::SoftBestOfN;
 
 use crate::control::{LambdaRule, NoiseKey};
+pub use crate::control::{Telemetry, Update};
 use crate::error::{Error, Result};
-use crate::llama::{OutputRows, Token};
+use crate::gguf::OutputRows;
+use crate::llama::Token;
 use crate::rollout::{SamplingOptions, Stream, TokenChoice};
 
 /// One candidate to be generated.
@@ -54,25 +56,6 @@ pub struct Outcome<'a> {
     /// Its pre-logits z `[tokens, d]` before perturbation, where the method
     /// [asked](Method::keeps_pre_logits) for them.
     pub pre_logits: &'a [f32],
-}
-
-/// What a method says about an iteration; fields that it has no use for are `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Telemetry {
-    /// Effective sample size 1/Σw² of the candidates that the next iteration starts from.
-    pub ess: Option<f64>,
-    /// Temperature of the weights, in reward units.
-    pub lambda: Option<f64>,
-    /// Standard deviation of the noise on a pre-logit.
-    pub sigma: Option<f64>,
-    /// |U|/(σ√(dτ)) after the iteration's update.
-    pub u_norm: Option<f64>,
-    /// KL(Q_U‖P) in nats after the iteration's update.
-    pub kl: Option<f64>,
-    /// Share of the reward's variance that the mean's direction explains of candidates that it
-    /// was not made from, 0 to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub r2: Option<f64>,
 }
 
 /// A candidate's place in a run: the key of its randomness.
@@ -203,19 +186,6 @@ pub enum Sigma {
     /// σ such that a logit's noise has this standard deviation, in root mean square over
     /// the vocabulary.
     LogitSd(f64),
-}
-
-/// How AISP learns from an iteration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Update {
-    /// Ridge regression of the reward on the output matrix, and elites: see
-    /// [`Search`](crate::control::Search).
-    #[default]
-    Regression,
-    /// The importance-weighted mean of the noise, as in the paper: see
-    /// [`Aisp`](crate::control::Aisp).
-    Weights,
 }
 
 impl FromStr for Update {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use aisp_llama::control::{Aisp, AispOptions};
 use aisp_llama::llama::{
-    ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, OutputRows, Row, Token,
+    ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, Row, Token,
 };
 use aisp_llama::rollout::{
     Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Stream, TokenChoice,
@@ -418,7 +418,7 @@ fn the_output_matrix_of_the_file_gives_the_models_logits() {
     let width = model.width();
     let z = &done[0].as_ref().unwrap().pre_logits;
     let z = ArrayView2::from_shape((z.len() / width, width), z).unwrap();
-    let rows = OutputRows::open(&model).unwrap();
+    let rows = model.output_rows().unwrap();
     let found = rows.logits(z).unwrap();
     let expected = recorder.0.lock().unwrap();
     assert_eq!((found.nrows(), expected.len()), (6, 6));

@@ -5,14 +5,13 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use llama_cpp_sys_2 as sys;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, s};
 
-use super::model::{Model, Token};
+use super::{Gguf, TensorType};
 use crate::error::{Error, Result};
 
 /// Values of one block of rows: 4 MB as F32.
@@ -27,20 +26,26 @@ pub struct OutputRows {
     row_bytes: usize,
     width: usize,
     vocabulary: usize,
-    /// ggml's decoder; F32 itself has none.
-    decode: sys::ggml_to_float_t,
+    /// `None` for F32.
+    decode: Option<Decoder>,
     plain: Option<String>,
 }
 
+/// Turns whole rows of a quantised tensor, given as bytes, into their values.
+pub type Decoder = Box<dyn Fn(&[u8], &mut [f32]) + Send + Sync>;
+
 impl OutputRows {
-    /// Finds the matrix in the file of `model`.
+    /// Finds the matrix in the file `path` with the header `gguf`; `decoder` knows the types
+    /// of tensors other than F32.
     ///
     /// # Errors
     /// [`Error::Model`] when the file has no such tensor or its type has no decoder,
     /// [`Error::Io`] when it cannot be opened.
-    pub fn open(model: &Model) -> Result<Self> {
-        let path = model.path();
-        let gguf = model.gguf();
+    pub fn open(
+        path: &Path,
+        gguf: &Gguf,
+        decoder: impl FnOnce(TensorType) -> Option<Decoder>,
+    ) -> Result<Self> {
         let tensor = gguf
             .tensor("output.weight")
             .or_else(|| gguf.tensor("token_embd.weight"))
@@ -59,13 +64,9 @@ impl OutputRows {
             )
         };
         let (block, block_bytes) = tensor.kind.block_size().ok_or_else(unusable)?;
-        // SAFETY: ggml keeps a table entry for every type the reader knows a block size of.
-        let decode = unsafe {
-            let traits = sys::ggml_get_type_traits(tensor.kind.0);
-            if traits.is_null() {
-                return Err(unusable());
-            }
-            (*traits).to_float
+        let decode = match tensor.kind {
+            TensorType::F32 => None,
+            other => Some(decoder(other).ok_or_else(unusable)?),
         };
         let width = tensor.dims.first().copied().unwrap_or(0);
         if width == 0 || block == 0 || !width.is_multiple_of(block) {
@@ -73,9 +74,6 @@ impl OutputRows {
         }
         let row_bytes = (width / block * block_bytes) as usize;
         let width = width as usize;
-        if decode.is_none() && row_bytes != width * size_of::<f32>() {
-            return Err(unusable());
-        }
         let file = File::open(path).map_err(|source| Error::Io {
             path: path.to_path_buf(),
             source,
@@ -129,11 +127,27 @@ impl OutputRows {
     ///
     /// # Panics
     /// If `row` does not have the matrix's width.
-    pub fn row(&self, token: Token, row: &mut [f32]) -> Result<()> {
+    pub fn row(&self, token: i32, row: &mut [f32]) -> Result<()> {
         assert_eq!(row.len(), self.width, "pre-logit width");
         let index = usize::try_from(token).ok().filter(|&t| t < self.vocabulary);
         let index = index.ok_or_else(|| Error::Run(format!("no token {token}")))?;
         self.read(index, row)
+    }
+
+    /// Σ W_j `[d]` over the tokens j.
+    ///
+    /// # Errors
+    /// Those of [`row`](Self::row).
+    pub fn sum(&self, tokens: impl IntoIterator<Item = i32>) -> Result<Vec<f32>> {
+        let mut row = vec![0.0; self.width];
+        let mut sum = vec![0.0; self.width];
+        for token in tokens {
+            self.row(token, &mut row)?;
+            for (sum, w) in sum.iter_mut().zip(&row) {
+                *sum += w;
+            }
+        }
+        Ok(sum)
     }
 
     /// Gives all rows to `use_block`, some at a time: the first row's number, and the rows
@@ -209,11 +223,8 @@ impl OutputRows {
                 path: self.path.clone(),
                 source,
             })?;
-        match self.decode {
-            // SAFETY: `bytes` holds whole rows of this type, `out` room for their values.
-            Some(decode) => unsafe {
-                decode(bytes.as_ptr().cast(), out.as_mut_ptr(), out.len() as i64);
-            },
+        match &self.decode {
+            Some(decode) => decode(&bytes, out),
             None => {
                 for (value, chunk) in out.iter_mut().zip(bytes.as_chunks().0) {
                     *value = f32::from_le_bytes(*chunk);

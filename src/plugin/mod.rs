@@ -1,0 +1,574 @@
+//! The C interface: AISP for programs that run a llama.cpp of their own.
+//!
+//! The host keeps its model, its context and its decoding loop. This library proposes the
+//! perturbations of each candidate, learns from their rewards, and says which answer was best.
+//! There is no llama.cpp inside: what is needed of the host's, the header
+//! `aisp_llama_glue.h` hands over, compiled by the host against its own `llama.h`.
+//!
+//! Every function may be called with anything: what is wrong becomes a status and a message
+//! ([`aisp_last_error`]), never a crash. A handle's first failure is its last call, but for
+//! [`aisp_last_error`] and [`aisp_free`]. Panics do not leave the library.
+
+// The names are those of C.
+#![allow(non_camel_case_types)]
+
+mod handles;
+#[cfg(sampler_types)]
+mod layout;
+mod logits;
+mod session;
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::control::{
+    AispOptions, Controller, GUMBEL_SD, LambdaRule, SearchOptions, Update, calibrated_sigma,
+};
+use crate::gguf::{Decoder, Gguf, OutputRows};
+use logits::LogitShift;
+use session::{Failure, Parts, Session, Tier};
+
+/// One alignment run: the search for the best response to one prompt. Belongs to one thread at
+/// a time.
+pub struct aisp(());
+
+/// What a call says of itself: AISP_OK, or what kind of thing was wrong.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum aisp_status {
+    /// Done.
+    AISP_OK = 0,
+    /// The handle is NULL, was freed, or did not come from aisp_create.
+    AISP_BAD_HANDLE = -1,
+    /// An argument cannot be: NULL, out of range, of the wrong size.
+    AISP_BAD_ARGUMENT = -2,
+    /// The call came at the wrong time.
+    AISP_BAD_ORDER = -3,
+    /// Two threads used the handle at once.
+    AISP_BUSY = -4,
+    /// The model file cannot be used.
+    AISP_BAD_MODEL = -5,
+    /// A defect of this library.
+    AISP_INTERNAL = -6,
+    /// An earlier call on this handle failed.
+    AISP_FAILED = -7,
+}
+
+impl Failure {
+    fn status(&self) -> aisp_status {
+        match self {
+            Self::Argument(_) => aisp_status::AISP_BAD_ARGUMENT,
+            Self::Order(_) => aisp_status::AISP_BAD_ORDER,
+            Self::Model(_) => aisp_status::AISP_BAD_MODEL,
+        }
+    }
+
+    fn message(&self) -> &str {
+        match self {
+            Self::Argument(message) | Self::Order(message) | Self::Model(message) => message,
+        }
+    }
+}
+
+/// How the perturbation gets into the host's logits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum aisp_tier {
+    /// Added to the pre-logits inside the host's graph: the host sets `cparams.cb_eval` to
+    /// aisp_eval_callback and calls aisp_bind before every decode. Exact on every back end,
+    /// and costs nothing that can be measured.
+    AISP_TIER_EXACT = 0,
+    /// W·v added to finished logits by the sampler: no change to the context. Costs a product
+    /// with the output matrix for every position, and differs from the exact tier by the
+    /// rounding of the host's own product.
+    AISP_TIER_SAMPLER = 1,
+}
+
+/// How the controller learns.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum aisp_update_rule {
+    /// Regression of the reward on the output matrix, and elites: the default.
+    AISP_UPDATE_REGRESSION = 0,
+    /// The importance-weighted mean of the noise, as in arXiv 2510.26219.
+    AISP_UPDATE_WEIGHTS = 1,
+}
+
+/// Options of a run. aisp_options_init fills in all but `model_path` and `horizon`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct aisp_options {
+    /// sizeof(aisp_options).
+    pub size: usize,
+    /// The GGUF file that the host's model was loaded from, UTF-8. Read by aisp_create only.
+    pub model_path: *const c_char,
+    /// An aisp_tier.
+    pub tier: c_int,
+    /// An aisp_update_rule.
+    pub update: c_int,
+    /// Candidates of one iteration, 1 to 4096 (16).
+    pub samples: u32,
+    /// Iterations (8).
+    pub iterations: u32,
+    /// Response positions that are perturbed, usually the most tokens of a response; 1 to
+    /// 131072.
+    pub horizon: u32,
+    /// Seed of the noise (0).
+    pub seed: u64,
+    /// Standard deviation of the noise on a pre-logit; below 0 (the default) it follows from
+    /// logit_sd.
+    pub sigma: f64,
+    /// Standard deviation of the noise on a logit, in root mean square over the vocabulary
+    /// (1.026: Gumbel noise at temperature 0.8).
+    pub logit_sd: f64,
+    /// Regression: norm of the mean in units of the noise's, for a reward that it explains
+    /// entirely (2).
+    pub steer: f64,
+    /// Regression: candidates whose noise is refined (4).
+    pub elites: u32,
+    /// Regression: probability of drawing a position's noise anew in the second iteration (0.4).
+    pub mutation: f64,
+    /// Regression: factor of that probability from iteration to iteration (0.76).
+    pub mutation_decay: f64,
+    /// Regression: where it stops falling (0.08).
+    pub mutation_floor: f64,
+    /// Weights: their temperature; 0 or less (the default) is the one that meets `ess`.
+    pub lambda: f64,
+    /// Weights: target effective sample size as a fraction of the samples (0.25).
+    pub ess: f64,
+    /// Weights: how far the penalty's base follows the mean, 0 to 1 (0.999).
+    pub alpha: f64,
+    /// Weights: whether positions past a candidate's end carry no weight (1).
+    pub mask_past_end: c_int,
+    /// Whether candidate 0 of every iteration is the mean itself (0).
+    pub null_candidate: c_int,
+}
+
+/// What the library needs of the host's ggml. aisp_llama_glue.h fills it in.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct aisp_host {
+    /// sizeof(aisp_host).
+    pub size: usize,
+    /// Turns `count` values of ggml type `type` at `data` into floats at `out`; answers 0 for a
+    /// type it cannot turn. With `data` NULL it only answers.
+    pub decode: Option<
+        unsafe extern "C" fn(
+            r#type: c_int,
+            data: *const c_void,
+            out: *mut f32,
+            count: i64,
+        ) -> c_int,
+    >,
+}
+
+/// A candidate token: the layout of llama_token_data.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct aisp_token {
+    /// Token id.
+    pub id: i32,
+    /// Its logit.
+    pub logit: f32,
+    /// Its probability; not looked at.
+    pub p: f32,
+}
+
+/// What the last update said; NAN where there is nothing to say.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct aisp_report {
+    /// sizeof(aisp_report).
+    pub size: usize,
+    /// Iterations done.
+    pub iterations: u32,
+    /// Best reward of all candidates so far.
+    pub best_reward: f64,
+    /// Mean reward of the last iteration done.
+    pub mean_reward: f64,
+    /// Effective sample size of the candidates that the next iteration starts from.
+    pub ess: f64,
+    /// Temperature of the weights.
+    pub lambda: f64,
+    /// Standard deviation of the noise on a pre-logit.
+    pub sigma: f64,
+    /// |U|/(σ√(dτ)).
+    pub u_norm: f64,
+    /// KL(Q_U‖P) in nats.
+    pub kl: f64,
+    /// Share of the reward's variance that the mean's direction explains.
+    pub r2: f64,
+}
+
+/// Most candidates of one iteration.
+const MAX_SAMPLES: u32 = 4096;
+/// Most positions that are perturbed: their mean alone takes a row of floats each.
+const MAX_HORIZON: u32 = 1 << 17;
+
+fn status(result: Result<(), aisp_status>) -> aisp_status {
+    result.err().unwrap_or(aisp_status::AISP_OK)
+}
+
+fn argument<T>(message: impl Into<String>) -> Result<T, Failure> {
+    Err(Failure::Argument(message.into()))
+}
+
+/// Version of this library, such as "0.1.0". Static; any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn aisp_version() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}
+
+/// Fills in the defaults. `model_path` becomes NULL and `horizon` 0: set both.
+///
+/// # Safety
+/// `options` is NULL or points to an aisp_options. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aisp_options_init(options: *mut aisp_options) -> aisp_status {
+    status(handles::guarded(|| {
+        if options.is_null() {
+            return argument("aisp_options_init: options is NULL");
+        }
+        let weights = AispOptions::new(1, 1, 1.0, 0);
+        let search = SearchOptions::new(1, 1, 1.0, 0);
+        let defaults = aisp_options {
+            size: size_of::<aisp_options>(),
+            model_path: std::ptr::null(),
+            tier: aisp_tier::AISP_TIER_EXACT as c_int,
+            update: aisp_update_rule::AISP_UPDATE_REGRESSION as c_int,
+            samples: 16,
+            iterations: 8,
+            horizon: 0,
+            seed: 0,
+            sigma: -1.0,
+            logit_sd: 0.8 * GUMBEL_SD,
+            steer: search.steer,
+            elites: search.elites as u32,
+            mutation: search.mutation,
+            mutation_decay: search.mutation_decay,
+            mutation_floor: search.mutation_floor,
+            lambda: 0.0,
+            ess: 0.25,
+            alpha: weights.alpha,
+            mask_past_end: c_int::from(weights.mask_past_end),
+            null_candidate: c_int::from(weights.null_candidate),
+        };
+        // SAFETY: not NULL, and the caller's.
+        unsafe { options.write(defaults) };
+        Ok(())
+    }))
+}
+
+/// Starts a run. Answers NULL on failure; aisp_last_error(NULL) on the same thread says why.
+///
+/// Reads the output matrix of `model_path` once where sigma follows from logit_sd. Nothing that
+/// is passed in is kept, but for the functions of `host`.
+///
+/// # Safety
+/// `options` and `host` are NULL or point to their structures, `model_path` is NULL or a string
+/// that ends in NUL. The handle is the caller's to free with aisp_free. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aisp_create(
+    options: *const aisp_options,
+    host: *const aisp_host,
+) -> *mut aisp {
+    let made = handles::guarded(|| {
+        if options.is_null() || host.is_null() {
+            return argument("aisp_create: options or host is NULL");
+        }
+        // SAFETY: not NULL, and `size` stands first in both.
+        let sizes = unsafe { (*options.cast::<usize>(), *host.cast::<usize>()) };
+        if sizes != (size_of::<aisp_options>(), size_of::<aisp_host>()) {
+            return argument(
+                "aisp_create: size of options or host: call aisp_options_init, and compile \
+                 against the header of this version",
+            );
+        }
+        // SAFETY: not NULL, and as large as they should be.
+        let (options, host) = unsafe { (*options, *host) };
+        if options.model_path.is_null() {
+            return argument("aisp_create: model_path is NULL; give the model's GGUF file");
+        }
+        // SAFETY: a string that ends in NUL.
+        let path = unsafe { CStr::from_ptr(options.model_path) };
+        let Ok(path) = path.to_str() else {
+            return argument("aisp_create: model_path is not UTF-8");
+        };
+        create(&options, host, Path::new(path))
+    });
+    made.map_or(std::ptr::null_mut(), handles::insert)
+}
+
+fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Session, Failure> {
+    let Some(decode) = host.decode else {
+        return argument("aisp_create: host.decode is NULL");
+    };
+    let update = match options.update {
+        0 => Update::Regression,
+        1 => Update::Weights,
+        other => {
+            return argument(format!(
+                "aisp_create: update {other} is no aisp_update_rule"
+            ));
+        }
+    };
+    for (field, value, most) in [
+        ("samples", options.samples, MAX_SAMPLES),
+        ("iterations", options.iterations, u32::MAX),
+        ("horizon", options.horizon, MAX_HORIZON),
+    ] {
+        if value == 0 || value > most {
+            let reason = format!("aisp_create: {field} is {value}; give 1 to {most}");
+            return argument(reason);
+        }
+    }
+    let gguf = Gguf::open(path).map_err(|e| Failure::Model(format!("{}: {e}", path.display())))?;
+    let output = OutputRows::open(path, &gguf, |kind| {
+        let kind = c_int::try_from(kind.0).ok()?;
+        // SAFETY: the host's function; NULL only asks.
+        let known = unsafe { decode(kind, std::ptr::null(), std::ptr::null_mut(), 0) } != 0;
+        known.then(|| -> Decoder {
+            Box::new(move |bytes, out| {
+                // SAFETY: whole rows of this type, and room for their values.
+                unsafe {
+                    decode(
+                        kind,
+                        bytes.as_ptr().cast(),
+                        out.as_mut_ptr(),
+                        out.len() as i64,
+                    );
+                }
+            })
+        })
+    })?;
+    let tier = match options.tier {
+        0 => Tier::Exact,
+        1 => Tier::Sampler(LogitShift::read(path, &gguf)?),
+        other => return argument(format!("aisp_create: tier {other} is no aisp_tier")),
+    };
+    let sigma = match options.sigma {
+        sigma if sigma < 0.0 => calibrated_sigma(options.logit_sd, output.rms_norm()?),
+        sigma => sigma,
+    };
+    let (horizon, width) = (options.horizon as usize, output.width());
+    let weights = AispOptions {
+        alpha: options.alpha,
+        lambda: match options.lambda {
+            lambda if lambda <= 0.0 => LambdaRule::Ess(options.ess),
+            lambda => LambdaRule::Fixed(lambda),
+        },
+        mask_past_end: options.mask_past_end != 0,
+        null_candidate: options.null_candidate != 0,
+        ..AispOptions::new(horizon, width, sigma, options.seed)
+    };
+    let search = SearchOptions {
+        steer: options.steer,
+        elites: options.elites as usize,
+        mutation: options.mutation,
+        mutation_decay: options.mutation_decay,
+        mutation_floor: options.mutation_floor,
+        null_candidate: options.null_candidate != 0,
+        ..SearchOptions::new(horizon, width, sigma, options.seed)
+    };
+    let controller = Controller::new(update, weights, search)
+        .map_err(|e| Failure::Argument(format!("aisp_create: {e}")))?;
+    Ok(Session::new(Parts {
+        controller,
+        output: Arc::new(output),
+        tier,
+        samples: options.samples,
+        iterations: options.iterations,
+    }))
+}
+
+/// Opens the next iteration. Answers its number of candidates, 0 when all iterations are done,
+/// or a negative aisp_status.
+#[unsafe(no_mangle)]
+pub extern "C" fn aisp_begin(handle: *mut aisp) -> i32 {
+    handles::on(handle, Session::begin).map_or_else(|status| status as i32, |n| n as i32)
+}
+
+/// Exact tier: says which candidate each output row of the next decode belongs to, −1 for none.
+/// The rows are those that the batch asks logits of, in its order.
+///
+/// # Safety
+/// `candidates` points to `rows` numbers; it is not kept.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aisp_bind(
+    handle: *mut aisp,
+    candidates: *const i32,
+    rows: usize,
+) -> aisp_status {
+    status(handles::on(handle, |session| {
+        if candidates.is_null() || rows == 0 {
+            return argument("aisp_bind: no rows");
+        }
+        // SAFETY: the caller gives `rows` numbers.
+        session.bind(unsafe { std::slice::from_raw_parts(candidates, rows) })
+    }))
+}
+
+/// Exact tier, called by the glue: adds v to the pre-logits `rows` [count, width] of the running
+/// decode.
+///
+/// # Safety
+/// `rows` points to count · width floats; it is not kept.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aisp_perturb(
+    handle: *mut aisp,
+    rows: *mut f32,
+    count: usize,
+    width: usize,
+) -> aisp_status {
+    status(handles::on(handle, |session| {
+        let Some(len) = count
+            .checked_mul(width)
+            .filter(|&n| n <= isize::MAX as usize / 4)
+        else {
+            return argument("aisp_perturb: count and width are too large");
+        };
+        if rows.is_null() || len == 0 {
+            return argument("aisp_perturb: no rows");
+        }
+        // SAFETY: the caller gives that many floats.
+        session.perturb(unsafe { std::slice::from_raw_parts_mut(rows, len) }, width)
+    }))
+}
+
+/// Called by the sampler of `candidate`: makes the logits of `tokens`, in any order and
+/// truncated or not, those of the perturbed pre-logits. On the exact tier they are already, and
+/// only that is checked.
+///
+/// # Safety
+/// `tokens` points to `count` of them; it is not kept.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aisp_apply(
+    handle: *mut aisp,
+    candidate: i32,
+    tokens: *mut aisp_token,
+    count: usize,
+) -> aisp_status {
+    status(handles::on(handle, |session| {
+        if tokens.is_null() || count == 0 {
+            return argument("aisp_apply: no tokens");
+        }
+        // SAFETY: the caller gives `count` tokens.
+        session.apply(candidate, unsafe {
+            std::slice::from_raw_parts_mut(tokens, count)
+        })
+    }))
+}
+
+/// Called by the sampler of `candidate`: `token` is its next one, the end-of-turn token included.
+#[unsafe(no_mangle)]
+pub extern "C" fn aisp_accept(handle: *mut aisp, candidate: i32, token: i32) -> aisp_status {
+    status(handles::on(handle, |session| {
+        session.accept(candidate, token)
+    }))
+}
+
+/// Called by the sampler of `candidate`: forgets its tokens, unless it has its reward already.
+#[unsafe(no_mangle)]
+pub extern "C" fn aisp_reset(handle: *mut aisp, candidate: i32) -> aisp_status {
+    status(handles::on(handle, |session| {
+        session.reset(candidate);
+        Ok(())
+    }))
+}
+
+/// The reward of a finished candidate, in any units; NAN for one that could not be scored.
+#[unsafe(no_mangle)]
+pub extern "C" fn aisp_reward(handle: *mut aisp, candidate: i32, reward: f64) -> aisp_status {
+    status(handles::on(handle, |session| {
+        session.reward(candidate, reward)
+    }))
+}
+
+/// Closes the iteration: learns from the candidates that have a reward, and leaves out the others.
+#[unsafe(no_mangle)]
+pub extern "C" fn aisp_update(handle: *mut aisp) -> aisp_status {
+    status(handles::on(handle, Session::update))
+}
+
+/// The best candidate of all iterations, the open one included: its tokens, as they were
+/// accepted, and its reward. With no reward so far `*count` is 0 and `*reward` NAN.
+///
+/// # Safety
+/// All three point to room for their value. `*tokens` is the library's, and lives until the next
+/// aisp_reward or aisp_free.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aisp_best(
+    handle: *const aisp,
+    tokens: *mut *const i32,
+    count: *mut usize,
+    reward: *mut f64,
+) -> aisp_status {
+    status(handles::on(handle, |session| {
+        if tokens.is_null() || count.is_null() || reward.is_null() {
+            return argument("aisp_best: tokens, count or reward is NULL");
+        }
+        let best = session.best();
+        let found = best.map_or(&[][..], |best| &best.tokens);
+        // SAFETY: not NULL, and the caller's.
+        unsafe {
+            tokens.write(found.as_ptr());
+            count.write(found.len());
+            reward.write(best.map_or(f64::NAN, |best| best.reward));
+        }
+        Ok(())
+    }))
+}
+
+/// What the last update said. Set `report->size` before the call.
+///
+/// # Safety
+/// `report` is NULL or points to an aisp_report.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aisp_telemetry(
+    handle: *const aisp,
+    report: *mut aisp_report,
+) -> aisp_status {
+    status(handles::on(handle, |session| {
+        // SAFETY: not NULL, and `size` stands first.
+        let right = !report.is_null() && unsafe { (*report).size } == size_of::<aisp_report>();
+        if !right {
+            return argument("aisp_telemetry: report is NULL, or report->size is not its size");
+        }
+        let (iterations, mean_reward, telemetry) = session.telemetry();
+        let or_nan = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        let found = aisp_report {
+            size: size_of::<aisp_report>(),
+            iterations,
+            best_reward: or_nan(session.best().map(|best| best.reward)),
+            mean_reward: or_nan(mean_reward),
+            ess: or_nan(telemetry.ess),
+            lambda: or_nan(telemetry.lambda),
+            sigma: or_nan(telemetry.sigma),
+            u_norm: or_nan(telemetry.u_norm),
+            kl: or_nan(telemetry.kl),
+            r2: or_nan(telemetry.r2),
+        };
+        // SAFETY: as above.
+        unsafe { report.write(found) };
+        Ok(())
+    }))
+}
+
+/// Ends a run. NULL is nothing to free; a second time is AISP_BAD_HANDLE. Samplers made for the
+/// handle may be freed before or after.
+#[unsafe(no_mangle)]
+pub extern "C" fn aisp_free(handle: *mut aisp) -> aisp_status {
+    if handle.is_null() {
+        return aisp_status::AISP_OK;
+    }
+    status(handles::remove(handle))
+}
+
+/// Why the handle failed, "" if it did not; with NULL, or a handle that is none, what went wrong
+/// last on this thread. Lives until the handle is freed, or until the thread's next error.
+#[unsafe(no_mangle)]
+pub extern "C" fn aisp_last_error(handle: *const aisp) -> *const c_char {
+    handles::last_error(handle)
+}

@@ -1,0 +1,74 @@
+//! The C interface, from C: what it exports, what misuse does, and the example program against
+//! the command line.
+
+mod example;
+mod header;
+mod misuse;
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../../src/gguf/testing.rs"]
+mod testing;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+// For `testing`.
+use aisp_llama::gguf::{Gguf, GgufError, TensorType};
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where the library without llama.cpp is: `libaisp_llama.so` and `.a`, built on first use.
+fn library() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = target().join("plugin");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["rustc", "--release", "--lib", "--no-default-features"]);
+        build.args(["--features", "plugin", "--crate-type", "cdylib,staticlib"]);
+        build.arg("--target-dir").arg(&folder);
+        // For any processor, as the memory checker does not know the newest instructions.
+        build
+            .env("RUSTFLAGS", "")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+        succeed(build.current_dir(repository()));
+        folder.join("release")
+    })
+}
+
+/// The target folder that this test was built in.
+fn target() -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    // target/release/deps/plugin-…
+    program.ancestors().nth(3).unwrap().to_path_buf()
+}
+
+#[track_caller]
+fn succeed(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+fn compiler(name: &str) -> Command {
+    let mut compiler = Command::new(std::env::var("CC").unwrap_or_else(|_| name.into()));
+    compiler.args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-I"]);
+    compiler.arg(repository().join("include"));
+    compiler
+}
+
+/// Links with the plugin, found again when the program starts.
+fn link(compiler: &mut Command) {
+    let folder = library().display();
+    compiler.arg(format!("-L{folder}"));
+    compiler.arg(format!("-Wl,-rpath,{folder}"));
+    compiler.args(["-laisp_llama", "-lpthread", "-lm"]);
+}

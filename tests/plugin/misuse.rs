@@ -1,0 +1,82 @@
+//! Every case of `misuse.c`, and the memory checker over fifty iterations.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::testing::build;
+use crate::{compiler, link, repository, succeed, target};
+
+/// A model of 16 tokens and width 8 in F32.
+pub fn model(folder: &Path) -> PathBuf {
+    let file = build()
+        .str("general.architecture", "llama")
+        .tensor("output.weight", &[8, 16], 0);
+    let mut bytes = file.bytes();
+    let start = bytes.len() - 8 * 16 * 4;
+    for (i, value) in bytes[start..].chunks_exact_mut(4).enumerate() {
+        value.copy_from_slice(&((i as f32 * 0.7).sin()).to_le_bytes());
+    }
+    let path = folder.join("tiny.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let program = target().join("plugin/misuse");
+        let mut compiler = compiler("cc");
+        compiler.arg("-std=c11").arg("-D_POSIX_C_SOURCE=200809L");
+        compiler.arg(repository().join("tests/plugin/misuse.c"));
+        compiler.arg("-o").arg(&program);
+        link(&mut compiler);
+        succeed(&mut compiler);
+        program
+    })
+}
+
+fn case(name: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(Command::new(program()).arg(name).arg(model(folder.path())));
+}
+
+macro_rules! cases {
+    ($($name:ident),*) => {$(
+        #[test]
+        fn $name() {
+            case(stringify!($name));
+        }
+    )*};
+}
+
+cases!(
+    good,
+    sampler_tier,
+    null_handle,
+    foreign_handle,
+    double_free,
+    null_arguments,
+    wrong_sizes,
+    bad_options,
+    bad_model,
+    wrong_order,
+    out_of_range,
+    resets,
+    two_threads
+);
+
+#[cfg(target_os = "linux")]
+#[test]
+fn fifty_iterations_leak_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--error-exitcode=9", "--leak-check=full"]);
+    // What the runtime keeps until the end is reachable, and no leak.
+    valgrind.args(["--errors-for-leak-kinds=definite,indirect,possible", "-q"]);
+    valgrind
+        .arg(program())
+        .arg("fifty")
+        .arg(model(folder.path()));
+    succeed(&mut valgrind);
+}
