@@ -73,7 +73,14 @@ fn compile(source: &str, name: &str) -> PathBuf {
         "-lggml-cpu",
         "-lggml-base",
     ]);
-    compiler.args(["-Wl,--end-group", "-lstdc++", "-lgomp", "-ldl", "-lpthread", "-lm"]);
+    compiler.args([
+        "-Wl,--end-group",
+        "-lstdc++",
+        "-lgomp",
+        "-ldl",
+        "-lpthread",
+        "-lm",
+    ]);
     succeed(&mut compiler);
     program
 }
