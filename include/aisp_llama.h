@@ -1,7 +1,7 @@
 #ifndef AISP_LLAMA_H
 #define AISP_LLAMA_H
 
-/* Made by cbindgen from src/plugin/mod.rs: change that, then UPDATE_HEADER=1 cargo test --release --test plugin header */
+/* Made by cbindgen from src/plugin: change that, then UPDATE_HEADER=1 cargo test --release --test plugin header */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -29,8 +29,8 @@ typedef enum aisp_status {
 // How the perturbation gets into the host's logits.
 typedef enum aisp_tier {
   // Added to the pre-logits inside the host's graph: the host sets `cparams.cb_eval` to
-  // aisp_eval_callback and calls aisp_bind before every decode. Exact on every back end,
-  // and costs nothing that can be measured.
+  // aisp_eval_callback and calls aisp_bind before every decode. The host's own graph does
+  // the rest; costs a copy of the rows.
   AISP_TIER_EXACT = 0,
   // W·v added to finished logits by the sampler: no change to the context. Costs a product
   // with the output matrix for every position, and differs from the exact tier by the

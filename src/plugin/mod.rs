@@ -17,10 +17,10 @@ mod handles;
 mod layout;
 mod logits;
 mod session;
+mod types;
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int};
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::control::{
     AispOptions, Controller, GUMBEL_SD, LambdaRule, SearchOptions, Update, calibrated_sigma,
@@ -28,32 +28,7 @@ use crate::control::{
 use crate::gguf::{Decoder, Gguf, OutputRows};
 use logits::LogitShift;
 use session::{Failure, Parts, Session, Tier};
-
-/// One alignment run: the search for the best response to one prompt. Belongs to one thread at
-/// a time.
-pub struct aisp(());
-
-/// What a call says of itself: AISP_OK, or what kind of thing was wrong.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum aisp_status {
-    /// Done.
-    AISP_OK = 0,
-    /// The handle is NULL, was freed, or did not come from aisp_create.
-    AISP_BAD_HANDLE = -1,
-    /// An argument cannot be: NULL, out of range, of the wrong size.
-    AISP_BAD_ARGUMENT = -2,
-    /// The call came at the wrong time.
-    AISP_BAD_ORDER = -3,
-    /// Two threads used the handle at once.
-    AISP_BUSY = -4,
-    /// The model file cannot be used.
-    AISP_BAD_MODEL = -5,
-    /// A defect of this library.
-    AISP_INTERNAL = -6,
-    /// An earlier call on this handle failed.
-    AISP_FAILED = -7,
-}
+pub use types::*;
 
 impl Failure {
     fn status(&self) -> aisp_status {
@@ -69,136 +44,6 @@ impl Failure {
             Self::Argument(message) | Self::Order(message) | Self::Model(message) => message,
         }
     }
-}
-
-/// How the perturbation gets into the host's logits.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum aisp_tier {
-    /// Added to the pre-logits inside the host's graph: the host sets `cparams.cb_eval` to
-    /// aisp_eval_callback and calls aisp_bind before every decode. Exact on every back end,
-    /// and costs nothing that can be measured.
-    AISP_TIER_EXACT = 0,
-    /// W·v added to finished logits by the sampler: no change to the context. Costs a product
-    /// with the output matrix for every position, and differs from the exact tier by the
-    /// rounding of the host's own product.
-    AISP_TIER_SAMPLER = 1,
-}
-
-/// How the controller learns.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum aisp_update_rule {
-    /// Regression of the reward on the output matrix, and elites: the default.
-    AISP_UPDATE_REGRESSION = 0,
-    /// The importance-weighted mean of the noise, as in arXiv 2510.26219.
-    AISP_UPDATE_WEIGHTS = 1,
-}
-
-/// Options of a run. aisp_options_init fills in all but `model_path` and `horizon`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct aisp_options {
-    /// sizeof(aisp_options).
-    pub size: usize,
-    /// The GGUF file that the host's model was loaded from, UTF-8. Read by aisp_create only.
-    pub model_path: *const c_char,
-    /// An aisp_tier.
-    pub tier: c_int,
-    /// An aisp_update_rule.
-    pub update: c_int,
-    /// Candidates of one iteration, 1 to 4096 (16).
-    pub samples: u32,
-    /// Iterations (8).
-    pub iterations: u32,
-    /// Response positions that are perturbed, usually the most tokens of a response; 1 to
-    /// 131072.
-    pub horizon: u32,
-    /// Seed of the noise (0).
-    pub seed: u64,
-    /// Standard deviation of the noise on a pre-logit; below 0 (the default) it follows from
-    /// logit_sd.
-    pub sigma: f64,
-    /// Standard deviation of the noise on a logit, in root mean square over the vocabulary
-    /// (1.026: Gumbel noise at temperature 0.8).
-    pub logit_sd: f64,
-    /// Regression: norm of the mean in units of the noise's, for a reward that it explains
-    /// entirely (2).
-    pub steer: f64,
-    /// Regression: candidates whose noise is refined (4).
-    pub elites: u32,
-    /// Regression: probability of drawing a position's noise anew in the second iteration (0.4).
-    pub mutation: f64,
-    /// Regression: factor of that probability from iteration to iteration (0.76).
-    pub mutation_decay: f64,
-    /// Regression: where it stops falling (0.08).
-    pub mutation_floor: f64,
-    /// Weights: their temperature; 0 or less (the default) is the one that meets `ess`.
-    pub lambda: f64,
-    /// Weights: target effective sample size as a fraction of the samples (0.25).
-    pub ess: f64,
-    /// Weights: how far the penalty's base follows the mean, 0 to 1 (0.999).
-    pub alpha: f64,
-    /// Weights: whether positions past a candidate's end carry no weight (1).
-    pub mask_past_end: c_int,
-    /// Whether candidate 0 of every iteration is the mean itself (0).
-    pub null_candidate: c_int,
-}
-
-/// What the library needs of the host's ggml. aisp_llama_glue.h fills it in.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct aisp_host {
-    /// sizeof(aisp_host).
-    pub size: usize,
-    /// Turns `count` values of ggml type `type` at `data` into floats at `out`; answers 0 for a
-    /// type it cannot turn. With `data` NULL it only answers.
-    pub decode: Option<
-        unsafe extern "C" fn(
-            r#type: c_int,
-            data: *const c_void,
-            out: *mut f32,
-            count: i64,
-        ) -> c_int,
-    >,
-}
-
-/// A candidate token: the layout of llama_token_data.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct aisp_token {
-    /// Token id.
-    pub id: i32,
-    /// Its logit.
-    pub logit: f32,
-    /// Its probability; not looked at.
-    pub p: f32,
-}
-
-/// What the last update said; NAN where there is nothing to say.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct aisp_report {
-    /// sizeof(aisp_report).
-    pub size: usize,
-    /// Iterations done.
-    pub iterations: u32,
-    /// Best reward of all candidates so far.
-    pub best_reward: f64,
-    /// Mean reward of the last iteration done.
-    pub mean_reward: f64,
-    /// Effective sample size of the candidates that the next iteration starts from.
-    pub ess: f64,
-    /// Temperature of the weights.
-    pub lambda: f64,
-    /// Standard deviation of the noise on a pre-logit.
-    pub sigma: f64,
-    /// |U|/(σ√(dτ)).
-    pub u_norm: f64,
-    /// KL(Q_U‖P) in nats.
-    pub kl: f64,
-    /// Share of the reward's variance that the mean's direction explains.
-    pub r2: f64,
 }
 
 /// Most candidates of one iteration.
@@ -376,7 +221,7 @@ fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Sessio
         .map_err(|e| Failure::Argument(format!("aisp_create: {e}")))?;
     Ok(Session::new(Parts {
         controller,
-        output: Arc::new(output),
+        output,
         tier,
         samples: options.samples,
         iterations: options.iterations,

@@ -1,7 +1,5 @@
 //! One alignment run as its host drives it: which calls may follow which, and what they do.
 
-use std::sync::Arc;
-
 use ndarray::Array2;
 
 use super::aisp_token;
@@ -41,7 +39,7 @@ pub(super) enum Tier {
 /// What a session is made of.
 pub(super) struct Parts {
     pub(super) controller: Controller,
-    pub(super) output: Arc<OutputRows>,
+    pub(super) output: OutputRows,
     pub(super) tier: Tier,
     pub(super) samples: u32,
     pub(super) iterations: u32,

@@ -5,13 +5,14 @@ use std::process::Command;
 
 use crate::{library, repository, succeed};
 
-/// `include/aisp_llama.h` is what cbindgen makes of `src/plugin/mod.rs`; `UPDATE_HEADER=1`
+/// `include/aisp_llama.h` is what cbindgen makes of `src/plugin`; `UPDATE_HEADER=1`
 /// writes it.
 #[test]
 fn the_header_is_that_of_the_source() {
     let config = cbindgen::Config::from_file(repository().join("cbindgen.toml")).unwrap();
     let bindings = cbindgen::Builder::new()
         .with_config(config)
+        .with_src(repository().join("src/plugin/types.rs"))
         .with_src(repository().join("src/plugin/mod.rs"))
         .generate()
         .unwrap();

@@ -2,6 +2,7 @@
  *
  * The model has no llama.cpp behind it: F32 tensors, which the library reads itself. */
 #include "aisp_llama.h"
+#include "expect.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -13,14 +14,6 @@
 #define CANDIDATES 4
 
 static const char *model;
-
-#define EXPECT(what)                                                                               \
-    do {                                                                                           \
-        if (!(what)) {                                                                             \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what);                     \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 /* The call failed with `status`; the message has `text`; and so does every call after it. */
 static void expect_failed(aisp *run, int status, int expected, const char *text) {

@@ -1,17 +1,8 @@
 /* The glue's samplers under a chain's ownership: samplers model.gguf */
 #include "aisp_llama_glue.h"
-
-#include <stdio.h>
+#include "expect.h"
 
 #define VOCABULARY 16
-
-#define EXPECT(what)                                                                               \
-    do {                                                                                           \
-        if (!(what)) {                                                                             \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what);                     \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 /* What a chain chooses from equal logits, given in descending order of their ids. */
 static llama_token choose(struct llama_sampler *chain) {
