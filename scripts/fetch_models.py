@@ -9,7 +9,7 @@ The cache folder is `$XDG_CACHE_HOME/aisp-llama`, else `~/.cache/aisp-llama`:
 
     models/     finished GGUF files; the program looks here too
     packages/   what is under way: wheels, and parts of models
-    python/     pinned Python packages for the conversion, apart from the user's
+    python/     pinned Python packages for the conversion and the tests, apart from the user's
 
 Every verified file has a stamp next to it (`.NAME.verified`) with its size,
 modification time and SHA-256. A file that still matches its stamp is not read
@@ -158,12 +158,22 @@ MINILM_VOCABULARY = PackedFile(
 )
 
 # One version of numpy that has wheels for each Python in use.
-CONVERSION_REQUIREMENTS = (
-    "gguf==0.17.1",
-    "pyyaml==6.0.3",
+NUMPY = (
     'numpy==2.0.2; python_version < "3.10"',
     'numpy==2.2.6; python_version >= "3.10" and python_version < "3.14"',
     'numpy==2.3.5; python_version >= "3.14"',
+)
+CONVERSION_REQUIREMENTS = ("gguf==0.17.1", "pyyaml==6.0.3", *NUMPY)
+
+# Another llama.cpp than the pinned one, for the plugin; published as source.
+LLAMA_CPP_PYTHON = "llama-cpp-python"
+LLAMA_CPP_PYTHON_REQUIREMENTS = (
+    f"{LLAMA_CPP_PYTHON}==0.3.36",
+    "diskcache==5.6.3",
+    "jinja2==3.1.6",
+    "markupsafe==3.0.3",
+    "typing-extensions==4.15.0",
+    *NUMPY,
 )
 
 OFFLINE_SIGNS = (
@@ -308,6 +318,7 @@ def run_pip(arguments: Sequence[str], what: str, staging: Path, expected: int) -
     """Run pip quietly, showing on a terminal how much of `expected` bytes has arrived."""
     environment = {
         **os.environ,
+        "CMAKE_ARGS": "-DLLAVA_BUILD=OFF",  # of LLAMA_CPP_PYTHON, which is compiled
         "TMPDIR": str(staging),  # the same disk as the cache, and what the progress watches
         "PIP_USER": "0",
         "PIP_REQUIRE_VIRTUALENV": "0",
@@ -373,10 +384,13 @@ def fetch_wheel(cache: Path, package: Package) -> Path:
     return target
 
 
-def python_packages(cache: Path, label: str, requirements: Sequence[str]) -> Path:
+def python_packages(
+    cache: Path, label: str, requirements: Sequence[str], compiled: str | None = None
+) -> Path:
     """A folder with these packages for `sys.path`, installed unless it is there.
 
-    Folders are kept apart by Python version, as compiled packages fit only one.
+    Folders are kept apart by Python version, as compiled packages fit only one. The package
+    `compiled` is built from its source.
     """
     target = cache / "python" / f"{sys.implementation.cache_tag}-{label}"
     listing = target / "requirements.txt"
@@ -385,11 +399,15 @@ def python_packages(cache: Path, label: str, requirements: Sequence[str]) -> Pat
         return target
     names = " ".join(dict.fromkeys(requirement.split("==")[0] for requirement in requirements))
     say(f"installing for this project alone: {names}")
+    options = []
+    if compiled is not None:
+        say(f"{compiled} is compiled, which takes minutes")
+        options.append(f"--no-binary={compiled}")
     with staging_folder(cache) as staging:
         require_space(cache, 400 * MEGABYTE)
         arrived = staging / "arrived"
         run_pip(
-            ["install", "--target", str(arrived), *requirements],
+            ["install", *options, "--target", str(arrived), *requirements],
             names,
             staging,
             100 * MEGABYTE,
@@ -583,6 +601,9 @@ def fetch_all(purpose: str) -> None:
         if purpose == "figures":
             requantize_smollm2(cache)
         build_reward(cache)
+        if purpose != "demo":
+            name, requirements = LLAMA_CPP_PYTHON, LLAMA_CPP_PYTHON_REQUIREMENTS
+            python_packages(cache, name, requirements, compiled=name)
     say(f"all there for the {purpose}, in {cache / 'models'}")
 
 
@@ -619,8 +640,8 @@ def main() -> None:
         dest="purpose",
         choices=sorted(GENERATORS),
         default="demo",
-        help="demo: SmolLM2 and the film-review reward; test: Gemma 3 270M as well; "
-        "figures: SmolLM2 in Q4_0 as well (default: demo)",
+        help="demo: SmolLM2 and the film-review reward; test: Gemma 3 270M and "
+        "llama-cpp-python as well; figures: SmolLM2 in Q4_0 on top of that (default: demo)",
     )
     arguments = parser.parse_args()
     with one_line_errors():

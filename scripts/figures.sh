@@ -134,6 +134,22 @@ aisp:steer=1.5:elites=8"
         "$(dirname "$program")/examples/theory" "$smollm" "$film" "$repository/docs/theory.svg" \
             >"$repository/docs/compare/theory.md"
         ;;
+    # The plugin's tiers, in the C example on another llama.cpp than the pinned one.
+    tiers)
+        local llama
+        llama=$(echo "$cache"/python/*-llama-cpp-python)
+        make -C "$repository" install PREFIX="$PWD/plugin" >&2
+        cmake -S "$repository/examples/plugin" -B align \
+            -DCMAKE_PREFIX_PATH="$PWD/plugin;$llama" >&2
+        cmake --build align >&2
+        mkdir -p "$repository/docs/compare"
+        for model in SmolLM2-135M-Instruct.Q4_1.gguf SmolLM2-135M-Instruct.Q4_0.gguf; do
+            "$repository/scripts/compare_tiers.py" align/align "$cache/models/$model" "$film" \
+                "$prompts/general.jsonl"
+            echo
+        done >tiers.md
+        cp tiers.md "$repository/docs/compare/tiers.md"
+        ;;
     *)
         echo "figures.sh: no figure named $1" >&2
         exit 2
@@ -144,7 +160,7 @@ aisp:steer=1.5:elites=8"
 mkdir -p "$cache/compare"
 cd "$cache/compare"
 [ $# -gt 0 ] || set -- best-of-n misvo args re-control controller film temperatures rivals seconds \
-    gemma rule judge steering theory curve
+    gemma rule judge steering theory curve tiers
 for name in "$@"; do
     figure "$name"
 done

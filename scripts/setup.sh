@@ -103,8 +103,10 @@ missing_tools() {
         echo pip
     fi
     have ccache || echo ccache
-    # The memory checker that the tests of the plugin run under.
-    [[ $1 != test || $(uname) != Linux ]] || have valgrind || echo valgrind
+    [[ $1 == test ]] || return 0
+    # What the tests of the plugin build with, and run under.
+    have pkg-config || echo pkg-config
+    [[ $(uname) != Linux ]] || have valgrind || echo valgrind
 }
 
 # package_name MANAGER TOOL
@@ -118,9 +120,11 @@ package_name() {
     dnf:c++) echo gcc-c++ ;;
     dnf:libclang) echo clang-devel ;;
     dnf:pip) echo python3-pip ;;
+    dnf:pkg-config) echo pkgconf-pkg-config ;;
     pacman:cc | pacman:c++) echo gcc ;;
     pacman:libclang) echo clang ;;
     pacman:pip) echo python-pip ;;
+    pacman:pkg-config | brew:pkg-config) echo pkgconf ;;
     pacman:python3) echo python ;;
     brew:cc | brew:c++ | brew:libclang) echo llvm ;;
     brew:pip | brew:python3) echo python ;;

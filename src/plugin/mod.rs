@@ -21,11 +21,13 @@ mod types;
 
 use std::ffi::{CStr, c_char, c_int};
 use std::path::Path;
+use std::sync::LazyLock;
 
 use crate::control::{
     AispOptions, Controller, GUMBEL_SD, LambdaRule, SearchOptions, Update, calibrated_sigma,
 };
 use crate::gguf::{Decoder, Gguf, OutputRows};
+use handles::Handles;
 use logits::LogitShift;
 use session::{Failure, Parts, Session, Tier};
 pub use types::*;
@@ -50,6 +52,9 @@ impl Failure {
 const MAX_SAMPLES: u32 = 4096;
 /// Most positions that are perturbed: their mean alone takes a row of floats each.
 const MAX_HORIZON: u32 = 1 << 17;
+
+/// Every run that was created and not freed.
+static RUNS: LazyLock<Handles<Session>> = LazyLock::new(Handles::default);
 
 fn status(result: Result<(), aisp_status>) -> aisp_status {
     result.err().unwrap_or(aisp_status::AISP_OK)
@@ -143,7 +148,7 @@ pub unsafe extern "C" fn aisp_create(
         };
         create(&options, host, Path::new(path))
     });
-    made.map_or(std::ptr::null_mut(), handles::insert)
+    made.map_or(std::ptr::null_mut(), |session| RUNS.insert(session))
 }
 
 fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Session, Failure> {
@@ -232,7 +237,8 @@ fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Sessio
 /// or a negative aisp_status.
 #[unsafe(no_mangle)]
 pub extern "C" fn aisp_begin(handle: *mut aisp) -> i32 {
-    handles::on(handle, Session::begin).map_or_else(|status| status as i32, |n| n as i32)
+    RUNS.on(handle, Session::begin)
+        .map_or_else(|status| status as i32, |n| n as i32)
 }
 
 /// Exact tier: says which candidate each output row of the next decode belongs to, −1 for none.
@@ -246,7 +252,7 @@ pub unsafe extern "C" fn aisp_bind(
     candidates: *const i32,
     rows: usize,
 ) -> aisp_status {
-    status(handles::on(handle, |session| {
+    status(RUNS.on(handle, |session| {
         if candidates.is_null() || rows == 0 {
             return argument("aisp_bind: no rows");
         }
@@ -267,7 +273,7 @@ pub unsafe extern "C" fn aisp_perturb(
     count: usize,
     width: usize,
 ) -> aisp_status {
-    status(handles::on(handle, |session| {
+    status(RUNS.on(handle, |session| {
         let Some(len) = count
             .checked_mul(width)
             .filter(|&n| n <= isize::MAX as usize / 4)
@@ -295,7 +301,7 @@ pub unsafe extern "C" fn aisp_apply(
     tokens: *mut aisp_token,
     count: usize,
 ) -> aisp_status {
-    status(handles::on(handle, |session| {
+    status(RUNS.on(handle, |session| {
         if tokens.is_null() || count == 0 {
             return argument("aisp_apply: no tokens");
         }
@@ -309,15 +315,13 @@ pub unsafe extern "C" fn aisp_apply(
 /// Called by the sampler of `candidate`: `token` is its next one, the end-of-turn token included.
 #[unsafe(no_mangle)]
 pub extern "C" fn aisp_accept(handle: *mut aisp, candidate: i32, token: i32) -> aisp_status {
-    status(handles::on(handle, |session| {
-        session.accept(candidate, token)
-    }))
+    status(RUNS.on(handle, |session| session.accept(candidate, token)))
 }
 
 /// Called by the sampler of `candidate`: forgets its tokens, unless it has its reward already.
 #[unsafe(no_mangle)]
 pub extern "C" fn aisp_reset(handle: *mut aisp, candidate: i32) -> aisp_status {
-    status(handles::on(handle, |session| {
+    status(RUNS.on(handle, |session| {
         session.reset(candidate);
         Ok(())
     }))
@@ -326,15 +330,13 @@ pub extern "C" fn aisp_reset(handle: *mut aisp, candidate: i32) -> aisp_status {
 /// The reward of a finished candidate, in any units; NAN for one that could not be scored.
 #[unsafe(no_mangle)]
 pub extern "C" fn aisp_reward(handle: *mut aisp, candidate: i32, reward: f64) -> aisp_status {
-    status(handles::on(handle, |session| {
-        session.reward(candidate, reward)
-    }))
+    status(RUNS.on(handle, |session| session.reward(candidate, reward)))
 }
 
 /// Closes the iteration: learns from the candidates that have a reward, and leaves out the others.
 #[unsafe(no_mangle)]
 pub extern "C" fn aisp_update(handle: *mut aisp) -> aisp_status {
-    status(handles::on(handle, Session::update))
+    status(RUNS.on(handle, Session::update))
 }
 
 /// The best candidate of all iterations, the open one included: its tokens, as they were
@@ -350,7 +352,7 @@ pub unsafe extern "C" fn aisp_best(
     count: *mut usize,
     reward: *mut f64,
 ) -> aisp_status {
-    status(handles::on(handle, |session| {
+    status(RUNS.on(handle, |session| {
         if tokens.is_null() || count.is_null() || reward.is_null() {
             return argument("aisp_best: tokens, count or reward is NULL");
         }
@@ -375,7 +377,7 @@ pub unsafe extern "C" fn aisp_telemetry(
     handle: *const aisp,
     report: *mut aisp_report,
 ) -> aisp_status {
-    status(handles::on(handle, |session| {
+    status(RUNS.on(handle, |session| {
         // SAFETY: not NULL, and `size` stands first.
         let right = !report.is_null() && unsafe { (*report).size } == size_of::<aisp_report>();
         if !right {
@@ -408,12 +410,12 @@ pub extern "C" fn aisp_free(handle: *mut aisp) -> aisp_status {
     if handle.is_null() {
         return aisp_status::AISP_OK;
     }
-    status(handles::remove(handle))
+    status(RUNS.remove(handle))
 }
 
 /// Why the handle failed, "" if it did not; with NULL, or a handle that is none, what went wrong
 /// last on this thread. Lives until the handle is freed, or until the thread's next error.
 #[unsafe(no_mangle)]
 pub extern "C" fn aisp_last_error(handle: *const aisp) -> *const c_char {
-    handles::last_error(handle)
+    RUNS.last_error(handle)
 }

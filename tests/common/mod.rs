@@ -11,14 +11,19 @@ pub const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 pub const GEMMA3: &str = "gemma-3-270m.Q4_K_M.gguf";
 pub const REWARD: &str = "film-review-reward.gguf";
 
-/// Where a model is; a missing one fails the test with the way to get it.
+/// Where a model is.
 pub fn path(name: &str) -> PathBuf {
+    cached(&format!("models/{name}"))
+}
+
+/// Where something in the cache folder is; a missing one fails the test with the way to get it.
+pub fn cached(name: &str) -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME")
         .filter(|v| !v.is_empty())
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
         .expect("XDG_CACHE_HOME or HOME is set");
-    let path = base.join("aisp-llama").join("models").join(name);
+    let path = base.join("aisp-llama").join(name);
     assert!(
         path.exists(),
         "{} is missing: run the tests with `make test`",

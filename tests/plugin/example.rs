@@ -1,4 +1,4 @@
-//! The C example, linked with the llama.cpp of this build, against the command line.
+//! The examples against the command line and each other.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,87 +7,16 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use crate::common::{REWARD, SMOLLM2, path};
+use crate::host::{Llama, python};
 use crate::misuse::model;
-use crate::{compiler, link, repository, succeed, target};
+use crate::{repository, succeed};
 
 const PROMPT: &str = "<|im_start|>user\nWrite one sentence reviewing a movie about a lost dog.\
                       <|im_end|>\n<|im_start|>assistant\n";
 
-/// Source of the pinned llama.cpp.
-fn llama_source() -> PathBuf {
-    let mut metadata = Command::new(env!("CARGO"));
-    metadata.args(["metadata", "--offline", "--format-version", "1"]);
-    metadata.args(["--filter-platform", env!("AISP_LLAMA_TARGET")]);
-    let output = succeed(metadata.current_dir(repository())).stdout;
-    let metadata: Value = serde_json::from_slice(&output).unwrap();
-    let package = metadata["packages"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|package| package["name"] == "llama-cpp-sys-2")
-        .expect("the lock file has llama-cpp-sys-2");
-    let manifest = PathBuf::from(package["manifest_path"].as_str().unwrap());
-    manifest.parent().unwrap().join("llama.cpp")
-}
-
-/// Its libraries, as this build made them.
-fn llama_libraries() -> PathBuf {
-    let builds = std::fs::read_dir(target().join("release/build")).unwrap();
-    let newest = builds
-        .map(|entry| entry.unwrap().path().join("out/lib"))
-        .filter(|folder| folder.join("libllama.a").exists())
-        .max_by_key(|folder| {
-            folder
-                .join("libllama.a")
-                .metadata()
-                .unwrap()
-                .modified()
-                .unwrap()
-        });
-    newest.expect("llama-cpp-sys-2 built libllama.a")
-}
-
-fn with_llama(compiler: &mut Command) {
-    let source = llama_source();
-    for folder in ["include", "ggml/include"] {
-        compiler.arg("-isystem").arg(source.join(folder));
-    }
-}
-
-/// Compiles a C file of this repository against plugin and llama.cpp.
-fn compile(source: &str, name: &str) -> PathBuf {
-    let program = target().join("plugin").join(name);
-    let mut compiler = compiler("cc");
-    compiler.arg("-std=c11");
-    with_llama(&mut compiler);
-    compiler
-        .arg(repository().join(source))
-        .arg("-o")
-        .arg(&program);
-    link(&mut compiler);
-    compiler.arg(format!("-L{}", llama_libraries().display()));
-    compiler.args([
-        "-Wl,--start-group",
-        "-lllama",
-        "-lggml",
-        "-lggml-cpu",
-        "-lggml-base",
-    ]);
-    compiler.args([
-        "-Wl,--end-group",
-        "-lstdc++",
-        "-lgomp",
-        "-ldl",
-        "-lpthread",
-        "-lm",
-    ]);
-    succeed(&mut compiler);
-    program
-}
-
 fn program() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| compile("examples/plugin/align.c", "align"))
+    PROGRAM.get_or_init(|| Llama::pinned().compile("examples/plugin/align.c", "align"))
 }
 
 /// Arguments that mean the same to both programs.
@@ -98,9 +27,12 @@ fn arguments(command: &mut Command) {
     command.args(["--samples", "11", "--iterations", "3"]);
 }
 
-/// What the example printed, a line each.
+/// What the example prints, a line each.
 fn align(tier: &str) -> Vec<Value> {
-    let mut command = Command::new(program());
+    lines(Command::new(program()), tier)
+}
+
+fn lines(mut command: Command, tier: &str) -> Vec<Value> {
     arguments(&mut command);
     let output = succeed(command.args(["--tier", tier])).stdout;
     let lines = String::from_utf8(output).unwrap();
@@ -174,10 +106,31 @@ fn the_sampler_tier_says_nearly_the_same() {
     );
 }
 
+/// Two languages, one llama.cpp, which is not the pinned one.
+#[test]
+fn another_llama_cpp_and_python_run_it_too() {
+    let program = Llama::packaged().compile("examples/plugin/align.c", "align-packaged");
+    for tier in ["exact", "sampler"] {
+        let c = lines(Command::new(&program), tier);
+        let python = lines(python("examples/plugin/align.py"), tier);
+        assert_eq!((c.len(), python.len()), (33 + 3 + 1, 33 + 3 + 1));
+        for (c, python) in c.iter().zip(&python) {
+            for (field, expected) in c.as_object().unwrap() {
+                match expected {
+                    Value::Number(_) => close(&python[field], expected),
+                    _ => assert_eq!(&python[field], expected),
+                }
+            }
+        }
+        let last = &c[c.len() - 2];
+        assert!(last["u_norm"].as_f64().unwrap() > 0.1, "{last}");
+    }
+}
+
 #[test]
 fn a_chain_owns_its_samplers() {
     let folder = tempfile::tempdir().unwrap();
-    let program = compile("tests/plugin/samplers.c", "samplers");
+    let program = Llama::pinned().compile("tests/plugin/samplers.c", "samplers");
     succeed(Command::new(program).arg(model(folder.path())));
 }
 
@@ -205,6 +158,8 @@ fn the_glue_is_c_plus_plus_as_well() {
         "-I",
     ]);
     compiler.arg(repository().join("include"));
-    with_llama(&mut compiler);
+    for folder in Llama::pinned().headers {
+        compiler.arg("-isystem").arg(folder);
+    }
     succeed(compiler.arg(source));
 }

@@ -1,8 +1,10 @@
-//! The C interface, from C: what it exports, what misuse does, and the example program against
-//! the command line.
+//! The C interface, from C and Python: what it exports, what misuse does, how it is installed,
+//! and the example programs against the command line.
 
 mod example;
 mod header;
+mod host;
+mod install;
 mod misuse;
 
 #[path = "../common/mod.rs"]
