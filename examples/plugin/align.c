@@ -79,6 +79,46 @@ static double score(struct reward *reward, const char *text) {
 
 /* ---- text ---- */
 
+/* Bytes of the UTF-8 character at `c`, or of as much of one as there is; `whole` says which. */
+static size_t utf8(const unsigned char *c, bool *whole) {
+    const size_t length = *c < 0x80   ? 1
+                          : *c < 0xc2 ? 0
+                          : *c < 0xe0 ? 2
+                          : *c < 0xf0 ? 3
+                          : *c < 0xf5 ? 4
+                                      : 0;
+    unsigned char low   = *c == 0xe0 ? 0xa0 : *c == 0xf0 ? 0x90 : 0x80;
+    unsigned char high  = *c == 0xed ? 0x9f : *c == 0xf4 ? 0x8f : 0xbf;
+    *whole              = false;
+    for (size_t i = 1; i < length; i++) {
+        if (c[i] < low || c[i] > high) {
+            return i;
+        }
+        low  = 0x80;
+        high = 0xbf;
+    }
+    *whole = length > 0;
+    return *whole ? length : 1;
+}
+
+/* A copy of `text` with U+FFFD for what is not UTF-8, as a response may end inside a character. */
+static char *repaired(const char *text) {
+    char *copy = malloc(3 * strlen(text) + 1);
+    char *end  = copy;
+    if (copy == NULL) {
+        die("text", "out of memory");
+    }
+    while (*text != '\0') {
+        bool         whole;
+        const size_t length = utf8((const unsigned char *) text, &whole);
+        memcpy(end, whole ? text : "\xef\xbf\xbd", whole ? length : 3);
+        end += whole ? length : 3;
+        text += length;
+    }
+    *end = '\0';
+    return copy;
+}
+
 static char *text_of(const struct llama_vocab *vocab, const llama_token *tokens, size_t count) {
     size_t size = 0, room = 64;
     char * text = malloc(room);
@@ -100,8 +140,10 @@ static char *text_of(const struct llama_vocab *vocab, const llama_token *tokens,
     if (text == NULL) {
         die("text", "out of memory");
     }
-    text[size] = '\0';
-    return text;
+    text[size]   = '\0';
+    char *result = repaired(text);
+    free(text);
+    return result;
 }
 
 static void print_json_string(const char *text) {
