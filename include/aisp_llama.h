@@ -148,11 +148,13 @@ extern "C" {
 // Version of this library, such as "0.1.0". Static; any thread.
 const char *aisp_version(void);
 
-// Fills in the defaults. `model_path` becomes NULL and `horizon` 0: set both.
+// Fills in the defaults. `model_path` becomes NULL and `horizon` 0: set both. `size` is
+// sizeof(aisp_options): another one, of another version's header, is an error, and nothing is
+// written.
 //
 // # Safety
-// `options` is NULL or points to an aisp_options. Any thread.
-enum aisp_status aisp_options_init(struct aisp_options *options);
+// `options` is NULL or points to `size` bytes. Any thread.
+enum aisp_status aisp_options_init(struct aisp_options *options, size_t size);
 
 // Starts a run. Answers NULL on failure; aisp_last_error(NULL) on the same thread says why.
 //

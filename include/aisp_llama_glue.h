@@ -86,8 +86,11 @@ static inline bool aisp_eval_callback(struct ggml_tensor *node, bool ask, void *
 }
 
 typedef struct aisp_glue_sampler {
-    aisp *  run;
-    int32_t candidate;
+    aisp *                 run;
+    int32_t                candidate;
+    struct llama_sampler_i table;
+    /* llama_sampler_i grows at its end: what a newer llama.cpp reads there is NULL. */
+    void *room[16];
 } aisp_glue_sampler;
 
 static inline struct llama_sampler *aisp_sampler_init(aisp *run, int32_t candidate);
@@ -127,25 +130,19 @@ static inline void aisp_glue_free(struct llama_sampler *sampler) {
  * tells it to the run. The chain owns it, as any sampler; a clone is another sampler of the same
  * candidate. Errors show in the next call on the run. NULL without memory. */
 static inline struct llama_sampler *aisp_sampler_init(aisp *run, int32_t candidate) {
-    /* llama_sampler_i grows at its end: the room behind it stays zero. */
-    static union {
-        struct llama_sampler_i iface;
-        void *                 room[32];
-    } table;
-    table.iface.name   = aisp_glue_name;
-    table.iface.accept = aisp_glue_accept;
-    table.iface.apply  = aisp_glue_apply;
-    table.iface.reset  = aisp_glue_reset;
-    table.iface.clone  = aisp_glue_clone;
-    table.iface.free   = aisp_glue_free;
-
-    aisp_glue_sampler *self = (aisp_glue_sampler *) malloc(sizeof(*self));
+    aisp_glue_sampler *self = (aisp_glue_sampler *) calloc(1, sizeof(*self));
     if (self == NULL) {
         return NULL;
     }
-    self->run       = run;
-    self->candidate = candidate;
-    return llama_sampler_init(&table.iface, self);
+    self->run          = run;
+    self->candidate    = candidate;
+    self->table.name   = aisp_glue_name;
+    self->table.accept = aisp_glue_accept;
+    self->table.apply  = aisp_glue_apply;
+    self->table.reset  = aisp_glue_reset;
+    self->table.clone  = aisp_glue_clone;
+    self->table.free   = aisp_glue_free;
+    return llama_sampler_init(&self->table, self);
 }
 
 #ifdef __cplusplus

@@ -19,6 +19,12 @@ for library in libaisp_llama.so libaisp_llama.dylib; do
         install -m 755 "$libraries/$library" "$root/lib/"
     fi
 done
-sed -e "s|@PREFIX@|$prefix|" -e "s|@VERSION@|$version|" "$repository/scripts/aisp_llama.pc.in" \
+if [[ -e $root/lib/libaisp_llama.dylib ]]; then
+    install_name_tool -id @rpath/libaisp_llama.dylib "$root/lib/libaisp_llama.dylib"
+fi
+# Both find the rest from where they are: the installation can be moved.
+sed "s/@VERSION@/$version/" "$repository/scripts/aisp_llama.pc.in" \
     >"$root/lib/pkgconfig/aisp_llama.pc"
 install -m 644 "$repository/scripts/aisp_llama-config.cmake" "$root/lib/cmake/aisp_llama/"
+sed "s/@VERSION@/$version/" "$repository/scripts/aisp_llama-config-version.cmake.in" \
+    >"$root/lib/cmake/aisp_llama/aisp_llama-config-version.cmake"

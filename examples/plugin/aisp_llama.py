@@ -9,9 +9,12 @@ one that the system finds.
 from __future__ import annotations
 
 import ctypes
+import functools
+import itertools
 import os
 import sys
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from ctypes import (
     CFUNCTYPE,
     POINTER,
@@ -65,9 +68,7 @@ class Options(ctypes.Structure):
 
     def __init__(self) -> None:
         super().__init__()
-        _check(_options_init(self))
-        if self.size != ctypes.sizeof(self):
-            raise Error(f"aisp_options is another one in version {_version().decode()}")
+        _check(_options_init(self, ctypes.sizeof(self)))
 
 
 class Report(ctypes.Structure):
@@ -90,14 +91,15 @@ class Report(ctypes.Structure):
 class Run:
     """One alignment run: the search for the best response to one prompt.
 
-    Methods raise `Error`. What goes wrong in the callback or in a sampler shows in the next call.
+    Methods raise `Error`. What goes wrong in the callback or in a sampler shows in the next call;
+    so does an interrupt that comes while llama.cpp is at work.
     """
 
     def __init__(self, options: Options) -> None:
-        self._tables: list[llama_cpp.llama_sampler_i] = []
         self._handle = _create(options, _HOST)
         if self._handle is None:
-            raise Error(_message(None))
+            _check(-1)
+        self.close = weakref.finalize(self, _free, self._handle)
 
     def begin(self) -> int:
         """Opens the next iteration: the number of its candidates, 0 after the last one."""
@@ -130,35 +132,9 @@ class Run:
     def sampler(self, candidate: int) -> object:
         """The sampler of one candidate, put first in a chain that ends with the greedy one.
 
-        The chain owns it. It must not be used once this object is gone.
+        The chain owns it, and may free it before or after the run ends.
         """
-        handle = self._handle
-
-        def apply(_sampler: object, tokens: object) -> None:
-            array = tokens.contents
-            _apply(handle, candidate, array.data, array.size)
-            array.sorted = False
-
-        def accept(_sampler: object, token: int) -> None:
-            _accept(handle, candidate, token)
-
-        def reset(_sampler: object) -> None:
-            _reset(handle, candidate)
-
-        # A sampler without a context is cloned and freed by llama.cpp itself.
-        table = llama_cpp.llama_sampler_i(
-            name=ctypes.cast(_sampler_name, llama_cpp.llama_sampler_i_name),
-            apply=llama_cpp.llama_sampler_i_apply(apply),
-            accept=llama_cpp.llama_sampler_i_accept(accept),
-            reset=llama_cpp.llama_sampler_i_reset(reset),
-        )
-        self._tables.append(table)
-        return llama_cpp.llama_sampler_init(table, None)
-
-    def close(self) -> None:
-        """Ends the run; a second time does nothing."""
-        handle, self._handle = self._handle, None
-        _check(_free(handle))
+        return _new_sampler(self._handle, candidate)
 
     def __enter__(self) -> Run:
         return self
@@ -178,7 +154,7 @@ class EvalCallback:
 
     def __init__(self, cparams: llama_cpp.llama_context_params) -> None:
         self.run: Run | None = None
-        self._function = llama_cpp.ggml_backend_sched_eval_callback(self._on_node)
+        self._function = llama_cpp.ggml_backend_sched_eval_callback(_shielded(True, self._on_node))
         cparams.cb_eval = self._function
 
     def _on_node(self, node: int, ask: bool, _user_data: object) -> bool:
@@ -224,8 +200,7 @@ def _aisp(verb: str, result: object, *arguments: object) -> object:
 
 
 _LIBRARY = _load()
-_version = _aisp("version", c_char_p)
-_options_init = _aisp("options_init", c_int, POINTER(Options))
+_options_init = _aisp("options_init", c_int, POINTER(Options), c_size_t)
 _create = _aisp("create", c_void_p, POINTER(Options), POINTER(_Host))
 _begin = _aisp("begin", c_int32, c_void_p)
 _bind = _aisp("bind", c_int, c_void_p, POINTER(c_int32), c_size_t)
@@ -243,14 +218,30 @@ _free = _aisp("free", c_int, c_void_p)
 _last_error = _aisp("last_error", c_char_p, c_void_p)
 
 
-def _message(handle: int | None) -> str:
-    return _last_error(handle).decode("utf-8", "replace")
+# What was raised in a callback, through which no exception passes.
+_pending: list[BaseException] = []
 
 
 def _check(status: int, handle: int | None = None) -> int:
+    if _pending:
+        raise _pending.pop(0)
     if status < 0:
-        raise Error(_message(handle))
+        raise Error(_last_error(handle).decode("utf-8", "replace"))
     return status
+
+
+def _shielded(otherwise: object, function: Callable) -> Callable:
+    """`function` for C to call: an exception waits for `_check`, and `otherwise` is answered."""
+
+    @functools.wraps(function)
+    def shielded(*arguments: object) -> object:
+        try:
+            return function(*arguments)
+        except BaseException as error:
+            _pending.append(error)
+            return otherwise
+
+    return shielded
 
 
 # ---- ggml, through the libllama that llama_cpp loaded ----
@@ -282,7 +273,6 @@ _tensor_get = _ggml("backend_tensor_get", None, c_void_p, c_void_p, c_size_t, c_
 _tensor_set = _ggml("backend_tensor_set", None, c_void_p, c_void_p, c_size_t, c_size_t)
 
 
-@_Decode
 def _decode(kind: int, data: int | None, out: int | None, count: int) -> int:
     if not 0 <= kind < llama_cpp.GGML_TYPE_COUNT:
         return 0
@@ -294,7 +284,54 @@ def _decode(kind: int, data: int | None, out: int | None, count: int) -> int:
     return 1
 
 
-_HOST = _Host(ctypes.sizeof(_Host), _decode)
+_HOST = _Host(ctypes.sizeof(_Host), _Decode(_shielded(0, _decode)))
+
+
+# ---- samplers: their context is a key of _SAMPLERS, as Python objects cannot be one ----
+
+_SAMPLERS: dict[int, tuple[int, int]] = {}  # handle and candidate
+_KEYS = itertools.count(1)
 _NAME = ctypes.create_string_buffer(b"aisp")
-# c_void_p, as ctypes cannot give a string away from a callback.
-_sampler_name = CFUNCTYPE(c_void_p, c_void_p)(lambda _sampler: ctypes.addressof(_NAME))
+
+
+def _new_sampler(handle: int, candidate: int) -> object:
+    key = next(_KEYS)
+    _SAMPLERS[key] = handle, candidate
+    return llama_cpp.llama_sampler_init(_TABLE, key)
+
+
+def _sampler_apply(sampler: object, tokens: object) -> None:
+    array = tokens.contents
+    _apply(*_SAMPLERS[sampler.contents.ctx], array.data, array.size)
+    array.sorted = False
+
+
+def _sampler_accept(sampler: object, token: int) -> None:
+    _accept(*_SAMPLERS[sampler.contents.ctx], token)
+
+
+def _sampler_reset(sampler: object) -> None:
+    _reset(*_SAMPLERS[sampler.contents.ctx])
+
+
+def _sampler_clone(sampler: int) -> int:
+    key = ctypes.cast(sampler, llama_cpp.llama_sampler_p_ctypes).contents.ctx
+    return ctypes.cast(_new_sampler(*_SAMPLERS[key]), c_void_p).value
+
+
+def _sampler_free(sampler: object) -> None:
+    _SAMPLERS.pop(sampler.contents.ctx, None)
+
+
+# c_void_p, as ctypes callbacks answer neither strings nor pointers.
+_answers_pointer = CFUNCTYPE(c_void_p, c_void_p)
+_name_of = _answers_pointer(lambda _sampler: ctypes.addressof(_NAME))
+_clone_of = _answers_pointer(_shielded(None, _sampler_clone))
+_TABLE = llama_cpp.llama_sampler_i(
+    name=ctypes.cast(_name_of, llama_cpp.llama_sampler_i_name),
+    apply=llama_cpp.llama_sampler_i_apply(_shielded(None, _sampler_apply)),
+    accept=llama_cpp.llama_sampler_i_accept(_shielded(None, _sampler_accept)),
+    reset=llama_cpp.llama_sampler_i_reset(_shielded(None, _sampler_reset)),
+    clone=ctypes.cast(_clone_of, llama_cpp.llama_sampler_i_clone),
+    free=llama_cpp.llama_sampler_i_free(_shielded(None, _sampler_free)),
+)

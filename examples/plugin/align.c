@@ -70,6 +70,11 @@ static double score(struct reward *reward, const char *text) {
         batch.logits[i]    = true;
     }
     double value = NAN;
+    /* Encoders have no memory. */
+    llama_memory_t memory = llama_get_memory(reward->context);
+    if (memory != NULL) {
+        llama_memory_clear(memory, true);
+    }
     if (llama_decode(reward->context, batch) == 0) {
         value = llama_get_embeddings_seq(reward->context, 0)[0];
     }
@@ -160,6 +165,14 @@ static void print_json_string(const char *text) {
     putchar('"');
 }
 
+static void print_json_number(double value) {
+    if (isfinite(value)) {
+        printf("%.9g", value);
+    } else {
+        printf("null");
+    }
+}
+
 /* ---- the loop ---- */
 
 static void check(aisp *run, int32_t status) {
@@ -219,6 +232,9 @@ int main(int argc, char **argv) {
         die("usage", "-m model.gguf -mr reward.gguf -p prompt; --samples 1 to 256");
     }
     const bool exact = strcmp(tier, "exact") == 0;
+    if (!exact && strcmp(tier, "sampler") != 0) {
+        die("--tier", "give exact or sampler");
+    }
 
     llama_log_set(quiet, NULL);
     llama_backend_init();
@@ -238,7 +254,9 @@ int main(int argc, char **argv) {
 
     /* The run. */
     aisp_options options;
-    aisp_options_init(&options);
+    if (aisp_options_init(&options, sizeof(options)) != AISP_OK) {
+        die("aisp_options_init", aisp_last_error(NULL));
+    }
     options.model_path = model_path;
     options.tier       = exact ? AISP_TIER_EXACT : AISP_TIER_SAMPLER;
     options.samples    = (uint32_t) samples;
@@ -345,7 +363,9 @@ int main(int argc, char **argv) {
             char *text  = text_of(vocab, written + i * (predict + 1), (size_t) counts[i]);
             double value = score(&reward, text);
             check(run, aisp_reward(run, i, value));
-            printf("{\"iteration\":%d,\"candidate\":%d,\"reward\":%.9g,\"tokens\":[", iteration, i, value);
+            printf("{\"iteration\":%d,\"candidate\":%d,\"reward\":", iteration, i);
+            print_json_number(value);
+            printf(",\"tokens\":[");
             for (int j = 0; j < counts[i]; j++) {
                 printf("%s%d", j == 0 ? "" : ",", written[i * (predict + 1) + j]);
             }
@@ -358,8 +378,13 @@ int main(int argc, char **argv) {
         aisp_report report;
         report.size = sizeof(report);
         check(run, aisp_telemetry(run, &report));
-        printf("{\"iteration\":%d,\"mean_reward\":%.9g,\"u_norm\":%.9g,\"r2\":%.9g}\n", iteration,
-               report.mean_reward, report.u_norm, report.r2);
+        printf("{\"iteration\":%d,\"mean_reward\":", iteration);
+        print_json_number(report.mean_reward);
+        printf(",\"u_norm\":");
+        print_json_number(report.u_norm);
+        printf(",\"r2\":");
+        print_json_number(report.r2);
+        printf("}\n");
     }
 
     const int32_t *best;
@@ -367,7 +392,9 @@ int main(int argc, char **argv) {
     double         best_reward;
     check(run, aisp_best(run, &best, &best_count, &best_reward));
     char *text = text_of(vocab, best, best_count);
-    printf("{\"best_reward\":%.9g,\"response\":", best_reward);
+    printf("{\"best_reward\":");
+    print_json_number(best_reward);
+    printf(",\"response\":");
     print_json_string(text);
     printf("}\n");
 

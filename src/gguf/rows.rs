@@ -26,51 +26,86 @@ pub struct OutputRows {
     row_bytes: usize,
     width: usize,
     vocabulary: usize,
-    /// `None` for F32.
-    decode: Option<Decoder>,
+    /// `None` for F32; the reason where rows cannot be decoded.
+    decode: std::result::Result<Option<Decoder>, String>,
     plain: Option<String>,
 }
 
-/// Turns whole rows of a quantised tensor, given as bytes, into their values.
-pub type Decoder = Box<dyn Fn(&[u8], &mut [f32]) + Send + Sync>;
+/// Turns whole rows of a quantised tensor, given as bytes, into their values; whether it could.
+pub type Decoder = Box<dyn Fn(&[u8], &mut [f32]) -> bool + Send + Sync>;
+
+/// The other parts of the split model whose first part is `path`.
+///
+/// Source: `llama_split_path` in llama.cpp's `src/llama.cpp`.
+fn other_parts(path: &Path, gguf: &Gguf) -> Result<Vec<(PathBuf, Gguf)>> {
+    let count = gguf.u64("split.count").unwrap_or(1);
+    if count <= 1 {
+        return Ok(Vec::new());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = name
+        .strip_suffix(&format!("-00001-of-{count:05}.gguf"))
+        .ok_or_else(|| {
+            let reason = format!(
+                "split.count is {count}, but the name does not end in -00001-of-{count:05}.gguf; \
+                 give the first part, under the name it was made with"
+            );
+            Error::model(path, reason)
+        })?;
+    (2..=count)
+        .map(|number| {
+            let part = path.with_file_name(format!("{prefix}-{number:05}-of-{count:05}.gguf"));
+            match Gguf::open(&part) {
+                Ok(gguf) => Ok((part, gguf)),
+                Err(source) => Err(Error::Gguf { path: part, source }),
+            }
+        })
+        .collect()
+}
 
 impl OutputRows {
-    /// Finds the matrix in the file `path` with the header `gguf`; `decoder` knows the types
-    /// of tensors other than F32.
+    /// Finds the matrix in the file `path` with the header `gguf`, or in the other parts of a
+    /// split model that it is the first of; `decoder` knows the types of tensors other than F32.
+    /// A type that it does not know is an error only once rows are read.
     ///
     /// # Errors
-    /// [`Error::Model`] when the file has no such tensor or its type has no decoder,
-    /// [`Error::Io`] when it cannot be opened.
+    /// [`Error::Model`] when there is no such tensor, [`Error::Gguf`] for a part that cannot be
+    /// read, [`Error::Io`] when the file cannot be opened.
     pub fn open(
         path: &Path,
         gguf: &Gguf,
         decoder: impl FnOnce(TensorType) -> Option<Decoder>,
     ) -> Result<Self> {
-        let tensor = gguf
-            .tensor("output.weight")
-            .or_else(|| gguf.tensor("token_embd.weight"))
-            .ok_or_else(|| {
-                let remedy = "missing; give --update weights and --sigma as a number";
-                Error::model(path, format!("output.weight: {remedy}"))
-            })?;
-        let unusable = || {
-            Error::model(
-                path,
-                format!(
-                    "{}: type {} cannot be decoded; give --update weights and --sigma as a number",
-                    tensor.name,
-                    tensor.kind.name()
-                ),
-            )
+        let others = other_parts(path, gguf)?;
+        let find = |name: &str| {
+            let others = others.iter().map(|(path, gguf)| (path.as_path(), gguf));
+            std::iter::once((path, gguf))
+                .chain(others)
+                .find_map(|(path, gguf)| Some((path, gguf.tensor(name)?)))
         };
-        let (block, block_bytes) = tensor.kind.block_size().ok_or_else(unusable)?;
+        let (path, tensor) = find("output.weight")
+            .or_else(|| find("token_embd.weight"))
+            .ok_or_else(|| Error::model(path, "output.weight: missing"))?;
+        let unusable = |reason: String| {
+            let remedy = "the weights update needs no rows if sigma is given as a number \
+                          (--update weights --sigma)";
+            format!("{}: {reason}; {remedy}", tensor.name)
+        };
+        let unknown = || unusable(format!("type {} cannot be decoded", tensor.kind.name()));
+        let (block, block_bytes) = tensor
+            .kind
+            .block_size()
+            .ok_or_else(|| Error::model(path, unknown()))?;
         let decode = match tensor.kind {
-            TensorType::F32 => None,
-            other => Some(decoder(other).ok_or_else(unusable)?),
+            _ if find("output.scale").is_some() => {
+                Err(unusable("output.scale is not applied to rows".into()))
+            }
+            TensorType::F32 => Ok(None),
+            other => decoder(other).map(Some).ok_or_else(unknown),
         };
         let width = tensor.dims.first().copied().unwrap_or(0);
         if width == 0 || block == 0 || !width.is_multiple_of(block) {
-            return Err(unusable());
+            return Err(Error::model(path, unknown()));
         }
         let row_bytes = (width / block * block_bytes) as usize;
         let width = width as usize;
@@ -83,7 +118,7 @@ impl OutputRows {
             .metadata()
             .find(|(key, _)| unscaled.iter().any(|end| key.ends_with(end)))
             .map(|(key, _)| key.to_owned());
-        let bias = gguf.tensor("output.bias").map(|t| t.name.clone());
+        let bias = find("output.bias").map(|(_, t)| t.name.clone());
         Ok(Self {
             file: Mutex::new(file),
             path: path.to_path_buf(),
@@ -214,6 +249,10 @@ impl OutputRows {
     /// Decodes as many rows as `out` holds, from number `first` on.
     fn read(&self, first: usize, out: &mut [f32]) -> Result<()> {
         let count = out.len() / self.width;
+        let decode = self
+            .decode
+            .as_ref()
+            .map_err(|reason| Error::model(&self.path, reason.as_str()))?;
         let mut bytes = vec![0_u8; count * self.row_bytes];
         let start = self.offset + (first * self.row_bytes) as u64;
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -223,8 +262,11 @@ impl OutputRows {
                 path: self.path.clone(),
                 source,
             })?;
-        match &self.decode {
-            Some(decode) => decode(&bytes, out),
+        match decode {
+            Some(decode) if !decode(&bytes, out) => {
+                return Err(Error::Run(format!("rows from {first} on were not decoded")));
+            }
+            Some(_) => {}
             None => {
                 for (value, chunk) in out.iter_mut().zip(bytes.as_chunks().0) {
                     *value = f32::from_le_bytes(*chunk);
@@ -232,5 +274,69 @@ impl OutputRows {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::testing::{Builder, build};
+
+    /// A part of a model in two parts.
+    fn part(tensor: &str) -> Builder {
+        build()
+            .u32("split.count", 2)
+            .tensor(tensor, &[1, 2], TensorType::F32.0)
+    }
+
+    fn write(folder: &Path, number: u32, part: Builder, row: f32) -> PathBuf {
+        let path = folder.join(format!("m-{number:05}-of-00002.gguf"));
+        let mut bytes = part.bytes();
+        let start = bytes.len() - 8;
+        bytes[start..start + 4].copy_from_slice(&row.to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn open(path: &Path) -> Result<OutputRows> {
+        OutputRows::open(path, &Gguf::open(path).unwrap(), |_| None)
+    }
+
+    #[test]
+    fn the_output_matrix_may_be_in_another_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = write(folder.path(), 1, part("token_embd.weight"), 1.0);
+        write(folder.path(), 2, part("output.weight"), 2.0);
+        let mut row = [0.0];
+        open(&first).unwrap().row(0, &mut row).unwrap();
+        assert_eq!(row, [2.0]);
+        // A model whose embedding is its output matrix.
+        write(folder.path(), 2, part("output_norm.weight"), 3.0);
+        open(&first).unwrap().row(0, &mut row).unwrap();
+        assert_eq!(row, [1.0]);
+    }
+
+    #[test]
+    fn a_missing_part_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = write(folder.path(), 1, part("token_embd.weight"), 1.0);
+        let message = open(&first).err().unwrap().to_string();
+        assert!(message.contains("m-00002-of-00002.gguf"), "{message}");
+        let renamed = folder.path().join("m.gguf");
+        std::fs::rename(first, &renamed).unwrap();
+        let message = open(&renamed).err().unwrap().to_string();
+        assert!(message.contains("-00001-of-00002.gguf"), "{message}");
+    }
+
+    #[test]
+    fn a_type_without_a_decoder_is_an_error_once_rows_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.gguf");
+        let model = build().tensor("output.weight", &[32, 2], 2);
+        std::fs::write(&path, model.bytes()).unwrap();
+        let rows = open(&path).unwrap();
+        assert_eq!((rows.width(), rows.vocabulary()), (32, 2));
+        let message = rows.rms_norm().unwrap_err().to_string();
+        assert!(message.contains("Q4_0 cannot be decoded"), "{message}");
     }
 }

@@ -134,6 +134,7 @@ impl Model {
             Some(Box::new(move |bytes, out| {
                 // SAFETY: `bytes` holds whole rows of this type, `out` room for their values.
                 unsafe { decode(bytes.as_ptr().cast(), out.as_mut_ptr(), out.len() as i64) };
+                true
             }))
         })
     }

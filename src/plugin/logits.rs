@@ -12,9 +12,25 @@ use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 
 /// Architectures that multiply the logits by `logit_scale`.
-const MULTIPLIED: [&str; 5] = ["command-r", "cohere2", "cohere2moe", "grok", "minicpm"];
+const MULTIPLIED: [&str; 6] = [
+    "command-r",
+    "cohere2",
+    "cohere2moe",
+    "grok",
+    "muse-glimmer",
+    "talkie",
+];
 /// Architectures that divide them by it.
-const DIVIDED: [&str; 4] = ["granite", "granitemoe", "granitehybrid", "granite-swa"];
+const DIVIDED: [&str; 6] = [
+    "granite",
+    "granitemoe",
+    "granitehybrid",
+    "granite_swa",
+    "graniteswitch",
+    "minicpm",
+];
+/// Where a soft cap is not in the file, but the architecture has one.
+const DEFAULT_CAP: f64 = 30.0;
 /// How near to ±1 a capped logit may come before it is taken to be there: its own rounding.
 const NEAREST: f32 = 1.0 - f32::EPSILON;
 
@@ -41,7 +57,7 @@ impl LogitShift {
             Err(Error::model(path, reason))
         };
         let scale = match key("logit_scale") {
-            // These two have one that need not be in the file; the last scales z itself.
+            // The first two have one that need not be in the file; the last scales z itself.
             None if ["grok", "minicpm", "minicpm3"].contains(&architecture) => return unknown(""),
             None => 1.0,
             Some(0.0) => 1.0,
@@ -49,7 +65,15 @@ impl LogitShift {
             Some(scale) if DIVIDED.contains(&architecture) => 1.0 / scale,
             Some(_) => return unknown(".logit_scale"),
         };
-        let cap = key("final_logit_softcapping").filter(|&cap| cap != 0.0);
+        let found = key("final_logit_softcapping");
+        let cap = match architecture {
+            "gemma3n" => Some(DEFAULT_CAP),
+            "gemma2" | "gemma4" | "muse-glimmer" => found.or(Some(DEFAULT_CAP)),
+            "gemma3" | "grok" => found,
+            _ if found.is_some() => return unknown(".final_logit_softcapping"),
+            _ => None,
+        };
+        let cap = cap.filter(|&cap| cap != 0.0);
         Ok(Self {
             scale: scale as f32,
             cap: cap.map(|cap| cap as f32),
@@ -89,10 +113,21 @@ mod tests {
         assert_eq!(read("llama", &[]).unwrap(), plain(1.0, None));
         let scaled = [("logit_scale", 4.0)];
         assert_eq!(read("command-r", &scaled).unwrap(), plain(4.0, None));
-        assert_eq!(read("granite", &scaled).unwrap(), plain(0.25, None));
-        let capped = [("final_logit_softcapping", 30.0)];
-        assert_eq!(read("gemma2", &capped).unwrap(), plain(1.0, Some(30.0)));
-        for (architecture, keys) in [("novel", &scaled[..]), ("minicpm3", &[])] {
+        for divided in ["granite", "granite_swa", "minicpm"] {
+            assert_eq!(read(divided, &scaled).unwrap(), plain(0.25, None));
+        }
+        let capped = [("final_logit_softcapping", 20.0)];
+        assert_eq!(read("gemma2", &capped).unwrap(), plain(1.0, Some(20.0)));
+        assert_eq!(read("gemma3", &capped).unwrap(), plain(1.0, Some(20.0)));
+        // llama.cpp's own cap where the file has none; this one does not read it at all.
+        assert_eq!(read("gemma2", &[]).unwrap(), plain(1.0, Some(30.0)));
+        assert_eq!(read("gemma3", &[]).unwrap(), plain(1.0, None));
+        assert_eq!(read("gemma3n", &capped).unwrap(), plain(1.0, Some(30.0)));
+        for (architecture, keys) in [
+            ("novel", &scaled[..]),
+            ("novel", &capped),
+            ("minicpm3", &[]),
+        ] {
             let message = read(architecture, keys).unwrap_err().to_string();
             assert!(message.contains("AISP_TIER_EXACT"), "{message}");
         }

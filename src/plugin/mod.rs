@@ -71,15 +71,20 @@ pub extern "C" fn aisp_version() -> *const c_char {
     VERSION.as_ptr().cast()
 }
 
-/// Fills in the defaults. `model_path` becomes NULL and `horizon` 0: set both.
+/// Fills in the defaults. `model_path` becomes NULL and `horizon` 0: set both. `size` is
+/// sizeof(aisp_options): another one, of another version's header, is an error, and nothing is
+/// written.
 ///
 /// # Safety
-/// `options` is NULL or points to an aisp_options. Any thread.
+/// `options` is NULL or points to `size` bytes. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn aisp_options_init(options: *mut aisp_options) -> aisp_status {
+pub unsafe extern "C" fn aisp_options_init(options: *mut aisp_options, size: usize) -> aisp_status {
     status(handles::guarded(|| {
-        if options.is_null() {
-            return argument("aisp_options_init: options is NULL");
+        if options.is_null() || size != size_of::<aisp_options>() {
+            return argument(
+                "aisp_options_init: options is NULL, or size is not that of this version's \
+                 aisp_options",
+            );
         }
         let weights = AispOptions::new(1, 1, 1.0, 0);
         let search = SearchOptions::new(1, 1, 1.0, 0);
@@ -105,7 +110,7 @@ pub unsafe extern "C" fn aisp_options_init(options: *mut aisp_options) -> aisp_s
             mask_past_end: c_int::from(weights.mask_past_end),
             null_candidate: c_int::from(weights.null_candidate),
         };
-        // SAFETY: not NULL, and the caller's.
+        // SAFETY: not NULL, and as large as it should be.
         unsafe { options.write(defaults) };
         Ok(())
     }))
@@ -181,15 +186,9 @@ fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Sessio
         let known = unsafe { decode(kind, std::ptr::null(), std::ptr::null_mut(), 0) } != 0;
         known.then(|| -> Decoder {
             Box::new(move |bytes, out| {
+                let (data, values) = (bytes.as_ptr().cast(), out.as_mut_ptr());
                 // SAFETY: whole rows of this type, and room for their values.
-                unsafe {
-                    decode(
-                        kind,
-                        bytes.as_ptr().cast(),
-                        out.as_mut_ptr(),
-                        out.len() as i64,
-                    );
-                }
+                unsafe { decode(kind, data, values, out.len() as i64) != 0 }
             })
         })
     })?;

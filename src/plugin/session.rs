@@ -58,10 +58,9 @@ pub(super) struct Session {
     done: u32,
     /// Those of the open iteration; empty between iterations.
     candidates: Vec<Candidate>,
-    /// The candidate of each row of the next decode, where it has one, and how many of them
-    /// the eval callback has shown.
+    /// The candidate of each row of the next decode, where it has one; empty once the eval
+    /// callback has shown them.
     bound: Vec<Option<usize>>,
-    shown: usize,
     best: Option<Best>,
     mean_reward: Option<f64>,
     telemetry: Telemetry,
@@ -71,8 +70,8 @@ struct Candidate {
     perturbation: Perturbation,
     tokens: Vec<i32>,
     reward: Option<f64>,
-    /// Positions whose pre-logits were shown: the next token may be accepted when this is
-    /// ahead of the tokens.
+    /// Positions that were perturbed: the next token may be accepted when this is ahead of the
+    /// tokens.
     seen: usize,
     /// W·v of a position.
     shift: Option<(usize, Vec<f32>)>,
@@ -85,7 +84,6 @@ impl Session {
             done: 0,
             candidates: Vec::new(),
             bound: Vec::new(),
-            shown: 0,
             best: None,
             mean_reward: None,
             telemetry: Telemetry::default(),
@@ -148,7 +146,6 @@ impl Session {
                 "aisp_bind: the sampler tier binds no rows; choose AISP_TIER_EXACT".into(),
             ));
         }
-        self.check_shown()?;
         let mut bound = Vec::with_capacity(rows.len());
         for &row in rows {
             if row == -1 {
@@ -164,25 +161,12 @@ impl Session {
             }
             bound.push(Some(index));
         }
-        (self.bound, self.shown) = (bound, 0);
+        self.bound = bound;
         Ok(())
     }
 
-    /// Whether the rows bound last have all been decoded.
-    fn check_shown(&self) -> Result<(), Failure> {
-        if self.shown == self.bound.len() {
-            return Ok(());
-        }
-        Err(Failure::Order(format!(
-            "{} rows were bound, but {} were decoded: set cparams.cb_eval to aisp_eval_callback, \
-             ask for the logits of exactly the bound rows, and decode them in one ubatch",
-            self.bound.len(),
-            self.shown
-        )))
-    }
-
-    /// Adds v to the next `rows` `[count, d]`, which become z + v; leaves them alone where
-    /// nothing is bound.
+    /// Adds v to `rows` `[count, d]`, the bound ones, which become z + v; leaves them alone
+    /// where nothing is bound.
     pub(super) fn perturb(&mut self, rows: &mut [f32], width: usize) -> Result<(), Failure> {
         if self.bound.is_empty() {
             return Ok(());
@@ -195,25 +179,21 @@ impl Session {
             )));
         }
         let count = rows.len() / width;
-        if self.shown + count > self.bound.len() {
+        // Rows of several ubatches come in an order of their own.
+        if count != self.bound.len() {
             return Err(Failure::Order(format!(
-                "aisp_perturb: row {} was decoded, but only {} are bound; call aisp_bind before \
-                 every decode",
-                self.shown + count,
+                "aisp_perturb: {count} rows came at once, but {} are bound: bind exactly the \
+                 rows that the batch asks logits of, and have them decoded in one ubatch",
                 self.bound.len()
             )));
         }
-        let bound = &self.bound[self.shown..self.shown + count];
+        let bound = std::mem::take(&mut self.bound);
         for (row, index) in rows.chunks_exact_mut(width).zip(bound) {
-            let Some(index) = *index else { continue };
+            let Some(index) = index else { continue };
             let candidate = &mut self.candidates[index];
             let position = candidate.tokens.len();
             candidate.perturbation.perturb(position, row);
             candidate.seen = position + 1;
-        }
-        self.shown += count;
-        if self.shown == self.bound.len() {
-            (self.bound, self.shown) = (Vec::new(), 0);
         }
         Ok(())
     }
@@ -236,6 +216,8 @@ impl Session {
             })?;
             token.logit = head.shifted(token.logit, *shift);
         }
+        let candidate = &mut self.candidates[index as usize];
+        candidate.seen = candidate.tokens.len() + 1;
         Ok(())
     }
 
@@ -270,9 +252,17 @@ impl Session {
         if candidate.seen == candidate.tokens.len() + 1 {
             return Ok(());
         }
+        let remedy = match self.parts.tier {
+            Tier::Exact => {
+                "set cparams.cb_eval to aisp_eval_callback and call aisp_bind before every decode"
+            }
+            Tier::Sampler(_) => {
+                "accept only what the candidate's chain has just chosen, once: \
+                 llama_sampler_sample does"
+            }
+        };
         Err(Failure::Order(format!(
-            "{call}: token {} of candidate {index} comes from a row that was not bound: set \
-             cparams.cb_eval to aisp_eval_callback and call aisp_bind before every decode",
+            "{call}: token {} of candidate {index} was not perturbed: {remedy}",
             candidate.tokens.len()
         )))
     }
@@ -286,9 +276,7 @@ impl Session {
                 "accept: token {token}; the vocabulary of model_path has {vocabulary}"
             )));
         }
-        if matches!(self.parts.tier, Tier::Exact) {
-            self.check_seen("accept", index)?;
-        }
+        self.check_seen("accept", index)?;
         self.candidates[index as usize].tokens.push(token);
         Ok(())
     }
@@ -332,7 +320,7 @@ impl Session {
                 "aisp_update: no candidate has a reward; call aisp_reward first".into(),
             ));
         }
-        self.check_shown()?;
+        self.bound.clear();
         let horizon = self.parts.controller.horizon();
         let features = self.parts.controller.features().is_some();
         let mut trials = Vec::with_capacity(self.candidates.len());

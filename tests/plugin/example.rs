@@ -16,7 +16,7 @@ const PROMPT: &str = "<|im_start|>user\nWrite one sentence reviewing a movie abo
 
 fn program() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| Llama::pinned().compile("examples/plugin/align.c", "align"))
+    PROGRAM.get_or_init(|| Llama::pinned().compile("examples/plugin/align.c", "align", &[]))
 }
 
 /// Arguments that mean the same to both programs.
@@ -109,7 +109,7 @@ fn the_sampler_tier_says_nearly_the_same() {
 /// Two languages, one llama.cpp, which is not the pinned one.
 #[test]
 fn another_llama_cpp_and_python_run_it_too() {
-    let program = Llama::packaged().compile("examples/plugin/align.c", "align-packaged");
+    let program = Llama::packaged().compile("examples/plugin/align.c", "align-packaged", &[]);
     for tier in ["exact", "sampler"] {
         let c = lines(Command::new(&program), tier);
         let python = lines(python("examples/plugin/align.py"), tier);
@@ -127,10 +127,12 @@ fn another_llama_cpp_and_python_run_it_too() {
     }
 }
 
+/// Under the address sanitizer: freed twice, or never, is a failure.
 #[test]
 fn a_chain_owns_its_samplers() {
     let folder = tempfile::tempdir().unwrap();
-    let program = Llama::pinned().compile("tests/plugin/samplers.c", "samplers");
+    let options = ["-fsanitize=address"];
+    let program = Llama::pinned().compile("tests/plugin/samplers.c", "samplers", &options);
     succeed(Command::new(program).arg(model(folder.path())));
 }
 

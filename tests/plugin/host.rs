@@ -45,10 +45,10 @@ impl Llama {
     }
 
     /// Compiles a C file of this repository against it and the plugin.
-    pub fn compile(&self, source: &str, name: &str) -> PathBuf {
+    pub fn compile(&self, source: &str, name: &str, options: &[&str]) -> PathBuf {
         let program = target().join("plugin").join(name);
         let mut compiler = compiler("cc");
-        compiler.arg("-std=c11");
+        compiler.arg("-std=c11").args(options);
         for folder in &self.headers {
             compiler.arg("-isystem").arg(folder);
         }

@@ -52,7 +52,7 @@ fn a_program_is_built_with_pkg_config() {
 #[test]
 fn a_program_is_built_with_cmake() {
     let folder = tempfile::tempdir().unwrap();
-    let prefix = folder.path().join("prefix");
+    let prefix = folder.path().join("a & b");
     install(&prefix);
     let lists = [
         prefix.display().to_string(),

@@ -21,7 +21,7 @@ static llama_token choose(struct llama_sampler *chain) {
 int main(int argc, char **argv) {
     EXPECT(argc == 2);
     aisp_options options;
-    EXPECT(aisp_options_init(&options) == AISP_OK);
+    EXPECT(aisp_options_init(&options, sizeof(options)) == AISP_OK);
     options.model_path = argv[1];
     options.tier       = AISP_TIER_SAMPLER;
     options.horizon    = 4;
