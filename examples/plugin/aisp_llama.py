@@ -92,7 +92,8 @@ class Run:
     """One alignment run: the search for the best response to one prompt.
 
     Methods raise `Error`. What goes wrong in the callback or in a sampler shows in the next call;
-    so does an interrupt that comes while llama.cpp is at work.
+    so does an interrupt while llama.cpp is at work, as an `Error` where it came between two
+    functions and Python could only print it.
     """
 
     def __init__(self, options: Options) -> None:
