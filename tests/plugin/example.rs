@@ -137,6 +137,12 @@ fn a_chain_owns_its_samplers() {
 }
 
 #[test]
+fn a_chain_owns_its_samplers_in_python_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(python("tests/plugin/samplers.py").arg(model(folder.path())));
+}
+
+#[test]
 fn the_glue_is_c_plus_plus_as_well() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("glue.cpp");

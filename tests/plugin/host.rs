@@ -104,11 +104,12 @@ pub fn package() -> PathBuf {
     common::cached(&format!("python/{}-llama-cpp-python", tag.trim()))
 }
 
-/// A Python program that imports llama_cpp and finds the plugin.
+/// A Python program of this repository, which finds llama_cpp, aisp_llama and the plugin.
 pub fn python(program: &str) -> Command {
     let mut python = Command::new(interpreter());
     python.arg(repository().join(program));
-    python.env("PYTHONPATH", package());
+    let folders = [package(), repository().join("examples/plugin")];
+    python.env("PYTHONPATH", std::env::join_paths(folders).unwrap());
     python.env("PYTHONDONTWRITEBYTECODE", "1");
     let (prefix, suffix) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
     let file = library().join(format!("{prefix}aisp_llama{suffix}"));
