@@ -241,7 +241,9 @@ pub extern "C" fn aisp_begin(handle: *mut aisp) -> i32 {
 }
 
 /// Exact tier: says which candidate each output row of the next decode belongs to, −1 for none.
-/// The rows are those that the batch asks logits of, in its order.
+/// The rows are those that the batch asks logits of, in its order and in one ubatch: with a
+/// stream for each sequence, equally many tokens of each, one sequence after the other. A
+/// decode that failed may be bound again.
 ///
 /// # Safety
 /// `candidates` points to `rows` numbers; it is not kept.
