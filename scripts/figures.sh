@@ -136,8 +136,9 @@ aisp:steer=1.5:elites=8"
         ;;
     # The plugin's tiers, in the C example on another llama.cpp than the pinned one.
     tiers)
-        local llama
-        llama=$(echo "$cache"/python/*-llama-cpp-python)
+        local tag llama
+        tag=$("${PYTHON:-python3}" -c 'import sys; print(sys.implementation.cache_tag)')
+        llama=$cache/python/$tag-llama-cpp-python
         make -C "$repository" install PREFIX="$PWD/plugin" >&2
         cmake -S "$repository/examples/plugin" -B align \
             -DCMAKE_PREFIX_PATH="$PWD/plugin;$llama" >&2

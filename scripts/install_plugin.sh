@@ -19,7 +19,7 @@ for library in libaisp_llama.so libaisp_llama.dylib; do
         install -m 755 "$libraries/$library" "$root/lib/"
     fi
 done
-if [[ -e $root/lib/libaisp_llama.dylib ]]; then
+if [[ -e $libraries/libaisp_llama.dylib ]]; then
     install_name_tool -id @rpath/libaisp_llama.dylib "$root/lib/libaisp_llama.dylib"
 fi
 # Both find the rest from where they are: the installation can be moved.

@@ -145,23 +145,14 @@ impl Controller {
         }
     }
 
-    /// Horizon τ.
+    /// Of a candidate's `tokens`, those whose rows of the output matrix add up to the features
+    /// of its [`Trial`]; `None` where nobody looks at features.
     #[must_use]
-    pub fn horizon(&self) -> usize {
-        match &self.kind {
-            Kind::Search(search) => search.options().horizon,
-            Kind::Weights(controller) => controller.options().horizon,
-        }
-    }
-
-    /// Width d that the features of a [`Trial`] must have; `None` where nobody looks at them,
-    /// and zeros will do.
-    #[must_use]
-    pub fn features(&self) -> Option<usize> {
+    pub fn feature_tokens<'a>(&self, tokens: &'a [i32]) -> Option<&'a [i32]> {
         match &self.kind {
             Kind::Search(search) => {
                 let options = search.options();
-                (options.steer > 0.0).then_some(options.width)
+                (options.steer > 0.0).then_some(&tokens[..tokens.len().min(options.horizon)])
             }
             Kind::Weights(_) => None,
         }

@@ -21,6 +21,10 @@ use rand_distr::StandardNormal;
 /// deviation times `T`; `T·GUMBEL_SD` is the natural target for [`calibrated_sigma`].
 pub const GUMBEL_SD: f64 = 1.282_549_830_161_864;
 
+/// Target standard deviation of a logit, where σ is not given: that of Gumbel noise at
+/// temperature 0.8, with which argmax would sample at that temperature.
+pub const DEFAULT_LOGIT_SD: f64 = 0.8 * GUMBEL_SD;
+
 /// The σ that gives the logits noise of standard deviation `target_logit_sd`.
 ///
 /// Noise of deviation `σ` in every pre-logit reaches logit `j` with deviation `σ·|W_j|`, `W_j` the

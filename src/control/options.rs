@@ -2,6 +2,9 @@
 
 use super::weights::LambdaRule;
 
+/// Target effective sample size as a fraction of the samples, where λ is not given.
+pub const DEFAULT_ESS_FRACTION: f64 = 0.25;
+
 /// Settings of [`Aisp`](super::Aisp); [`AispOptions::new`] fills in the defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AispOptions {
@@ -19,7 +22,7 @@ pub struct AispOptions {
     /// convergence is `λ(1−α)`. The penalty's spread over the candidates is `(1−α)·|U|/σ` nats, so
     /// keep `1−α` below about `1/√(d·τ)`.
     pub alpha: f64,
-    /// Temperature of the weights. Default `LambdaRule::Ess(0.25)`.
+    /// Temperature of the weights. Default `LambdaRule::Ess(DEFAULT_ESS_FRACTION)`.
     pub lambda: LambdaRule,
     /// Rows past a candidate's end carry no weight, (chosen). Default true.
     ///
@@ -39,7 +42,7 @@ impl AispOptions {
             width,
             sigma,
             alpha: 0.999,
-            lambda: LambdaRule::Ess(0.25),
+            lambda: LambdaRule::Ess(DEFAULT_ESS_FRACTION),
             mask_past_end: true,
             null_candidate: false,
             seed,

@@ -13,6 +13,7 @@
 //! Source of the format: llama.cpp, `ggml/include/gguf.h` and `ggml/src/gguf.cpp`.
 
 mod error;
+mod head;
 mod header;
 mod limits;
 mod read;
@@ -32,6 +33,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 pub use error::GgufError;
+pub use head::OutputHead;
 pub use limits::{
     MAX_ARRAY_LEN, MAX_DIMS, MAX_HEADER_BYTES, MAX_KEY_BYTES, MAX_PAIRS, MAX_STRING_BYTES,
     MAX_TENSOR_NAME_BYTES, MAX_TENSORS,

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, s};
 
-use super::{Gguf, TensorType};
+use super::{Gguf, OutputHead, TensorType};
 use crate::error::{Error, Result};
 
 /// Values of one block of rows: 4 MB as F32.
@@ -28,7 +28,8 @@ pub struct OutputRows {
     vocabulary: usize,
     /// `None` for F32; the reason where rows cannot be decoded.
     decode: std::result::Result<Option<Decoder>, String>,
-    plain: Option<String>,
+    /// What stands between W z and the logits.
+    obstacle: Option<String>,
 }
 
 /// Turns whole rows of a quantised tensor, given as bytes, into their values; whether it could.
@@ -113,11 +114,10 @@ impl OutputRows {
             path: path.to_path_buf(),
             source,
         })?;
-        let unscaled = ["logit_scale", "final_logit_softcapping"];
-        let plain = gguf
-            .metadata()
-            .find(|(key, _)| unscaled.iter().any(|end| key.ends_with(end)))
-            .map(|(key, _)| key.to_owned());
+        let head = match OutputHead::read(gguf) {
+            Ok(head) => head.obstacle().map(String::from),
+            Err(unknown) => Some(unknown),
+        };
         let bias = find("output.bias").map(|(_, t)| t.name.clone());
         Ok(Self {
             file: Mutex::new(file),
@@ -127,7 +127,7 @@ impl OutputRows {
             width,
             vocabulary: tensor.dims.iter().skip(1).product::<u64>() as usize,
             decode,
-            plain: plain.or(bias),
+            obstacle: head.or(bias),
         })
     }
 
@@ -148,7 +148,7 @@ impl OutputRows {
     /// # Errors
     /// [`Error::Model`] naming the scale, soft-capping or bias that is there.
     pub fn check_plain(&self, method: &str) -> Result<()> {
-        self.plain.as_ref().map_or(Ok(()), |what| {
+        self.obstacle.as_ref().map_or(Ok(()), |what| {
             let reason = format!("{what}: {method} needs logits that are W z alone; use aisp");
             Err(Error::model(&self.path, reason))
         })
@@ -173,10 +173,10 @@ impl OutputRows {
     ///
     /// # Errors
     /// Those of [`row`](Self::row).
-    pub fn sum(&self, tokens: impl IntoIterator<Item = i32>) -> Result<Vec<f32>> {
+    pub fn sum(&self, tokens: &[i32]) -> Result<Vec<f32>> {
         let mut row = vec![0.0; self.width];
         let mut sum = vec![0.0; self.width];
-        for token in tokens {
+        for &token in tokens {
             self.row(token, &mut row)?;
             for (sum, w) in sum.iter_mut().zip(&row) {
                 *sum += w;

@@ -1,24 +1,18 @@
 //! AISP: perturbations are drawn around a mean, and the mean moves to what scored well.
 //!
-//! The mathematics is in [`crate::control`]: [`Search`] by default, [`Aisp`] for the paper's
-//! update (arXiv 2510.26219, algorithm 1). This is their place in the loop.
+//! The mathematics is in [`crate::control`]: [`Search`](crate::control::Search) by default,
+//! [`Aisp`](crate::control::Aisp) for the paper's update (arXiv 2510.26219, algorithm 1). This is
+//! their place in the loop.
 
 use std::sync::Arc;
 
 use super::{Method, MethodOptions, ModelFacts, Outcome, Proposal, Sigma, Telemetry};
 use crate::control::{
-    AispOptions, Controller, GUMBEL_SD, Perturbation, SearchOptions, Trial, calibrated_sigma,
+    AispOptions, Controller, Perturbation, SearchOptions, Trial, calibrated_sigma,
 };
 use crate::error::{Error, Result};
 use crate::gguf::OutputRows;
 use crate::rollout::{Stream, TokenChoice};
-
-/// Target effective sample size as a fraction of the samples, where λ is not given.
-pub const DEFAULT_ESS_FRACTION: f64 = 0.25;
-
-/// Target standard deviation of a logit, where σ is not given: that of Gumbel noise at
-/// temperature 0.8, with which argmax would sample at that temperature.
-pub const DEFAULT_LOGIT_SD: f64 = 0.8 * GUMBEL_SD;
 
 /// The state of AISP for one prompt.
 pub struct AispMethod {
@@ -100,15 +94,11 @@ impl Method for AispMethod {
 
     fn observe(&mut self, outcomes: &[Outcome<'_>]) -> Result<Telemetry> {
         self.iteration += 1;
-        let width = self.controller.features();
-        let horizon = self.controller.horizon();
         let mut trials = Vec::with_capacity(outcomes.len());
         for outcome in outcomes {
-            let features = match (width, &self.output) {
+            let features = match (self.controller.feature_tokens(outcome.tokens), &self.output) {
                 (None, _) => Vec::new(),
-                (Some(_), Some(output)) => {
-                    output.sum(outcome.tokens.iter().take(horizon).copied())?
-                }
+                (Some(tokens), Some(output)) => output.sum(tokens)?,
                 (Some(_), None) => {
                     let reason = "the search has no output matrix to learn from";
                     return Err(Error::Run(reason.into()));

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use aisp::{AispMethod, DEFAULT_ESS_FRACTION, DEFAULT_LOGIT_SD};
+pub use aisp::AispMethod;
 pub use args::Args;
 pub use best_of_n::BestOfN;
 pub use greedy::Greedy;
@@ -28,8 +28,8 @@ pub use re_control::{Lessons, ReControl};
 pub use settings::Settings;
 pub use soft_best_of_n::SoftBestOfN;
 
+pub use crate::control::{DEFAULT_ESS_FRACTION, DEFAULT_LOGIT_SD, Telemetry, Update};
 use crate::control::{LambdaRule, NoiseKey};
-pub use crate::control::{Telemetry, Update};
 use crate::error::{Error, Result};
 use crate::gguf::OutputRows;
 use crate::llama::Token;
@@ -275,8 +275,8 @@ impl Default for MethodOptions {
             mutation: 0.4,
             mutation_decay: 0.76,
             mutation_floor: 0.08,
-            lambda: LambdaRule::Ess(aisp::DEFAULT_ESS_FRACTION),
-            sigma: Sigma::LogitSd(aisp::DEFAULT_LOGIT_SD),
+            lambda: LambdaRule::Ess(DEFAULT_ESS_FRACTION),
+            sigma: Sigma::LogitSd(DEFAULT_LOGIT_SD),
             alpha: 0.999,
             mask_past_end: true,
             null_candidate: false,

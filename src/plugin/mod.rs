@@ -15,7 +15,6 @@
 mod handles;
 #[cfg(sampler_types)]
 mod layout;
-mod logits;
 mod session;
 mod types;
 
@@ -24,11 +23,11 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use crate::control::{
-    AispOptions, Controller, GUMBEL_SD, LambdaRule, SearchOptions, Update, calibrated_sigma,
+    AispOptions, Controller, DEFAULT_ESS_FRACTION, DEFAULT_LOGIT_SD, LambdaRule, SearchOptions,
+    Update, calibrated_sigma,
 };
-use crate::gguf::{Decoder, Gguf, OutputRows};
+use crate::gguf::{Decoder, Gguf, OutputHead, OutputRows};
 use handles::Handles;
-use logits::LogitShift;
 use session::{Failure, Parts, Session, Tier};
 pub use types::*;
 
@@ -98,14 +97,14 @@ pub unsafe extern "C" fn aisp_options_init(options: *mut aisp_options, size: usi
             horizon: 0,
             seed: 0,
             sigma: -1.0,
-            logit_sd: 0.8 * GUMBEL_SD,
+            logit_sd: DEFAULT_LOGIT_SD,
             steer: search.steer,
             elites: search.elites as u32,
             mutation: search.mutation,
             mutation_decay: search.mutation_decay,
             mutation_floor: search.mutation_floor,
             lambda: 0.0,
-            ess: 0.25,
+            ess: DEFAULT_ESS_FRACTION,
             alpha: weights.alpha,
             mask_past_end: c_int::from(weights.mask_past_end),
             null_candidate: c_int::from(weights.null_candidate),
@@ -194,7 +193,12 @@ fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Sessio
     })?;
     let tier = match options.tier {
         0 => Tier::Exact,
-        1 => Tier::Sampler(LogitShift::read(path, &gguf)?),
+        1 => Tier::Sampler(OutputHead::read(&gguf).map_err(|what| {
+            Failure::Model(format!(
+                "{}: {what}: the sampler tier does not know this head; choose AISP_TIER_EXACT",
+                path.display()
+            ))
+        })?),
         other => return argument(format!("aisp_create: tier {other} is no aisp_tier")),
     };
     let sigma = match options.sigma {

@@ -3,10 +3,9 @@
 use ndarray::Array2;
 
 use super::aisp_token;
-use super::logits::LogitShift;
 use crate::control::{Controller, Perturbation, Telemetry, Trial};
 use crate::error::Error;
-use crate::gguf::OutputRows;
+use crate::gguf::{OutputHead, OutputRows};
 
 /// Why a call failed.
 #[derive(Debug, PartialEq)]
@@ -33,7 +32,7 @@ pub(super) enum Tier {
     /// The host's eval callback shows the pre-logits.
     Exact,
     /// The sampler adds W·v to finished logits.
-    Sampler(LogitShift),
+    Sampler(OutputHead),
 }
 
 /// What a session is made of.
@@ -321,19 +320,14 @@ impl Session {
             ));
         }
         self.bound.clear();
-        let horizon = self.parts.controller.horizon();
-        let features = self.parts.controller.features().is_some();
         let mut trials = Vec::with_capacity(self.candidates.len());
         for (index, candidate) in std::mem::take(&mut self.candidates).into_iter().enumerate() {
             let Some(reward) = candidate.reward else {
                 continue;
             };
-            let features = match features {
-                true => {
-                    let tokens = candidate.tokens.iter().take(horizon).copied();
-                    self.parts.output.sum(tokens)?
-                }
-                false => Vec::new(),
+            let features = match self.parts.controller.feature_tokens(&candidate.tokens) {
+                Some(tokens) => self.parts.output.sum(tokens)?,
+                None => Vec::new(),
             };
             trials.push(Trial {
                 candidate: index as u32,

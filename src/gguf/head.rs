@@ -1,15 +1,11 @@
-//! What W·v does to a finished logit.
+//! What a model does to W z before it is a logit.
 //!
-//! logits = softcap(s·(W z + b)), softcap(x) = c·tanh(x/c): the perturbed ones follow from the
-//! finished ones and W·v alone, but for the rounding of the host's product with W, which
-//! quantises its input.
+//! logits = softcap(s·(W z + b)), softcap(x) = c·tanh(x/c): the logits of z + v follow from
+//! finished ones and W·v alone, but for the rounding of the finished ones.
 //!
 //! Source: the `lm_head` part of llama.cpp's `src/models/*.cpp`.
 
-use std::path::Path;
-
-use crate::error::{Error, Result};
-use crate::gguf::Gguf;
+use super::Gguf;
 
 /// Architectures that multiply the logits by `logit_scale`.
 const MULTIPLIED: [&str; 6] = [
@@ -31,46 +27,43 @@ const DIVIDED: [&str; 6] = [
 ];
 /// Where a soft cap is not in the file, but the architecture has one.
 const DEFAULT_CAP: f64 = 30.0;
+const SCALE: &str = "logit_scale";
+const CAP: &str = "final_logit_softcapping";
 /// How near to ±1 a capped logit may come before it is taken to be there: its own rounding.
 const NEAREST: f32 = 1.0 - f32::EPSILON;
 
-/// The part of a model's head behind W.
+/// The part of a model's head behind W and its bias: s and c.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct LogitShift {
+pub struct OutputHead {
     scale: f32,
     cap: Option<f32>,
 }
 
-impl LogitShift {
-    /// Reads it from the header of the model file `path`.
+impl OutputHead {
+    /// Reads it from the header of a model.
     ///
     /// # Errors
-    /// [`Error::Model`] for an architecture whose head is not known.
-    pub(super) fn read(path: &Path, gguf: &Gguf) -> Result<Self> {
+    /// The key, or the architecture, that makes the head one that is not known here.
+    pub fn read(gguf: &Gguf) -> Result<Self, String> {
         let architecture = gguf.architecture().unwrap_or("");
-        let key = |suffix: &str| gguf.f64(&format!("{architecture}.{suffix}"));
-        let unknown = |what: &str| {
-            let reason = format!(
-                "{architecture}{what}: the sampler tier does not know this head; choose \
-                 AISP_TIER_EXACT"
-            );
-            Err(Error::model(path, reason))
-        };
-        let scale = match key("logit_scale") {
+        let key = |name: &str| gguf.f64(&format!("{architecture}.{name}"));
+        let scale = match key(SCALE) {
             // The first two have one that need not be in the file; the last scales z itself.
-            None if ["grok", "minicpm", "minicpm3"].contains(&architecture) => return unknown(""),
+            None if ["grok", "minicpm", "minicpm3"].contains(&architecture) => {
+                return Err(architecture.into());
+            }
             None => 1.0,
             Some(0.0) => 1.0,
             Some(scale) if MULTIPLIED.contains(&architecture) => scale,
             Some(scale) if DIVIDED.contains(&architecture) => 1.0 / scale,
-            Some(_) => return unknown(".logit_scale"),
+            Some(_) => return Err(format!("{architecture}.{SCALE}")),
         };
-        let found = key("final_logit_softcapping");
+        let found = key(CAP);
         let cap = match architecture {
             "gemma3n" => Some(DEFAULT_CAP),
             "gemma2" | "gemma4" | "muse-glimmer" => found.or(Some(DEFAULT_CAP)),
             "gemma3" | "grok" => found,
-            _ if found.is_some() => return unknown(".final_logit_softcapping"),
+            _ if found.is_some() => return Err(format!("{architecture}.{CAP}")),
             _ => None,
         };
         let cap = cap.filter(|&cap| cap != 0.0);
@@ -80,8 +73,18 @@ impl LogitShift {
         })
     }
 
-    /// `logit` with `shift`, its entry of W·v, added to W z.
-    pub(super) fn shifted(self, logit: f32, shift: f32) -> f32 {
+    /// What stands between W z and the logits: the key's name, without the architecture.
+    #[must_use]
+    pub fn obstacle(self) -> Option<&'static str> {
+        match self.cap {
+            Some(_) => Some(CAP),
+            None => (self.scale != 1.0).then_some(SCALE),
+        }
+    }
+
+    /// The finished `logit` with `shift`, its entry of W·v, added to W z.
+    #[must_use]
+    pub fn shifted(self, logit: f32, shift: f32) -> f32 {
         let shift = self.scale * shift;
         match self.cap {
             None => logit + shift,
@@ -96,20 +99,20 @@ impl LogitShift {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::build;
     use super::*;
-    use crate::gguf::testing::build;
 
-    fn read(architecture: &str, keys: &[(&str, f32)]) -> Result<LogitShift> {
+    fn read(architecture: &str, keys: &[(&str, f32)]) -> Result<OutputHead, String> {
         let mut file = build().str("general.architecture", architecture);
         for (key, value) in keys {
             file = file.pair(format!("{architecture}.{key}"), 6, value.to_le_bytes());
         }
-        LogitShift::read(Path::new("m.gguf"), &file.read().unwrap())
+        OutputHead::read(&file.read().unwrap())
     }
 
     #[test]
     fn heads_are_read_by_architecture() {
-        let plain = |scale, cap| LogitShift { scale, cap };
+        let plain = |scale, cap| OutputHead { scale, cap };
         assert_eq!(read("llama", &[]).unwrap(), plain(1.0, None));
         let scaled = [("logit_scale", 4.0)];
         assert_eq!(read("command-r", &scaled).unwrap(), plain(4.0, None));
@@ -123,28 +126,37 @@ mod tests {
         assert_eq!(read("gemma2", &[]).unwrap(), plain(1.0, Some(30.0)));
         assert_eq!(read("gemma3", &[]).unwrap(), plain(1.0, None));
         assert_eq!(read("gemma3n", &capped).unwrap(), plain(1.0, Some(30.0)));
-        for (architecture, keys) in [
-            ("novel", &scaled[..]),
-            ("novel", &capped),
-            ("minicpm3", &[]),
-        ] {
-            let message = read(architecture, keys).unwrap_err().to_string();
-            assert!(message.contains("AISP_TIER_EXACT"), "{message}");
+        assert_eq!(read("minicpm3", &[]).unwrap_err(), "minicpm3");
+        let unknown = [
+            (&scaled, "novel.logit_scale"),
+            (&capped, "novel.final_logit_softcapping"),
+        ];
+        for (keys, key) in unknown {
+            assert_eq!(read("novel", keys).unwrap_err(), key);
         }
+    }
+
+    #[test]
+    fn what_is_not_w_z_alone_is_named() {
+        assert_eq!(read("llama", &[]).unwrap().obstacle(), None);
+        let scaled = read("granite", &[("logit_scale", 4.0)]).unwrap();
+        assert_eq!(scaled.obstacle(), Some("logit_scale"));
+        let capped = read("gemma2", &[]).unwrap();
+        assert_eq!(capped.obstacle(), Some("final_logit_softcapping"));
     }
 
     #[test]
     fn a_shift_is_inside_the_scale_and_the_cap() {
         let head = |x: f32, scale: f32, cap: f32| cap * (scale * x / cap).tanh();
         for (z, v) in [(0.3_f32, 1.5_f32), (-40.0, 12.0), (2.0, -70.0), (25.0, 0.5)] {
-            let shift = LogitShift {
+            let shift = OutputHead {
                 scale: 0.25,
                 cap: Some(30.0),
             };
             let found = shift.shifted(head(z, 0.25, 30.0), v);
             let expected = head(z + v, 0.25, 30.0);
             assert!((found - expected).abs() < 1e-4, "{found} {expected}");
-            let plain = LogitShift {
+            let plain = OutputHead {
                 scale: 0.25,
                 cap: None,
             };
