@@ -10,7 +10,9 @@ use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use aisp_llama::control::{Aisp, AispOptions, LambdaRule, NoiseKey, Scored, importance_weights};
+use aisp_llama::control::{
+    LambdaRule, NoiseKey, Scored, WeightedMean, WeightedOptions, importance_weights,
+};
 use aisp_llama::default_threads;
 use aisp_llama::llama::{Context, ContextOptions, LogitsRoute, Reader, Row};
 use aisp_llama::method::{MethodKind, MethodOptions, ModelFacts, build};
@@ -57,7 +59,7 @@ fn control(c: &mut Criterion) {
         .collect();
     group.throughput(Throughput::Elements(16 * 64 * 576));
     group.bench_function("update, 16 candidates, 64 positions, d 576", |b| {
-        let mut aisp = Aisp::new(AispOptions::new(64, 576, 0.3, 1)).unwrap();
+        let mut aisp = WeightedMean::new(WeightedOptions::new(64, 576, 0.3, 1)).unwrap();
         aisp.update(0, &scored);
         b.iter(|| aisp.update(black_box(1), &scored));
     });
@@ -140,7 +142,7 @@ fn iterations(c: &mut Criterion) {
             .map(|p| Job {
                 prompt,
                 max_tokens: 64,
-                stream: p.stream,
+                steer: p.steer,
                 choice: p.choice,
                 keep_pre_logits: false,
             })

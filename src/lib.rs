@@ -14,6 +14,7 @@ pub mod gguf;
 pub mod llama;
 #[cfg(feature = "engine")]
 pub mod method;
+pub mod output;
 #[cfg(feature = "plugin")]
 pub mod plugin;
 #[cfg(feature = "engine")]

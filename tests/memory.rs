@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use aisp_llama::control::{Aisp, AispOptions, Scored};
+use aisp_llama::control::{Scored, WeightedMean, WeightedOptions};
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -35,7 +35,7 @@ fn peak(candidates: u32) -> usize {
     let (horizon, width) = (512, 576);
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
-    let mut aisp = Aisp::new(AispOptions::new(horizon, width, 0.5, 1)).unwrap();
+    let mut aisp = WeightedMean::new(WeightedOptions::new(horizon, width, 0.5, 1)).unwrap();
     let mut row = vec![0.0; width];
     for iteration in 0..2 {
         for candidate in 0..candidates {

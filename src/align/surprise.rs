@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Aligner, Prompt};
 use crate::error::Result;
 use crate::llama::Token;
-use crate::rollout::{Job, Stream, TokenChoice};
+use crate::rollout::{Job, Steer, TokenChoice};
 
 /// Goes along a given response and adds up −log p of its tokens.
 struct Along {
@@ -14,7 +14,7 @@ struct Along {
     nats: Mutex<f64>,
 }
 
-impl Stream for Along {
+impl Steer for Along {
     fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
         false
     }
@@ -57,7 +57,7 @@ impl Aligner {
         let job = Job {
             prompt,
             max_tokens: count,
-            stream: Some(along.clone()),
+            steer: Some(along.clone()),
             choice: TokenChoice::Argmax,
             keep_pre_logits: false,
         };

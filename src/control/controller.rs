@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::aisp::{Aisp, Scored};
 use super::noise::NoiseKey;
-use super::options::{AispOptions, ControlError, SearchOptions};
+use super::options::{ControlError, SearchOptions, WeightedOptions};
 use super::search::{Search, Trajectory, Trial};
+use super::weighted::{Scored, WeightedMean};
 
 /// How AISP learns from an iteration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +16,7 @@ pub enum Update {
     /// Ridge regression of the reward on the output matrix, and elites: see [`Search`].
     #[default]
     Regression,
-    /// The importance-weighted mean of the noise, as in the paper: see [`Aisp`].
+    /// The importance-weighted mean of the noise, as in the paper: see [`WeightedMean`].
     Weights,
 }
 
@@ -45,7 +45,7 @@ pub enum Perturbation {
     /// Fresh noise around a mean `[τ, d]`.
     Noise {
         /// The mean, and the noise's options.
-        controller: Arc<Aisp>,
+        controller: Arc<WeightedMean>,
         /// Iteration of the candidate, from 0.
         iteration: u32,
         /// Its number within the iteration, from 0.
@@ -102,7 +102,7 @@ pub struct Controller {
 }
 
 enum Kind {
-    Weights(Arc<Aisp>),
+    Weights(Arc<WeightedMean>),
     Search(Box<Search>),
 }
 
@@ -113,14 +113,14 @@ impl Controller {
     /// [`ControlError::Option`] names the option that is out of range and its value.
     pub fn new(
         update: Update,
-        weights: AispOptions,
+        weights: WeightedOptions,
         search: SearchOptions,
     ) -> Result<Self, ControlError> {
         weights.validate()?;
         search.validate()?;
         Ok(Self {
             kind: match update {
-                Update::Weights => Kind::Weights(Arc::new(Aisp::new(weights)?)),
+                Update::Weights => Kind::Weights(Arc::new(WeightedMean::new(weights)?)),
                 Update::Regression => Kind::Search(Box::new(Search::new(search)?)),
             },
             iteration: 0,

@@ -19,7 +19,7 @@
 //! u_t ← Σ_i w_i·v_t^i
 //! ```
 //!
-//! [`NoiseKey`] makes the noise, [`importance_weights`] the weights, [`Aisp`] the update. The noise
+//! [`NoiseKey`] makes the noise, [`importance_weights`] the weights, [`WeightedMean`] the update. The noise
 //! is a function of its place alone, so `V` is never stored: the update generates it again.
 //!
 //! [`Search`] is the controller that `aisp` uses by default: the same noise, another estimate of
@@ -28,21 +28,22 @@
 //! Source: arXiv 2510.26219. Where its text leaves a decision open, the docs say "(chosen)".
 
 mod adam;
-mod aisp;
+
 mod controller;
 mod noise;
 mod options;
 mod ridge;
 mod search;
 mod value;
+mod weighted;
 mod weights;
 
 pub use adam::Adam;
-pub use aisp::{Aisp, Scored, UpdateReport, soft_kl};
 pub use controller::{Controller, Perturbation, Telemetry, Update};
 pub use noise::{DEFAULT_LOGIT_SD, GUMBEL_SD, NoiseKey, calibrated_sigma};
-pub use options::{AispOptions, ControlError, DEFAULT_ESS_FRACTION, SearchOptions};
+pub use options::{ControlError, DEFAULT_ESS_FRACTION, SearchOptions, WeightedOptions};
 pub use ridge::{RidgeFit, ridge};
 pub use search::{Search, SearchReport, Trajectory, Trial};
 pub use value::{Layer, Lesson, ValueErrors, ValueNetwork, ValueOptions};
+pub use weighted::{Scored, UpdateReport, WeightedMean, soft_kl};
 pub use weights::{LambdaRule, Weights, importance_weights};

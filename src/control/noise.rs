@@ -32,7 +32,7 @@ pub const DEFAULT_LOGIT_SD: f64 = 0.8 * GUMBEL_SD;
 /// `target_logit_sd / rms_row_norm`, meets the target in the root mean square over the vocabulary.
 /// Calibration is (chosen); the paper fixes `σ² = 0.5`.
 ///
-/// A `rms_row_norm` of 0 gives an infinite or NaN σ, which [`Aisp::new`](super::Aisp::new) refuses.
+/// A `rms_row_norm` of 0 gives an infinite or NaN σ, which [`WeightedMean::new`](super::WeightedMean::new) refuses.
 pub fn calibrated_sigma(target_logit_sd: f64, rms_row_norm: f64) -> f64 {
     target_logit_sd / rms_row_norm
 }

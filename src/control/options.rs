@@ -5,9 +5,9 @@ use super::weights::LambdaRule;
 /// Target effective sample size as a fraction of the samples, where λ is not given.
 pub const DEFAULT_ESS_FRACTION: f64 = 0.25;
 
-/// Settings of [`Aisp`](super::Aisp); [`AispOptions::new`] fills in the defaults.
+/// Settings of [`WeightedMean`](super::WeightedMean); [`WeightedOptions::new`] fills in the defaults.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AispOptions {
+pub struct WeightedOptions {
     /// Horizon τ: response positions `0..τ` are perturbed, later ones are not. At least 1.
     pub horizon: usize,
     /// Width d of a pre-logit. At least 1.
@@ -34,7 +34,7 @@ pub struct AispOptions {
     pub seed: u64,
 }
 
-impl AispOptions {
+impl WeightedOptions {
     /// Options with the default for everything that is not an argument.
     pub fn new(horizon: usize, width: usize, sigma: f64, seed: u64) -> Self {
         Self {
@@ -130,7 +130,7 @@ impl SearchOptions {
     }
 
     pub(super) fn validate(&self) -> Result<(), ControlError> {
-        AispOptions::new(self.horizon, self.width, self.sigma, self.seed).validate()?;
+        WeightedOptions::new(self.horizon, self.width, self.sigma, self.seed).validate()?;
         if !(self.steer >= 0.0 && self.steer.is_finite()) {
             return invalid("steer", self.steer, "0 or more, and finite");
         }

@@ -13,11 +13,9 @@
 //! Source of the format: llama.cpp, `ggml/include/gguf.h` and `ggml/src/gguf.cpp`.
 
 mod error;
-mod head;
 mod header;
 mod limits;
 mod read;
-mod rows;
 mod sniff;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -33,12 +31,10 @@ use std::io::{self, Read};
 use std::path::Path;
 
 pub use error::GgufError;
-pub use head::OutputHead;
 pub use limits::{
     MAX_ARRAY_LEN, MAX_DIMS, MAX_HEADER_BYTES, MAX_KEY_BYTES, MAX_PAIRS, MAX_STRING_BYTES,
     MAX_TENSOR_NAME_BYTES, MAX_TENSORS,
 };
-pub use rows::{Decoder, OutputRows};
 pub use types::TensorType;
 pub use value::{Array, StrArray, Value};
 

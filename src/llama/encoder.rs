@@ -10,7 +10,7 @@ use llama_cpp_sys_2 as sys;
 
 use super::batch::Batch;
 use super::model::{Model, Token};
-use super::support::is_encoder;
+use super::obstacles::is_encoder;
 use crate::error::{Error, Result};
 
 /// Longest text of an encoder, in tokens, whatever the model allows: attention memory grows

@@ -15,9 +15,9 @@ mod context;
 mod encoder;
 mod hook;
 mod model;
+mod obstacles;
 mod output;
 mod reader;
-mod support;
 
 use std::ffi::{CStr, c_char};
 use std::sync::OnceLock;
@@ -31,11 +31,11 @@ pub use context::{Context, ContextOptions, LogitsRoute, Row};
 pub use encoder::{Encoder, Pooling};
 pub use hook::{Edit, RowsEdit};
 pub use model::{Model, ModelOptions, Token};
-pub use reader::{Reader, Reading, TextReading};
-pub use support::{
+pub use obstacles::{
     classifier_obstacle, decoder_obstacle, generator_obstacle, has_head, head_inside_obstacle,
     is_encoder,
 };
+pub use reader::{Reader, Reading, TextReading};
 
 /// Sequences that one context can hold (`LLAMA_MAX_SEQ` of the pinned llama.cpp).
 pub const MAX_SEQUENCES: usize = 256;

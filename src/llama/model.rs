@@ -9,9 +9,10 @@ use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_sys_2 as sys;
 
-use super::support::{decoder_obstacle, generator_obstacle};
+use super::obstacles::{decoder_obstacle, generator_obstacle};
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, OutputRows};
+use crate::gguf::Gguf;
+use crate::output::OutputRows;
 
 /// A token id.
 pub type Token = i32;

@@ -1,18 +1,18 @@
 //! AISP: perturbations are drawn around a mean, and the mean moves to what scored well.
 //!
 //! The mathematics is in [`crate::control`]: [`Search`](crate::control::Search) by default,
-//! [`Aisp`](crate::control::Aisp) for the paper's update (arXiv 2510.26219, algorithm 1). This is
+//! [`WeightedMean`](crate::control::WeightedMean) for the paper's update (arXiv 2510.26219, algorithm 1). This is
 //! their place in the loop.
 
 use std::sync::Arc;
 
 use super::{Method, MethodOptions, ModelFacts, Outcome, Proposal, Sigma, Telemetry};
 use crate::control::{
-    AispOptions, Controller, Perturbation, SearchOptions, Trial, calibrated_sigma,
+    Controller, Perturbation, SearchOptions, Trial, WeightedOptions, calibrated_sigma,
 };
 use crate::error::{Error, Result};
-use crate::gguf::OutputRows;
-use crate::rollout::{Stream, TokenChoice};
+use crate::output::OutputRows;
+use crate::rollout::{Steer, TokenChoice};
 
 /// The state of AISP for one prompt.
 pub struct AispMethod {
@@ -24,7 +24,7 @@ pub struct AispMethod {
     iteration: u32,
 }
 
-impl Stream for Perturbation {
+impl Steer for Perturbation {
     fn perturb(&self, position: usize, row: &mut [f32]) -> bool {
         Self::perturb(self, position, row)
     }
@@ -46,12 +46,12 @@ impl AispMethod {
         };
         let horizon = options.horizon.unwrap_or(options.max_tokens);
         let horizon = horizon.min(options.max_tokens);
-        let weights = AispOptions {
+        let weights = WeightedOptions {
             alpha: options.alpha,
             lambda: options.lambda,
             mask_past_end: options.mask_past_end,
             null_candidate: options.null_candidate,
-            ..AispOptions::new(horizon, facts.width, sigma, options.seed)
+            ..WeightedOptions::new(horizon, facts.width, sigma, options.seed)
         };
         let search = SearchOptions {
             steer: options.steer,
@@ -86,7 +86,7 @@ impl Method for AispMethod {
         let perturbations = self.controller.propose(self.samples).into_iter();
         perturbations
             .map(|perturbation| Proposal {
-                stream: Some(Arc::new(perturbation)),
+                steer: Some(Arc::new(perturbation)),
                 choice,
             })
             .collect()

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{Method, MethodOptions, ModelFacts, Outcome, Place, Proposal, Scorer, Telemetry};
 use crate::error::{Error, Result};
 use crate::llama::Token;
-use crate::rollout::{Chooser, SamplingOptions, Stream, TokenChoice};
+use crate::rollout::{Chooser, SamplingOptions, Steer, TokenChoice};
 
 /// Tokens that are scored at each position, k.
 pub const DEFAULT_GUIDED: usize = 10;
@@ -38,7 +38,7 @@ struct Guide {
     place: Place,
 }
 
-impl Stream for Guide {
+impl Steer for Guide {
     fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
         false
     }
@@ -123,7 +123,7 @@ impl Method for Args {
             return Vec::new();
         }
         vec![Proposal {
-            stream: Some(Arc::new(Guide {
+            steer: Some(Arc::new(Guide {
                 scorer: Arc::clone(&self.scorer),
                 guided: self.guided,
                 weight: self.weight,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Method, MethodOptions, Outcome, Place, Proposal, Telemetry};
 use crate::error::Result;
-use crate::rollout::{Stream, TokenChoice};
+use crate::rollout::{Steer, TokenChoice};
 
 /// The state of best-of-n for one prompt.
 pub struct BestOfN {
@@ -18,9 +18,9 @@ pub struct BestOfN {
 }
 
 /// The randomness of one sample.
-struct SampleStream(Place);
+struct Draw(Place);
 
-impl Stream for SampleStream {
+impl Steer for Draw {
     fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
         false
     }
@@ -51,7 +51,7 @@ impl Method for BestOfN {
         }
         (0..self.samples)
             .map(|candidate| Proposal {
-                stream: Some(Arc::new(SampleStream(Place {
+                steer: Some(Arc::new(Draw(Place {
                     seed: self.seed,
                     iteration: self.iteration,
                     candidate,

@@ -25,7 +25,7 @@ impl Method for Greedy {
             return Vec::new();
         }
         vec![Proposal {
-            stream: None,
+            steer: None,
             choice: TokenChoice::Argmax,
         }]
     }

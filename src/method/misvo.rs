@@ -21,8 +21,8 @@ use ndarray::{Array1, Array2, ArrayView2, Axis};
 use super::{Method, MethodOptions, ModelFacts, Outcome, Place, Proposal, Telemetry};
 use crate::control::LambdaRule;
 use crate::error::{Error, Result};
-use crate::gguf::OutputRows;
-use crate::rollout::{Stream, TokenChoice};
+use crate::output::OutputRows;
+use crate::rollout::{Steer, TokenChoice};
 
 /// η, where it is not given.
 pub const DEFAULT_STEP: f64 = 0.1;
@@ -80,12 +80,12 @@ struct Fisher {
     expected: Vec<Array2<f32>>,
 }
 
-struct MeanStream {
+struct Moved {
     mean: Arc<Array2<f32>>,
     place: Place,
 }
 
-impl Stream for MeanStream {
+impl Steer for Moved {
     fn perturb(&self, position: usize, row: &mut [f32]) -> bool {
         let inside = position < self.mean.nrows();
         if inside {
@@ -235,7 +235,7 @@ impl Method for Misvo {
         }
         (0..self.samples)
             .map(|candidate| Proposal {
-                stream: Some(Arc::new(MeanStream {
+                steer: Some(Arc::new(Moved {
                     mean: Arc::clone(&self.mean),
                     place: Place {
                         seed: self.seed,

@@ -31,15 +31,15 @@ pub use soft_best_of_n::SoftBestOfN;
 pub use crate::control::{DEFAULT_ESS_FRACTION, DEFAULT_LOGIT_SD, Telemetry, Update};
 use crate::control::{LambdaRule, NoiseKey};
 use crate::error::{Error, Result};
-use crate::gguf::OutputRows;
 use crate::llama::Token;
-use crate::rollout::{SamplingOptions, Stream, TokenChoice};
+use crate::output::OutputRows;
+use crate::rollout::{SamplingOptions, Steer, TokenChoice};
 
 /// One candidate to be generated.
 #[derive(Clone)]
 pub struct Proposal {
     /// Its perturbation and randomness.
-    pub stream: Option<Arc<dyn Stream>>,
+    pub steer: Option<Arc<dyn Steer>>,
     /// How its tokens are chosen.
     pub choice: TokenChoice,
 }

@@ -15,7 +15,7 @@ use super::{BestOfN, Method, MethodOptions, ModelFacts, Outcome, Place, Proposal
 use crate::control::{Lesson, ValueNetwork};
 use crate::error::{Error, Result};
 use crate::llama::Edit;
-use crate::rollout::{Stream, TokenChoice};
+use crate::rollout::{Steer, TokenChoice};
 
 /// η, where it is not given.
 pub const DEFAULT_STEP: f64 = 0.5;
@@ -45,7 +45,7 @@ struct Steered {
     place: Place,
 }
 
-impl Stream for Steered {
+impl Steer for Steered {
     fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
         false
     }
@@ -109,7 +109,7 @@ impl Method for ReControl {
         }
         (0..self.samples)
             .map(|candidate| Proposal {
-                stream: Some(Arc::new(Steered {
+                steer: Some(Arc::new(Steered {
                     climb: Arc::clone(&self.climb),
                     place: Place {
                         seed: self.seed,

@@ -23,10 +23,11 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use crate::control::{
-    AispOptions, Controller, DEFAULT_ESS_FRACTION, DEFAULT_LOGIT_SD, LambdaRule, SearchOptions,
-    Update, calibrated_sigma,
+    Controller, DEFAULT_ESS_FRACTION, DEFAULT_LOGIT_SD, LambdaRule, SearchOptions, Update,
+    WeightedOptions, calibrated_sigma,
 };
-use crate::gguf::{Decoder, Gguf, OutputHead, OutputRows};
+use crate::gguf::Gguf;
+use crate::output::{Decoder, OutputHead, OutputRows};
 use handles::Handles;
 use session::{Failure, Parts, Session, Tier};
 pub use types::*;
@@ -85,7 +86,7 @@ pub unsafe extern "C" fn aisp_options_init(options: *mut aisp_options, size: usi
                  aisp_options",
             );
         }
-        let weights = AispOptions::new(1, 1, 1.0, 0);
+        let weights = WeightedOptions::new(1, 1, 1.0, 0);
         let search = SearchOptions::new(1, 1, 1.0, 0);
         let defaults = aisp_options {
             size: size_of::<aisp_options>(),
@@ -206,7 +207,7 @@ fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Sessio
         sigma => sigma,
     };
     let (horizon, width) = (options.horizon as usize, output.width());
-    let weights = AispOptions {
+    let weights = WeightedOptions {
         alpha: options.alpha,
         lambda: match options.lambda {
             lambda if lambda <= 0.0 => LambdaRule::Ess(options.ess),
@@ -214,7 +215,7 @@ fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Sessio
         },
         mask_past_end: options.mask_past_end != 0,
         null_candidate: options.null_candidate != 0,
-        ..AispOptions::new(horizon, width, sigma, options.seed)
+        ..WeightedOptions::new(horizon, width, sigma, options.seed)
     };
     let search = SearchOptions {
         steer: options.steer,

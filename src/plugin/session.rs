@@ -5,7 +5,7 @@ use ndarray::Array2;
 use super::aisp_token;
 use crate::control::{Controller, Perturbation, Telemetry, Trial};
 use crate::error::Error;
-use crate::gguf::{OutputHead, OutputRows};
+use crate::output::{OutputHead, OutputRows};
 
 /// Why a call failed.
 #[derive(Debug, PartialEq)]

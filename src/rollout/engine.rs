@@ -9,7 +9,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::choice::Chooser;
+use super::sampling::Chooser;
 use super::{Candidate, End, Job, Progress, PromptId};
 use crate::error::{Error, Result};
 use crate::llama::{
@@ -244,9 +244,9 @@ impl Rollout {
                 Some(live) => {
                     let job = &run.jobs[live.job];
                     let v = &mut self.perturbation[slot * width..(slot + 1) * width];
-                    if let Some(stream) = &job.stream {
-                        perturbed |= stream.perturb(live.tokens.len(), v);
-                        if let Some(edit) = stream.edit() {
+                    if let Some(steer) = &job.steer {
+                        perturbed |= steer.perturb(live.tokens.len(), v);
+                        if let Some(edit) = steer.edit() {
                             perturbed = true;
                             match edits.iter_mut().find(|e| Arc::ptr_eq(&e.1, &edit)) {
                                 Some((rows, _)) => rows.push(slot),
@@ -281,13 +281,13 @@ impl Rollout {
                     live.tokens.len()
                 )));
             }
-            let chosen = match &job.stream {
-                Some(stream) => stream.choose(&live.tokens, logits)?,
+            let chosen = match &job.steer {
+                Some(steer) => steer.choose(&live.tokens, logits)?,
                 None => None,
             };
             let token = chosen.unwrap_or_else(|| {
-                let uniform = match &job.stream {
-                    Some(stream) => stream.uniform(live.tokens.len()),
+                let uniform = match &job.steer {
+                    Some(steer) => steer.uniform(live.tokens.len()),
                     None => 0.0,
                 };
                 self.chooser.choose(&job.choice, logits, uniform)

@@ -1,18 +1,18 @@
 //! Candidates by the batch: many responses to one or more prompts, decoded side by side.
 //!
-//! A [`Job`] asks for one candidate: which prompt, which [`Stream`] of perturbations, how a
+//! A [`Job`] asks for one candidate: which prompt, which [`Steer`] of perturbations, how a
 //! token is chosen. [`Rollout::run`] keeps one batch full with them: the prompt is decoded
 //! once and shared, a finished sequence makes room for the next job, and more jobs than
 //! sequences follow one another. A candidate depends on its job alone, never on its
 //! neighbours.
 
-mod choice;
 mod engine;
+mod sampling;
 
 use std::sync::Arc;
 
-pub use choice::{Chooser, SamplingOptions, TokenChoice};
 pub use engine::{Rollout, RolloutOptions};
+pub use sampling::{Chooser, SamplingOptions, TokenChoice};
 
 use crate::error::Result;
 use crate::llama::{Edit, Token};
@@ -23,7 +23,7 @@ pub struct PromptId(usize);
 
 /// What makes one candidate differ from another: its perturbation and its randomness, both
 /// functions of the response position alone, and, for a few, its own way to choose tokens.
-pub trait Stream: Send + Sync {
+pub trait Steer: Send + Sync {
     /// Adds v_t to `row` `[d]` for response position t, counted from 0; answers false, and
     /// leaves the row as it is, where there is no perturbation.
     fn perturb(&self, position: usize, row: &mut [f32]) -> bool;
@@ -55,7 +55,7 @@ pub struct Job {
     /// Most tokens of the response, at least 1.
     pub max_tokens: usize,
     /// Perturbation and randomness; `None` for neither.
-    pub stream: Option<Arc<dyn Stream>>,
+    pub steer: Option<Arc<dyn Steer>>,
     /// How a token is chosen from the logits.
     pub choice: TokenChoice,
     /// Whether the pre-logits are wanted.

@@ -157,7 +157,7 @@ fn free_energy_bounds_the_objective_of_every_mean() {
     let (quadratic, n) = (Quadratic::new(), 20_000);
     let lambda = quadratic.lambda;
     let mut aisp = controller(options(2, 2, 0.0, LambdaRule::Fixed(lambda)));
-    let rewards = |aisp: &Aisp, iteration| -> Vec<f64> {
+    let rewards = |aisp: &WeightedMean, iteration| -> Vec<f64> {
         let scored = score(aisp, iteration, n, |v| quadratic.reward(v));
         scored.iter().map(|s| s.reward).collect()
     };

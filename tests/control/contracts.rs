@@ -58,7 +58,7 @@ fn rejected_rewards_never_reach_the_mean() {
         (LambdaRule::Ess(0.5), false),
     ] {
         let start = || {
-            let mut aisp = controller(AispOptions {
+            let mut aisp = controller(WeightedOptions {
                 mask_past_end: mask,
                 ..options(3, 4, 0.9, rule)
             });
@@ -128,7 +128,7 @@ fn late_rows_are_normalised_even_where_all_weights_vanish() {
 fn noise_past_the_end_matters_only_without_the_mask() {
     let lengths = [2, 4, 1, 3];
     let run = |mask: bool, past_end: f32| {
-        let mut aisp = controller(AispOptions {
+        let mut aisp = controller(WeightedOptions {
             mask_past_end: mask,
             ..options(4, 3, 0.5, LambdaRule::Fixed(0.5))
         });
@@ -150,7 +150,7 @@ fn noise_past_the_end_matters_only_without_the_mask() {
 #[test]
 fn the_null_candidate_is_the_mean_itself() {
     let plain = options(3, 4, 0.9, LambdaRule::Fixed(0.4));
-    let mut with = controller(AispOptions {
+    let mut with = controller(WeightedOptions {
         null_candidate: true,
         ..plain.clone()
     });
@@ -167,7 +167,7 @@ fn the_null_candidate_is_the_mean_itself() {
 
 #[test]
 fn without_noise_perturb_adds_the_mean_and_the_mean_stays() {
-    let mut aisp = controller(AispOptions {
+    let mut aisp = controller(WeightedOptions {
         sigma: 0.0,
         ..options(2, 3, 0.5, LambdaRule::Ess(0.5))
     });
@@ -202,14 +202,16 @@ fn the_report_describes_the_mean_after_the_update() {
 
 #[test]
 fn impossible_options_are_refused_by_name_and_value() {
-    type Change<'a> = &'a dyn Fn(&mut AispOptions);
-    let good = AispOptions::new(4, 8, 0.7, 0);
+    type Change<'a> = &'a dyn Fn(&mut WeightedOptions);
+    let good = WeightedOptions::new(4, 8, 0.7, 0);
     assert_eq!((good.alpha, good.lambda), (0.999, LambdaRule::Ess(0.25)));
     assert!(good.mask_past_end && !good.null_candidate);
     let refused = |change: Change| {
         let mut options = good.clone();
         change(&mut options);
-        Aisp::new(options).expect_err("impossible").to_string()
+        WeightedMean::new(options)
+            .expect_err("impossible")
+            .to_string()
     };
     let cases: [(Change, &str); 13] = [
         (&|o| o.horizon = 0, "horizon = 0"),

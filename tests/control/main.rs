@@ -16,16 +16,16 @@ use serde_json::Value;
 
 const SIGMA: f64 = 0.5;
 
-fn options(horizon: usize, width: usize, alpha: f64, lambda: LambdaRule) -> AispOptions {
-    AispOptions {
+fn options(horizon: usize, width: usize, alpha: f64, lambda: LambdaRule) -> WeightedOptions {
+    WeightedOptions {
         alpha,
         lambda,
-        ..AispOptions::new(horizon, width, SIGMA, 7)
+        ..WeightedOptions::new(horizon, width, SIGMA, 7)
     }
 }
 
-fn controller(options: AispOptions) -> Aisp {
-    Aisp::new(options).expect("valid options")
+fn controller(options: WeightedOptions) -> WeightedMean {
+    WeightedMean::new(options).expect("valid options")
 }
 
 /// A mean [τ, d] of size about `scale`, different for each `seed`.
@@ -55,7 +55,7 @@ fn normals(key: NoiseKey, out: &mut [f32]) -> &[f32] {
 }
 
 /// The perturbation V [τ, d] of a candidate, read off rows of zeros.
-fn perturbation(aisp: &Aisp, iteration: u32, candidate: u32) -> Array2<f32> {
+fn perturbation(aisp: &WeightedMean, iteration: u32, candidate: u32) -> Array2<f32> {
     let mut v = Array2::zeros(aisp.mean().dim());
     for (position, mut row) in v.rows_mut().into_iter().enumerate() {
         aisp.perturb(iteration, candidate, position, row.as_slice_mut().unwrap());
@@ -64,7 +64,12 @@ fn perturbation(aisp: &Aisp, iteration: u32, candidate: u32) -> Array2<f32> {
 }
 
 /// Candidates `0..n` of full length, scored by a function of their perturbation.
-fn score(aisp: &Aisp, iteration: u32, n: u32, reward: impl Fn(&Array2<f32>) -> f64) -> Vec<Scored> {
+fn score(
+    aisp: &WeightedMean,
+    iteration: u32,
+    n: u32,
+    reward: impl Fn(&Array2<f32>) -> f64,
+) -> Vec<Scored> {
     let length = aisp.options().horizon;
     let scored = |candidate| Scored {
         candidate,

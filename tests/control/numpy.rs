@@ -64,7 +64,7 @@ fn weights_and_updates_agree_with_numpy() {
             assert_close(*weight, expected, name);
         }
 
-        let mut aisp = controller(AispOptions {
+        let mut aisp = controller(WeightedOptions {
             sigma: case["sigma"].as_f64().unwrap(),
             mask_past_end: case["mask"].as_bool().unwrap(),
             ..options(horizon, width, case["alpha"].as_f64().unwrap(), rule)

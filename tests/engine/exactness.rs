@@ -5,12 +5,12 @@ use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-use aisp_llama::control::{Aisp, AispOptions};
+use aisp_llama::control::{WeightedMean, WeightedOptions};
 use aisp_llama::llama::{
     ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, Row, Token,
 };
 use aisp_llama::rollout::{
-    Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Stream, TokenChoice,
+    Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Steer, TokenChoice,
 };
 use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -43,11 +43,11 @@ fn prompts(model: &Model) -> Vec<Vec<Token>> {
 }
 
 struct Noise {
-    aisp: Aisp,
+    aisp: WeightedMean,
     candidate: u32,
 }
 
-impl Stream for Noise {
+impl Steer for Noise {
     fn perturb(&self, position: usize, row: &mut [f32]) -> bool {
         self.aisp.perturb(0, self.candidate, position, row);
         true
@@ -58,10 +58,10 @@ impl Stream for Noise {
     }
 }
 
-fn noise(model: &Model, sigma: f64, candidate: u32) -> Arc<dyn Stream> {
-    let options = AispOptions::new(TOKENS, model.width(), sigma, 7);
+fn noise(model: &Model, sigma: f64, candidate: u32) -> Arc<dyn Steer> {
+    let options = WeightedOptions::new(TOKENS, model.width(), sigma, 7);
     Arc::new(Noise {
-        aisp: Aisp::new(options).unwrap(),
+        aisp: WeightedMean::new(options).unwrap(),
         candidate,
     })
 }
@@ -76,20 +76,20 @@ fn rollout(model: &Arc<Model>, parallel: usize, logits: LogitsRoute) -> Rollout 
     Rollout::new(Arc::clone(model), &options).unwrap()
 }
 
-/// One candidate for every prompt and stream, all prompts in one run.
+/// One candidate for every prompt and steer, all prompts in one run.
 fn generate(
     rollout: &mut Rollout,
     prompts: &[Vec<Token>],
-    streams: &[Option<Arc<dyn Stream>>],
+    steers: &[Option<Arc<dyn Steer>>],
 ) -> Vec<Candidate> {
     rollout.clear_prompts();
     let mut jobs = Vec::new();
     for prompt in prompts {
         let prompt = rollout.add_prompt(prompt.clone()).unwrap();
-        jobs.extend(streams.iter().map(|stream| Job {
+        jobs.extend(steers.iter().map(|steer| Job {
             prompt,
             max_tokens: TOKENS,
-            stream: stream.clone(),
+            steer: steer.clone(),
             choice: TokenChoice::Argmax,
             keep_pre_logits: false,
         }));
@@ -161,14 +161,14 @@ fn greedy_is_stock_llama_cpp_and_aisp_without_noise() {
 fn routes_agree(model: &Arc<Model>) {
     let prompts = prompts(model);
     for sigma in [0.2, 0.5] {
-        let streams = [Some(noise(model, sigma, 1))];
+        let steers = [Some(noise(model, sigma, 1))];
         let graph = generate(
             &mut rollout(model, 8, LogitsRoute::Graph),
             &prompts,
-            &streams,
+            &steers,
         );
         let mut other = rollout(model, 8, LogitsRoute::Recompute);
-        let recomputed = generate(&mut other, &prompts, &streams);
+        let recomputed = generate(&mut other, &prompts, &steers);
         assert!(tokens(graph) == tokens(recomputed), "sigma {sigma}");
     }
     let options = |logits| ContextOptions {
@@ -241,7 +241,7 @@ impl Edit for Halve {
     }
 }
 
-impl Stream for Push {
+impl Steer for Push {
     fn perturb(&self, _position: usize, row: &mut [f32]) -> bool {
         if !self.edits {
             // The largest logit of z/2 + vector is that of z + 2·vector.
@@ -270,7 +270,7 @@ fn an_edit_that_sees_the_pre_logits_is_exact_on_both_routes() {
     noise(&model, 0.3, 3).perturb(0, &mut vector);
     let vector = Arc::new(vector);
     let pushes = [false, true].map(|edits| {
-        let push: Arc<dyn Stream> = Arc::new(Push {
+        let push: Arc<dyn Steer> = Arc::new(Push {
             vector: Arc::clone(&vector),
             edits,
         });
@@ -296,15 +296,15 @@ fn an_edit_that_sees_the_pre_logits_is_exact_on_both_routes() {
 fn candidates_do_not_depend_on_the_batching() {
     for model in [smollm2(), gemma3()] {
         let prompts = &prompts(&model)[..3];
-        let streams: Vec<_> = (0..7).map(|i| Some(noise(&model, 0.5, i))).collect();
+        let steers: Vec<_> = (0..7).map(|i| Some(noise(&model, 0.5, i))).collect();
         let reference = generate(
             &mut rollout(&model, 21, LogitsRoute::Graph),
             prompts,
-            &streams,
+            &steers,
         );
         for parallel in [1, 4, 10, 16] {
             let mut rollout = rollout(&model, parallel, LogitsRoute::Graph);
-            let found = generate(&mut rollout, prompts, &streams);
+            let found = generate(&mut rollout, prompts, &steers);
             assert!(
                 found == reference,
                 "parallel {parallel}, {}",
@@ -313,7 +313,7 @@ fn candidates_do_not_depend_on_the_batching() {
         }
         // A prompt alone gives what it gives among others.
         let mut alone = rollout(&model, 4, LogitsRoute::Graph);
-        let found = generate(&mut alone, &prompts[1..2], &streams);
+        let found = generate(&mut alone, &prompts[1..2], &steers);
         assert!(found[..] == reference[7..14], "{}", model.architecture());
     }
 }
@@ -362,10 +362,10 @@ fn pre_logits_come_out_for_every_token() {
     let model = smollm2();
     let mut rollout = rollout(&model, 4, LogitsRoute::Graph);
     let prompt = rollout.add_prompt(prompts(&model).swap_remove(0)).unwrap();
-    let job = |stream| Job {
+    let job = |steer| Job {
         prompt,
         max_tokens: 5,
-        stream,
+        steer,
         choice: TokenChoice::Argmax,
         keep_pre_logits: true,
     };
@@ -384,7 +384,7 @@ fn pre_logits_come_out_for_every_token() {
 #[derive(Default)]
 struct Recorder(Mutex<Vec<Vec<f32>>>);
 
-impl Stream for Recorder {
+impl Steer for Recorder {
     fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
         false
     }
@@ -408,7 +408,7 @@ fn the_output_matrix_of_the_file_gives_the_models_logits() {
     let job = Job {
         prompt,
         max_tokens: 6,
-        stream: Some(recorder.clone()),
+        steer: Some(recorder.clone()),
         choice: TokenChoice::Argmax,
         keep_pre_logits: true,
     };

@@ -6,8 +6,6 @@
 //! other groups only.
 
 mod data;
-#[cfg(test)]
-mod data_tests;
 mod fit;
 mod lbfgs;
 mod measure;

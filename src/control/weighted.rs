@@ -20,7 +20,7 @@ use ndarray::{Array2, ArrayView2};
 use serde::Serialize;
 
 use super::noise::NoiseKey;
-use super::options::{AispOptions, ControlError};
+use super::options::{ControlError, WeightedOptions};
 use super::weights::{importance_weights, log_sum_exp};
 
 /// One scored candidate as the controller sees it.
@@ -62,9 +62,9 @@ pub fn soft_kl(mean: ArrayView2<'_, f32>, sigma: f64) -> f64 {
 /// Adaptive importance sampling on pre-logits for one prompt.
 ///
 /// ```
-/// use aisp_llama::control::{Aisp, AispOptions, Scored};
+/// use aisp_llama::control::{WeightedMean, WeightedOptions, Scored};
 ///
-/// let mut aisp = Aisp::new(AispOptions::new(2, 4, 0.7, 1)).unwrap();
+/// let mut aisp = WeightedMean::new(WeightedOptions::new(2, 4, 0.7, 1)).unwrap();
 /// let scored = [0, 1, 2].map(|candidate| {
 ///     let mut pre_logits = [0.0; 4];
 ///     aisp.perturb(0, candidate, 0, &mut pre_logits);
@@ -74,25 +74,25 @@ pub fn soft_kl(mean: ArrayView2<'_, f32>, sigma: f64) -> f64 {
 /// assert_eq!(report.rejected, 0);
 /// ```
 #[derive(Clone, Debug)]
-pub struct Aisp {
-    options: AispOptions,
+pub struct WeightedMean {
+    options: WeightedOptions,
     /// U, `[τ, d]`, row by row.
     mean: Array2<f32>,
 }
 
-impl Aisp {
+impl WeightedMean {
     /// A controller whose mean is zero.
     ///
     /// # Errors
     /// [`ControlError::Option`] names the option that is out of range and its value.
-    pub fn new(options: AispOptions) -> Result<Self, ControlError> {
+    pub fn new(options: WeightedOptions) -> Result<Self, ControlError> {
         options.validate()?;
         let mean = Array2::zeros((options.horizon, options.width));
         Ok(Self { options, mean })
     }
 
     /// The options it was made with.
-    pub fn options(&self) -> &AispOptions {
+    pub fn options(&self) -> &WeightedOptions {
         &self.options
     }
 
@@ -205,7 +205,7 @@ impl Aisp {
         candidates: &[Scored],
         noise: &impl Fn(u32, usize, &mut [f32]),
     ) -> Vec<f64> {
-        let AispOptions {
+        let WeightedOptions {
             sigma,
             alpha,
             width,
@@ -244,7 +244,7 @@ impl Aisp {
         log_weights: &[f64],
         noise: &impl Fn(u32, usize, &mut [f32]),
     ) -> Array2<f32> {
-        let AispOptions {
+        let WeightedOptions {
             horizon,
             width,
             sigma,
@@ -303,7 +303,7 @@ struct Noise {
 }
 
 impl Noise {
-    fn of(options: &AispOptions, iteration: u32) -> Self {
+    fn of(options: &WeightedOptions, iteration: u32) -> Self {
         Self {
             seed: options.seed,
             iteration,

@@ -17,9 +17,9 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::events::{Alignment, Event, ModelNames, Usage};
-use crate::gguf::OutputRows;
 use crate::llama::{ChatTemplate, LogitsRoute, Message, Model, Token};
 use crate::method::{Method, MethodKind, MethodOptions, ModelFacts, Sigma, Update, build};
+use crate::output::OutputRows;
 use crate::reward::Reward;
 use crate::rollout::{Job, PromptId, Rollout, RolloutOptions};
 use run::Run;
@@ -344,7 +344,7 @@ impl Aligner {
                 .map(|p| Job {
                     prompt: prompt_id,
                     max_tokens: options.options.max_tokens,
-                    stream: p.stream,
+                    steer: p.steer,
                     choice: p.choice,
                     keep_pre_logits,
                 })

@@ -11,8 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, s};
 
-use super::{Gguf, OutputHead, TensorType};
+use super::OutputHead;
 use crate::error::{Error, Result};
+use crate::gguf::{Gguf, TensorType};
 
 /// Values of one block of rows: 4 MB as F32.
 const BLOCK_VALUES: usize = 1 << 20;

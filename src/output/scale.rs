@@ -5,7 +5,7 @@
 //!
 //! Source: the `lm_head` part of llama.cpp's `src/models/*.cpp`.
 
-use super::Gguf;
+use crate::gguf::Gguf;
 
 /// Architectures that multiply the logits by `logit_scale`.
 const MULTIPLIED: [&str; 6] = [
@@ -99,8 +99,8 @@ impl OutputHead {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::build;
     use super::*;
+    use crate::gguf::testing::build;
 
     fn read(architecture: &str, keys: &[(&str, f32)]) -> Result<OutputHead, String> {
         let mut file = build().str("general.architecture", architecture);

@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
+use super::super::measure::{Measured, auc};
+use super::super::split::split;
 use super::Dataset;
-use super::measure::{Measured, auc};
-use super::split::split;
 
 #[test]
 fn a_group_is_on_one_side_and_in_one_fold() {

@@ -244,3 +244,6 @@ fn merge_tied_groups(preferences: &mut [Preference]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

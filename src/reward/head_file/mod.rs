@@ -357,5 +357,4 @@ fn replace(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 #[cfg(test)]
-#[path = "head_file_tests.rs"]
 mod tests;
