@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aisp_llama::llama::{Message, Model, ModelOptions};
 use aisp_llama::method::{MethodKind, MethodOptions};
-use aisp_llama::reward::{Reward, Rules, Sample, SampleError, Score};
+use aisp_llama::reward::{Reward, Rules, Sample, Scores};
 use aisp_llama::{AlignOptions, Aligner, AlignerOptions, Prompt, Result, Stop};
 use anyhow::Context;
 use clap::Parser;
@@ -59,10 +59,7 @@ impl Reward for Current {
         "rules".into()
     }
 
-    fn score(
-        &mut self,
-        samples: &[Sample<'_>],
-    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         rules.score(samples)
     }

@@ -1,8 +1,13 @@
 //! The error type of the library: what was wrong, where, and what to do about it.
+//!
+//! What is wrong with a value names its *field* ([`Error::Field`]), as a configuration would: a
+//! face turns it into its flag, its JSON key or its status code. Reasons name other fields
+//! between backticks (``give a smaller `max-tokens` ``), so that a face can do the same with
+//! those.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::control::ControlError;
 use crate::gguf::GgufError;
 
 /// Result of this library's operations.
@@ -10,24 +15,25 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Everything that can end an alignment run.
 ///
-/// The variants follow the exit codes of the command line: see [`Error::exit_code`].
+/// A message says its reason once: what the system or a reader said is part of it, hence no
+/// [`source`](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An option has a value that cannot be used. `option` is the flag or the field.
-    #[error("{option}: {reason}")]
-    Usage {
-        /// The flag or field, as the user wrote it (`--sigma`).
-        option: String,
+    /// A field has a value that cannot be used.
+    #[error("{field}: {reason}")]
+    Field {
+        /// Name of the field, in kebab case (`max-tokens`).
+        field: String,
         /// What is wrong with its value, and which values are allowed.
         reason: String,
     },
     /// A GGUF file cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Gguf {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: GgufError,
+        cause: GgufError,
     },
     /// A model file is sound, but cannot do what it was asked to do.
     #[error("{}: {reason}", path.display())]
@@ -47,21 +53,34 @@ pub enum Error {
     #[error("{0}")]
     Run(String),
     /// A file could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// The system's error.
-        source: std::io::Error,
+        cause: io::Error,
     },
 }
 
 impl Error {
-    pub(crate) fn usage(option: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Usage {
-            option: option.into(),
+    /// What is wrong with the value of a field.
+    pub fn field(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Field {
+            field: field.into(),
             reason: reason.into(),
         }
+    }
+
+    /// For `map_err`: the system's error at a file.
+    pub fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |cause| Self::Io { path, cause }
+    }
+
+    /// For `map_err`: what is wrong with a GGUF file.
+    pub fn gguf(path: &Path) -> impl FnOnce(GgufError) -> Self {
+        let path = path.to_path_buf();
+        move |cause| Self::Gguf { path, cause }
     }
 
     pub(crate) fn model(path: &Path, reason: impl Into<String>) -> Self {
@@ -77,31 +96,6 @@ impl Error {
         match self {
             Self::Engine(reason) => Self::Reward(reason),
             other => other,
-        }
-    }
-
-    /// The exit code a program reports for this error: 1 run failed, 2 usage,
-    /// 3 model file unusable, 4 reward failed.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Engine(_) | Self::Run(_) | Self::Io { .. } => 1,
-            Self::Usage { .. } => 2,
-            Self::Gguf { .. } | Self::Model { .. } => 3,
-            Self::Reward(_) => 4,
-        }
-    }
-}
-
-impl From<ControlError> for Error {
-    fn from(error: ControlError) -> Self {
-        match error {
-            ControlError::Option {
-                field,
-                value,
-                expected,
-            } => Self::usage(format!("--{field}"), format!("{value}; must be {expected}")),
-            other => Self::Run(other.to_string()),
         }
     }
 }

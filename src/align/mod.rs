@@ -245,7 +245,7 @@ impl Aligner {
     /// Tokens of a prompt as the model sees them.
     ///
     /// # Errors
-    /// [`Error::Model`] for a conversation without a chat template, [`Error::Usage`] when
+    /// [`Error::Model`] for a conversation without a chat template, [`Error::Field`] when
     /// the template refuses it.
     pub fn tokenize(&self, prompt: &Prompt) -> Result<Vec<Token>> {
         match prompt {
@@ -264,7 +264,7 @@ impl Aligner {
     /// end the run after the decoding step it is in; finished candidates are still scored.
     ///
     /// # Errors
-    /// [`Error::Usage`] for options out of range or a prompt that does not fit,
+    /// [`Error::Field`] for options out of range or a prompt that does not fit,
     /// [`Error::Model`] for a model that cannot be perturbed, [`Error::Reward`] when the
     /// reward fails as a whole or for every candidate, [`Error::Run`] when no candidate has
     /// any text.
@@ -312,8 +312,8 @@ impl Aligner {
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Alignment> {
         if options.stop_on_divergence && self.held_out.is_none() {
-            return Err(Error::usage(
-                "--stop-on-divergence",
+            return Err(Error::field(
+                "stop-on-divergence",
                 "there is no second reward to watch; give one with --held-out",
             ));
         }
@@ -412,8 +412,8 @@ impl Aligner {
         if !fits {
             let trained = self.model.trained_context();
             if self.options.context.is_none() && trained > 0 && needed > trained {
-                return Err(Error::usage(
-                    "-p",
+                return Err(Error::field(
+                    "prompt",
                     format!(
                         "{} prompt tokens and {max_tokens} response tokens exceed the {trained} \
                          tokens that the model was trained for; shorten the prompt or give a \

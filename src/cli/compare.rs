@@ -155,8 +155,7 @@ impl Bench {
         let (aligner, coherence) = (&mut self.aligner, &mut self.coherence);
         let finished = plan.run(aligner, coherence, &mut store, &self.stop, &mut told)?;
         let [_, _, path] = files(folder);
-        std::fs::write(&path, summary(plan, store.rows()))
-            .map_err(|source| Error::Io { path, source })?;
+        std::fs::write(&path, summary(plan, store.rows())).map_err(Error::io(&path))?;
         write_plots(plan, store.rows(), folder)?;
         Ok((store.rows().to_vec(), finished))
     }

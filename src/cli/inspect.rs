@@ -46,10 +46,7 @@ struct Use {
 
 /// Runs the command; the answer is the exit code.
 pub fn run(args: &InspectArgs) -> anyhow::Result<u8> {
-    let gguf = Gguf::open(&args.file).map_err(|source| Error::Gguf {
-        path: args.file.clone(),
-        source,
-    })?;
+    let gguf = Gguf::open(&args.file).map_err(Error::gguf(&args.file))?;
     let report = report(args.file.display().to_string(), &gguf)?;
     let text = if args.json {
         serde_json::to_string_pretty(&report)? + "\n"

@@ -82,7 +82,17 @@ fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     note(&format!("error: {error:#}"));
-    ExitCode::from(error.downcast_ref::<Error>().map_or(1, Error::exit_code))
+    ExitCode::from(error.downcast_ref::<Error>().map_or(1, exit_code))
+}
+
+/// 1 run failed, 2 usage, 3 model file unusable, 4 reward failed.
+fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::Engine(_) | Error::Run(_) | Error::Io { .. } => 1,
+        Error::Field { .. } => 2,
+        Error::Gguf { .. } | Error::Model { .. } => 3,
+        Error::Reward(_) => 4,
+    }
 }
 
 /// The text behind `--version`.

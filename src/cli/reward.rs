@@ -81,8 +81,8 @@ fn compute(features: &mut Features, dataset: &Dataset) -> Result<Array2<f32>> {
             .collect();
         for (i, vector) in features.compute(&samples)?.into_iter().enumerate() {
             let index = chunk * CHUNK + i;
-            let vector = vector.map_err(|e| Error::Usage {
-                option: "--data".into(),
+            let vector = vector.map_err(|e| Error::Field {
+                field: "--data".into(),
                 reason: format!("text {}: {e}", index + 1),
             })?;
             cut += usize::from(vector.truncated);
@@ -108,10 +108,7 @@ fn run_probe(args: &ProbeArgs) -> anyhow::Result<u8> {
         .pairs
         .as_deref()
         .map(|path| {
-            let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-                path: path.to_path_buf(),
-                source,
-            })?;
+            let text = std::fs::read_to_string(path).map_err(Error::io(&path))?;
             Ok::<_, Error>((path.display().to_string(), text))
         })
         .transpose()?;

@@ -67,8 +67,8 @@ fn align_options(args: &RunArgs) -> Result<AlignOptions> {
     };
     args.settings.settings()?.apply(&mut options);
     options.validate()?;
-    let usage = |option: &str, reason: String| Error::Usage {
-        option: option.into(),
+    let usage = |field: &str, reason: String| Error::Field {
+        field: field.into(),
         reason,
     };
     if let Some(limit) = args.time_limit.filter(|l| !l.is_finite() || *l <= 0.0) {
@@ -117,8 +117,8 @@ fn prompt(args: &RunArgs) -> Result<Prompt> {
         (None, None) => String::new(),
     };
     if text.is_empty() {
-        return Err(Error::Usage {
-            option: if args.file.is_some() { "-f" } else { "-p" }.into(),
+        return Err(Error::Field {
+            field: if args.file.is_some() { "-f" } else { "-p" }.into(),
             reason: "the prompt is empty".into(),
         });
     }
@@ -129,10 +129,7 @@ fn prompt(args: &RunArgs) -> Result<Prompt> {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let io = |source| Error::Io {
-        path: path.to_path_buf(),
-        source,
-    };
+    let io = Error::io(&path);
     if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).map_err(io)?;

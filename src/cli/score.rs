@@ -40,8 +40,8 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<u8> {
         if line.trim().is_empty() {
             continue;
         }
-        let pair: Pair = serde_json::from_str(&line).map_err(|e| Error::Usage {
-            option: format!("stdin, line {}", index + 1),
+        let pair: Pair = serde_json::from_str(&line).map_err(|e| Error::Field {
+            field: format!("stdin, line {}", index + 1),
             reason: format!("{e}; every line is {{\"prompt\": \"…\", \"response\": \"…\"}}"),
         })?;
         let sample = Sample {

@@ -46,8 +46,8 @@ pub fn model_path(given: Option<&PathBuf>, flag: &str, name: &str) -> Result<Pat
     if let Some(path) = given {
         return Ok(path.clone());
     }
-    let usage = |reason: String| Error::Usage {
-        option: flag.into(),
+    let usage = |reason: String| Error::Field {
+        field: flag.into(),
         reason,
     };
     let path = cache_folder()

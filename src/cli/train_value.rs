@@ -218,15 +218,12 @@ fn check_output(path: &Path) -> Result<(), Error> {
             .as_ref()
             .map_or(Ok(()), |_| std::fs::remove_file(path)),
     };
-    opened.map(drop).and(removed).map_err(|source| Error::Io {
-        path: path.to_path_buf(),
-        source,
-    })
+    opened.map(drop).and(removed).map_err(Error::io(&path))
 }
 
-fn usage(option: &str, reason: String) -> Error {
-    Error::Usage {
-        option: option.into(),
+fn usage(field: &str, reason: String) -> Error {
+    Error::Field {
+        field: field.into(),
         reason,
     }
 }

@@ -37,7 +37,11 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
             args.ground.prompts.display()
         );
         let option = "--prompts".into();
-        return Err(Error::Usage { option, reason }.into());
+        return Err(Error::Field {
+            field: option,
+            reason,
+        }
+        .into());
     }
     let mut bench = Bench::load(&args.ground, plan)?;
     let mut report = String::new();
@@ -56,10 +60,7 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
     }
     let path = args.output.join("preset.json");
     let text = serde_json::to_string_pretty(&incumbent.settings)? + "\n";
-    let io = |source| Error::Io {
-        path: path.clone(),
-        source,
-    };
+    let io = Error::io(&path);
     std::fs::write(&path, text).map_err(io)?;
     let shown = path.display();
     let _ = match incumbent.settings == aisp_llama::method::Settings::default() {

@@ -78,8 +78,8 @@ impl FromStr for By {
         match text {
             "candidates" => Ok(Self::Candidates),
             "seconds" => Ok(Self::Seconds),
-            _ => Err(Error::usage(
-                "--by",
+            _ => Err(Error::field(
+                "by",
                 format!("{text:?} is neither candidates nor seconds"),
             )),
         }
@@ -142,15 +142,11 @@ impl FileId {
     /// # Errors
     /// [`Error::Io`] when it cannot be read.
     pub fn of(path: &Path) -> Result<Self> {
-        let io = |source| Error::Io {
-            path: path.to_path_buf(),
-            source,
-        };
-        let mut file = std::fs::File::open(path).map_err(io)?;
+        let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
         loop {
-            match file.read(&mut buffer).map_err(io)? {
+            match file.read(&mut buffer).map_err(Error::io(path))? {
                 0 => break,
                 count => hash.update(&buffer[..count]),
             }
@@ -170,18 +166,15 @@ impl FileId {
 /// Prompts from JSON lines, `{"prompt": "…"}` each; empty lines are passed over.
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be read, [`Error::Usage`] naming the line that is no
+/// [`Error::Io`] when the file cannot be read, [`Error::Field`] naming the line that is no
 /// such object, or when there is none.
 pub fn read_prompts(path: &Path) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Line {
         prompt: String,
     }
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    let wrong = |reason: String| Error::usage("--prompts", format!("{}: {reason}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let wrong = |reason: String| Error::field("prompts", format!("{}: {reason}", path.display()));
     let mut prompts = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|l| !l.1.trim().is_empty()) {
         let parsed: Line = serde_json::from_str(line)
@@ -212,22 +205,18 @@ impl Plan {
     /// Checks what can be checked without a model.
     ///
     /// # Errors
-    /// [`Error::Usage`] naming the option.
+    /// [`Error::Field`] naming the option.
     pub fn validate(&self) -> Result<()> {
         if self.methods.is_empty() || self.seeds == 0 {
-            let option = if self.seeds == 0 {
-                "--seeds"
-            } else {
-                "--methods"
-            };
-            return Err(Error::usage(option, "nothing to do; give at least one"));
+            let option = if self.seeds == 0 { "seeds" } else { "methods" };
+            return Err(Error::field(option, "nothing to do; give at least one"));
         }
         let candidates = self.by == By::Candidates;
         let whole = !candidates || self.budget.fract() == 0.0;
         if !(self.budget > 0.0 && self.budget.is_finite() && whole && self.budget < 1e9) {
             let whole = if candidates { "whole " } else { "" };
             let reason = format!("{}; give a positive {whole}number", self.budget);
-            return Err(Error::usage("--budget", reason));
+            return Err(Error::field("budget", reason));
         }
         if candidates && self.samples > 0 {
             let (budget, samples) = (self.budget as usize, self.samples);
@@ -238,19 +227,16 @@ impl Plan {
                     budget / samples * samples,
                     budget.div_ceil(samples) * samples
                 );
-                return Err(Error::usage("--budget", reason));
+                return Err(Error::field("budget", reason));
             }
         }
         for (i, entrant) in self.methods.iter().enumerate() {
             if self.methods[..i].iter().any(|e| e.name == entrant.name) {
-                return Err(Error::usage(
-                    "--methods",
-                    format!("{}: twice", entrant.name),
-                ));
+                return Err(Error::field("methods", format!("{}: twice", entrant.name)));
             }
             let options = self.options(i, 0);
             let named =
-                |reason: String| Error::usage("--methods", format!("{}: {reason}", entrant.name));
+                |reason: String| Error::field("methods", format!("{}: {reason}", entrant.name));
             options.validate().map_err(|e| named(e.to_string()))?;
             if entrant.method == MethodKind::ReControl && options.value.is_none() {
                 let reason = "give its value network, :value=FILE.safetensors; \
@@ -379,7 +365,7 @@ impl Plan {
                 })
                 .map_err(|error| self.in_cell(cell, error))?;
             if let Some(reason) = failed {
-                return Err(Error::Reward(format!("--held-out: {reason}")));
+                return Err(Error::Reward(format!("held-out reward: {reason}")));
             }
             // A run that was cut short is no row of this plan.
             if alignment.stop == StopReason::Interrupted {

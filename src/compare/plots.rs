@@ -93,8 +93,7 @@ pub fn write_plots(plan: &Plan, rows: &[Row], folder: &Path) -> Result<()> {
         {
             continue;
         }
-        std::fs::write(&path, draw(&title, &panels)?)
-            .map_err(|source| Error::Io { path, source })?;
+        std::fs::write(&path, draw(&title, &panels)?).map_err(Error::io(&path))?;
     }
     Ok(())
 }

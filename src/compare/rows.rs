@@ -183,14 +183,10 @@ impl Store {
     /// one that was cut off in the middle is dropped.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the folder holds rows of another plan, naming what differs, or when
+    /// [`Error::Field`] when the folder holds rows of another plan, naming what differs, or when
     /// another process writes to it; [`Error::Io`] when it cannot be read or written.
     pub fn open(folder: &Path, plan: &Plan) -> Result<Self> {
-        let io = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| Error::Io { path, source }
-        };
-        std::fs::create_dir_all(folder).map_err(io(folder))?;
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let [settings, results, _] = files(folder);
         let mut file = OpenOptions::new()
             .read(true)
@@ -198,14 +194,14 @@ impl Store {
             .create(true)
             .truncate(false)
             .open(&results)
-            .map_err(io(&results))?;
+            .map_err(Error::io(&results))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let reason = format!("{}: another process is at work there", folder.display());
-                return Err(Error::usage("-o", reason));
+                return Err(Error::field("output", reason));
             }
-            Err(TryLockError::Error(source)) => return Err(io(&results)(source)),
+            Err(TryLockError::Error(source)) => return Err(Error::io(&results)(source)),
         }
         let json =
             |value| serde_json::to_value::<&Plan>(value).map_err(|e| Error::Run(e.to_string()));
@@ -213,7 +209,7 @@ impl Store {
         // The defaults may be others in another build.
         wanted["options"] = plan.resolved().into();
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(io(&results))?;
+        file.read_to_end(&mut bytes).map_err(Error::io(&results))?;
         match std::fs::read_to_string(&settings) {
             Ok(text) => same_settings(&text, &wanted, &settings)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -223,14 +219,14 @@ impl Store {
                          another folder",
                         results.display()
                     );
-                    return Err(Error::usage("-o", reason));
+                    return Err(Error::field("output", reason));
                 }
                 // Whole or not at all.
                 let draft = settings.with_extension("json.part");
-                std::fs::write(&draft, format!("{wanted:#}\n")).map_err(io(&draft))?;
-                std::fs::rename(&draft, &settings).map_err(io(&settings))?;
+                std::fs::write(&draft, format!("{wanted:#}\n")).map_err(Error::io(&draft))?;
+                std::fs::rename(&draft, &settings).map_err(Error::io(&settings))?;
             }
-            Err(source) => return Err(io(&settings)(source)),
+            Err(source) => return Err(Error::io(&settings)(source)),
         }
         // In bytes: a row may have been cut off in the middle of a character.
         let whole = bytes
@@ -244,15 +240,15 @@ impl Store {
             }
             let row = serde_json::from_slice(line).map_err(|e| {
                 let place = format!("{}: line {}: {e}", results.display(), i + 1);
-                Error::usage(
-                    "-o",
+                Error::field(
+                    "output",
                     format!("{place}; delete the line or give another folder"),
                 )
             })?;
             rows.push(row);
         }
-        file.set_len(whole as u64).map_err(io(&results))?;
-        file.seek(SeekFrom::End(0)).map_err(io(&results))?;
+        file.set_len(whole as u64).map_err(Error::io(&results))?;
+        file.seek(SeekFrom::End(0)).map_err(Error::io(&results))?;
         Ok(Self {
             file,
             path: results,
@@ -284,10 +280,7 @@ impl Store {
         line.push('\n');
         self.file
             .write_all(line.as_bytes())
-            .map_err(|source| Error::Io {
-                path: self.path.clone(),
-                source,
-            })?;
+            .map_err(Error::io(&self.path))?;
         self.rows.push(row.clone());
         Ok(())
     }
@@ -296,8 +289,8 @@ impl Store {
 fn same_settings(found: &str, wanted: &serde_json::Value, path: &Path) -> Result<()> {
     let remedy = "give another folder with -o";
     let refuse = |what: String| {
-        Err(Error::usage(
-            "-o",
+        Err(Error::field(
+            "output",
             format!("{}: {what}; {remedy}", path.display()),
         ))
     };

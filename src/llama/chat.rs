@@ -43,14 +43,14 @@ impl ChatTemplate {
     /// The template in the model's file, or `custom` where given.
     ///
     /// # Errors
-    /// [`Error::Model`] when the file has none and no other is given, [`Error::Usage`] for a
+    /// [`Error::Model`] when the file has none and no other is given, [`Error::Field`] for a
     /// text without any Jinja, such as the name of a template.
     pub fn new(model: &Model, custom: Option<&str>) -> Result<Self> {
         let source = match custom {
             Some(text) if text.contains("{{") || text.contains("{%") => text,
             Some(text) => {
-                return Err(Error::usage(
-                    "--chat-template",
+                return Err(Error::field(
+                    "chat-template",
                     format!(
                         "{text:?} is no Jinja template; give the template's text, not its name"
                     ),
@@ -78,7 +78,7 @@ impl ChatTemplate {
     /// The current date is not offered to templates: the same messages give the same text.
     ///
     /// # Errors
-    /// [`Error::Usage`] with the template's own words when it cannot be parsed or refuses
+    /// [`Error::Field`] with the template's own words when it cannot be parsed or refuses
     /// the conversation.
     pub fn render(&self, messages: &[Message], open_turn: bool) -> Result<String> {
         let mut env = Environment::new();
@@ -106,7 +106,7 @@ impl ChatTemplate {
             },
         )
         .map_err(|e| {
-            Error::usage(
+            Error::field(
                 "chat template",
                 format!("cannot render the conversation: {e}; use --chat-template or --no-chat"),
             )
@@ -254,7 +254,7 @@ mod tests {
             error.to_string().contains("roles must alternate"),
             "{error}"
         );
-        assert_eq!(error.exit_code(), 2);
+        assert!(matches!(error, Error::Field { .. }));
     }
 
     #[test]

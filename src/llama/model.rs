@@ -51,10 +51,7 @@ impl Model {
     /// [`Error::Gguf`] when the file is not a sound GGUF, [`Error::Model`] when llama.cpp
     /// refuses it.
     pub fn load(path: &Path, options: &ModelOptions) -> Result<Self> {
-        let gguf = Gguf::open(path).map_err(|source| Error::Gguf {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let gguf = Gguf::open(path).map_err(Error::gguf(path))?;
         if gguf.architecture().is_none() {
             return Err(Error::model(
                 path,

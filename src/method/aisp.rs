@@ -38,7 +38,7 @@ impl AispMethod {
     /// AISP from a mean of zero.
     ///
     /// # Errors
-    /// [`Error::Usage`] for options out of range.
+    /// [`Error::Field`] for options out of range.
     pub fn new(options: &MethodOptions, facts: &ModelFacts) -> Result<Self> {
         let sigma = match options.sigma {
             Sigma::Fixed(sigma) => sigma,

@@ -28,12 +28,25 @@ pub use re_control::{Lessons, ReControl};
 pub use settings::Settings;
 pub use soft_best_of_n::SoftBestOfN;
 
+use crate::control::{ControlError, LambdaRule, NoiseKey};
 pub use crate::control::{DEFAULT_ESS_FRACTION, DEFAULT_LOGIT_SD, Telemetry, Update};
-use crate::control::{LambdaRule, NoiseKey};
 use crate::error::{Error, Result};
 use crate::llama::Token;
 use crate::output::OutputRows;
 use crate::rollout::{SamplingOptions, Steer, TokenChoice};
+
+impl From<ControlError> for Error {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Option {
+                field,
+                value,
+                expected,
+            } => Self::field(field, format!("{value}; must be {expected}")),
+            other => Self::Run(other.to_string()),
+        }
+    }
+}
 
 /// One candidate to be generated.
 #[derive(Clone)]
@@ -173,7 +186,7 @@ impl FromStr for MethodKind {
             .map(|(_, kind)| *kind)
             .ok_or_else(|| {
                 let names = Self::ALL.map(|(name, _)| name).join(", ");
-                Error::usage("--method", format!("no method {text:?}; there are {names}"))
+                Error::field("method", format!("no method {text:?}; there are {names}"))
             })
     }
 }
@@ -195,8 +208,8 @@ impl FromStr for Update {
         match text {
             "regression" => Ok(Self::Regression),
             "weights" => Ok(Self::Weights),
-            _ => Err(Error::usage(
-                "--update",
+            _ => Err(Error::field(
+                "update",
                 format!("{text:?} is neither regression nor weights"),
             )),
         }
@@ -294,31 +307,31 @@ impl MethodOptions {
     /// Checks everything that can be checked without a model.
     ///
     /// # Errors
-    /// [`Error::Usage`] naming the flag and the value.
+    /// [`Error::Field`] naming the flag and the value.
     pub fn validate(&self) -> Result<()> {
         let counts = [
-            ("--samples", self.samples),
-            ("--iterations", self.iterations),
-            ("-n", self.max_tokens),
-            ("--horizon", self.horizon.unwrap_or(1)),
-            ("--guided", self.guided),
-            ("--steps", self.steps),
+            ("samples", self.samples),
+            ("iterations", self.iterations),
+            ("max-tokens", self.max_tokens),
+            ("horizon", self.horizon.unwrap_or(1)),
+            ("guided", self.guided),
+            ("steps", self.steps),
         ];
         for (flag, count) in counts {
             if count == 0 || u32::try_from(count).is_err() {
-                return Err(Error::usage(flag, format!("{count}; give at least 1")));
+                return Err(Error::field(flag, format!("{count}; give at least 1")));
             }
         }
         self.sampling.validate()?;
         if let Some(step) = self.step.filter(|step| !(*step > 0.0 && step.is_finite())) {
-            return Err(Error::usage(
-                "--step",
+            return Err(Error::field(
+                "step",
                 format!("{step}; give a positive number"),
             ));
         }
         if !self.weight.is_finite() {
             let reason = format!("{}; give a finite number", self.weight);
-            return Err(Error::usage("--weight", reason));
+            return Err(Error::field("weight", reason));
         }
         // The controller knows its own ranges.
         AispMethod::new(
@@ -359,7 +372,7 @@ pub trait Scorer: Send + Sync {
 /// Makes a method for one prompt.
 ///
 /// # Errors
-/// [`Error::Usage`] for options out of range.
+/// [`Error::Field`] for options out of range.
 pub fn build(
     kind: MethodKind,
     options: &MethodOptions,

@@ -73,9 +73,9 @@ impl ReControl {
     /// RE-Control with the network of `options.value`.
     ///
     /// # Errors
-    /// [`Error::Usage`] where there is none, or one for pre-logits of another width.
+    /// [`Error::Field`] where there is none, or one for pre-logits of another width.
     pub fn new(options: &MethodOptions, facts: &ModelFacts) -> Result<Self> {
-        let wrong = |reason: String| Error::usage("--value", reason);
+        let wrong = |reason: String| Error::field("value", reason);
         let path = options.value.as_deref().ok_or_else(|| {
             wrong("re-control needs a value network; make one with `aisp-llama train-value`".into())
         })?;

@@ -104,27 +104,27 @@ impl Settings {
     /// A preset by its name, `paper`, or from a JSON file.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read, [`Error::Usage`] naming what is wrong in it.
+    /// [`Error::Io`] when the file cannot be read, [`Error::Field`] naming what is wrong in it.
     pub fn preset(name: &str) -> Result<Self> {
         if name == "paper" {
             return Ok(Self::paper());
         }
         let path = Path::new(name);
         let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::usage(
-                "--preset",
+            Error::field(
+                "preset",
                 format!("{name}: {error}; give paper or a JSON file"),
             )
         })?;
-        serde_json::from_str(&text).map_err(|e| Error::usage("--preset", format!("{name}: {e}")))
+        serde_json::from_str(&text).map_err(|e| Error::field("preset", format!("{name}: {e}")))
     }
 
     /// One setting, `NAME=VALUE`, or `preset=NAME`, with the names of the flags.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a name that there is not, or a value of another kind.
+    /// [`Error::Field`] for a name that there is not, or a value of another kind.
     pub fn parse(text: &str) -> Result<Self> {
-        let wrong = |reason: String| Error::usage("--methods", format!("{text}: {reason}"));
+        let wrong = |reason: String| Error::field("methods", format!("{text}: {reason}"));
         let (name, value) = text
             .split_once('=')
             .ok_or_else(|| wrong("settings are written NAME=VALUE".into()))?;

@@ -58,30 +58,23 @@ impl ValueNetwork {
             })
             .collect::<Result<Vec<_>>>()?;
         let content = serialize(views, None).map_err(failed)?;
-        std::fs::write(path, content).map_err(|source| Error::Io {
-            path: path.to_path_buf(),
-            source,
-        })
+        std::fs::write(path, content).map_err(Error::io(path))
     }
 
     /// Reads a network that [`write`](Self::write) wrote.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read, [`Error::Usage`] naming what is missing or
+    /// [`Error::Io`] when the file cannot be read, [`Error::Field`] naming what is missing or
     /// wrong in it.
     pub fn read(path: &Path) -> Result<Self> {
-        let io = |source| Error::Io {
-            path: path.to_path_buf(),
-            source,
-        };
         let wrong = |reason: String| {
             let remedy = "make one with `aisp-llama train-value`";
-            Error::usage("--value", format!("{}: {reason}; {remedy}", path.display()))
+            Error::field("value", format!("{}: {reason}; {remedy}", path.display()))
         };
-        if std::fs::metadata(path).map_err(io)?.len() > MAX_BYTES {
+        if std::fs::metadata(path).map_err(Error::io(path))?.len() > MAX_BYTES {
             return Err(wrong("larger than 1 GB".into()));
         }
-        let content = std::fs::read(path).map_err(io)?;
+        let content = std::fs::read(path).map_err(Error::io(path))?;
         let file = SafeTensors::deserialize(&content)
             .map_err(|e| wrong(format!("no safetensors file ({e})")))?;
         let tensor = |name: &str| {

@@ -57,10 +57,8 @@ fn other_parts(path: &Path, gguf: &Gguf) -> Result<Vec<(PathBuf, Gguf)>> {
     (2..=count)
         .map(|number| {
             let part = path.with_file_name(format!("{prefix}-{number:05}-of-{count:05}.gguf"));
-            match Gguf::open(&part) {
-                Ok(gguf) => Ok((part, gguf)),
-                Err(source) => Err(Error::Gguf { path: part, source }),
-            }
+            let gguf = Gguf::open(&part).map_err(Error::gguf(&part))?;
+            Ok((part, gguf))
         })
         .collect()
 }
@@ -111,10 +109,7 @@ impl OutputRows {
         }
         let row_bytes = (width / block * block_bytes) as usize;
         let width = width as usize;
-        let file = File::open(path).map_err(|source| Error::Io {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let file = File::open(path).map_err(Error::io(path))?;
         let head = match OutputHead::read(gguf) {
             Ok(head) => head.obstacle().map(String::from),
             Err(unknown) => Some(unknown),
@@ -259,10 +254,7 @@ impl OutputRows {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(start))
             .and_then(|_| file.read_exact(&mut bytes))
-            .map_err(|source| Error::Io {
-                path: self.path.clone(),
-                source,
-            })?;
+            .map_err(Error::io(&self.path))?;
         match decode {
             Some(decode) if !decode(&bytes, out) => {
                 return Err(Error::Run(format!("rows from {first} on were not decoded")));

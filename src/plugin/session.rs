@@ -21,7 +21,7 @@ pub(super) enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
-            Error::Usage { .. } => Self::Argument(error.to_string()),
+            Error::Field { .. } => Self::Argument(error.to_string()),
             other => Self::Model(other.to_string()),
         }
     }

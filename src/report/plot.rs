@@ -24,17 +24,16 @@ const GREY: RGBColor = RGBColor(0x70, 0x70, 0x78);
 pub fn write_plot(alignment: &Alignment, path: &Path) -> Result<()> {
     let panels = panels(alignment);
     if panels.first().is_none_or(|p| p.y_name != "reward") {
-        return Err(Error::Run("--plot: no iteration has a reward".into()));
+        return Err(Error::Run(
+            "nothing to draw: no iteration has a reward".into(),
+        ));
     }
     let title = format!(
         "{}, {} samples an iteration, seed {}",
         alignment.method, alignment.samples, alignment.seed
     );
     let svg = draw(&title, &panels)?;
-    std::fs::write(path, svg).map_err(|source| Error::Io {
-        path: path.to_path_buf(),
-        source,
-    })
+    std::fs::write(path, svg).map_err(Error::io(path))
 }
 
 fn panels(alignment: &Alignment) -> Vec<Panel> {

@@ -20,10 +20,7 @@ impl Trace {
     /// # Errors
     /// [`Error::Io`] when it cannot be created.
     pub fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).map_err(|source| Error::Io {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let file = File::create(path).map_err(Error::io(path))?;
         Ok(Self {
             out: BufWriter::new(file),
             path: path.to_path_buf(),
@@ -55,10 +52,7 @@ impl Trace {
         let flushed = self.out.flush();
         match self.failure.take().or(flushed.err()) {
             None => Ok(()),
-            Some(source) => Err(Error::Io {
-                path: self.path,
-                source,
-            }),
+            Some(cause) => Err(Error::io(&self.path)(cause)),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::text::{RewardText, Tokenizer};
-use super::{Reward, Sample, SampleError, Score, TooLong, check_tells_apart};
+use super::{Answer, Reward, Sample, Score, Scores, TooLong, check_tells_apart};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::llama::{Encoder, Model, ModelOptions, Pooling, classifier_obstacle};
@@ -40,10 +40,7 @@ impl Classifier {
     /// [`Error::Gguf`] and [`Error::Model`] for a file that is none, among them one that
     /// scores two clearly different texts alike; [`Error::Engine`] when llama.cpp fails.
     pub fn load(path: &Path, options: &ClassifierOptions) -> Result<Self> {
-        let gguf = Gguf::open(path).map_err(|source| Error::Gguf {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let gguf = Gguf::open(path).map_err(Error::gguf(path))?;
         if let Some(reason) = classifier_obstacle(&gguf) {
             return Err(Error::model(
                 path,
@@ -69,10 +66,7 @@ impl Classifier {
         self.tokenizer.text()
     }
 
-    fn score_one(
-        &mut self,
-        sample: &Sample<'_>,
-    ) -> Result<std::result::Result<Score, SampleError>> {
+    fn score_one(&mut self, sample: &Sample<'_>) -> Result<Answer> {
         let (tokens, truncated) = match self.tokenizer.tokens(sample)? {
             Ok(tokens) => tokens,
             Err(error) => return Ok(Err(error)),
@@ -101,10 +95,7 @@ impl Reward for Classifier {
         self.encoder.model().path().display().to_string()
     }
 
-    fn score(
-        &mut self,
-        samples: &[Sample<'_>],
-    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         samples
             .iter()
             .map(|sample| self.score_one(sample))

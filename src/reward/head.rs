@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use super::head_file::LinearHead;
 use super::{
-    FeaturePooling, FeatureVector, Features, FeaturesOptions, Reward, RewardText, Sample,
-    SampleError, Score, check_tells_apart,
+    FeaturePooling, FeatureVector, Features, FeaturesOptions, Reward, RewardText, Sample, Score,
+    Scores, check_tells_apart,
 };
 use crate::error::{Error, Result};
 use crate::llama::Model;
@@ -110,10 +110,7 @@ impl Reward for Head {
         self.name.clone()
     }
 
-    fn score(
-        &mut self,
-        samples: &[Sample<'_>],
-    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         let vectors = self.features.compute(samples).map_err(Error::in_reward)?;
         let score = |v: FeatureVector| Score {
             reward: self.head.score(&v.values),

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use super::text::fill;
-use super::{Reward, Sample, SampleError, Score};
+use super::{Reward, Sample, SampleError, Score, Scores};
 use crate::error::{Error, Result};
 use crate::llama::{ChatTemplate, Message, Model, Reader, Reading, Token, tokenize_guarded};
 
@@ -89,7 +89,7 @@ impl Judge {
     /// Lets `model` judge; it may be the generator itself.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a question without `{response}` or answers that cannot be told
+    /// [`Error::Field`] for a question without `{response}` or answers that cannot be told
     /// apart, [`Error::Model`] for a model that is no decoder.
     pub fn new(model: Arc<Model>, options: &JudgeOptions) -> Result<Self> {
         let template = model.gguf().str("tokenizer.chat_template").is_some();
@@ -125,10 +125,7 @@ impl Judge {
         }
     }
 
-    fn read(
-        &mut self,
-        samples: &[Sample<'_>],
-    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+    fn read(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         let (positions, watched) = self.answers.watched();
         let limit = self.reader.capacity();
         let mut texts = Vec::with_capacity(samples.len());
@@ -177,8 +174,8 @@ fn question(options: &JudgeOptions) -> Result<String> {
     };
     let mut text = options.question.as_deref().unwrap_or(default).to_owned();
     if !text.contains("{response}") {
-        return Err(Error::usage(
-            "--reward",
+        return Err(Error::field(
+            "reward",
             format!("judge: the question {text:?} has no {{response}}"),
         ));
     }
@@ -204,8 +201,8 @@ impl Answers {
                 let first = [yes, no].map(|word| tokens(word).first().copied());
                 match first {
                     [Some(a), Some(b)] if a != b => Ok(Self::YesNo([a, b])),
-                    _ => Err(Error::usage(
-                        "--reward",
+                    _ => Err(Error::field(
+                        "reward",
                         format!(
                             "judge: the answers {yes:?} and {no:?} begin with the same token, or \
                              with none; choose words that differ from the first letter on"
@@ -215,8 +212,8 @@ impl Answers {
             }
             Verdict::Scale { low, high } => {
                 if low >= high || *high > 10 {
-                    return Err(Error::usage(
-                        "--reward",
+                    return Err(Error::field(
+                        "reward",
                         format!(
                             "judge: scale={low}..{high}; the numbers go up, from 0 to at most 10"
                         ),
@@ -303,10 +300,7 @@ impl Reward for Judge {
         format!("judge {}", self.reader.model().path().display())
     }
 
-    fn score(
-        &mut self,
-        samples: &[Sample<'_>],
-    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         self.read(samples).map_err(Error::in_reward)
     }
 }

@@ -45,7 +45,7 @@ impl RewardLoader {
     /// Loads `specs` as one reward.
     ///
     /// # Errors
-    /// Those of the rewards, and [`Error::Usage`] when there is none.
+    /// Those of the rewards, and [`Error::Field`] when there is none.
     pub fn load(&mut self, specs: &[RewardSpec]) -> Result<Box<dyn Reward>> {
         let mut parts = specs
             .iter()
@@ -78,8 +78,8 @@ impl RewardLoader {
                     (Some(path), _) => self.open(path)?,
                     (None, Some(generator)) => Arc::clone(generator),
                     (None, None) => {
-                        return Err(Error::usage(
-                            "--reward",
+                        return Err(Error::field(
+                            "reward",
                             "judge:self needs a generator; name a file, judge:FILE.gguf",
                         ));
                     }
@@ -156,8 +156,5 @@ impl RewardLoader {
 }
 
 fn header(path: &Path) -> Result<Gguf> {
-    Gguf::open(path).map_err(|source| Error::Gguf {
-        path: path.to_path_buf(),
-        source,
-    })
+    Gguf::open(path).map_err(Error::gguf(path))
 }

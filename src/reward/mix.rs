@@ -1,6 +1,6 @@
 //! Several rewards as one: Σ weight·reward.
 
-use super::{Reward, Sample, SampleError, Score};
+use super::{Reward, Sample, Score, Scores};
 use crate::error::{Error, Result};
 
 /// A weighted sum of rewards. Each keeps its own unit: the weights make them comparable.
@@ -13,14 +13,14 @@ impl Mix {
     /// Puts weights and rewards together.
     ///
     /// # Errors
-    /// [`Error::Usage`] without any, or for a weight that is 0 or not finite.
+    /// [`Error::Field`] without any, or for a weight that is 0 or not finite.
     pub fn new(parts: Vec<(f64, Box<dyn Reward>)>) -> Result<Self> {
         if parts.is_empty() {
-            return Err(Error::usage("--reward", "a mix of no rewards"));
+            return Err(Error::field("reward", "a mix of no rewards"));
         }
         match parts.iter().find(|(w, _)| !w.is_finite() || *w == 0.0) {
-            Some((weight, reward)) => Err(Error::usage(
-                "--reward",
+            Some((weight, reward)) => Err(Error::field(
+                "reward",
                 format!(
                     "weight {weight} of {}; must be a number other than 0",
                     reward.name()
@@ -44,10 +44,7 @@ impl Reward for Mix {
         names.join(" + ")
     }
 
-    fn score(
-        &mut self,
-        samples: &[Sample<'_>],
-    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         let nothing = Score {
             reward: 0.0,
             tokens: 0,
@@ -83,7 +80,7 @@ impl Reward for Mix {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reward::FnReward;
+    use crate::reward::{FnReward, SampleError};
 
     const HI: [Sample<'static>; 1] = [Sample {
         prompt: "p",
@@ -116,10 +113,7 @@ mod tests {
             fn name(&self) -> String {
                 "refuses".into()
             }
-            fn score(
-                &mut self,
-                samples: &[Sample<'_>],
-            ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+            fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
                 Ok(vec![Err(SampleError::Other("no".into())); samples.len()])
             }
         }

@@ -76,6 +76,12 @@ pub enum SampleError {
     Other(String),
 }
 
+/// What a reward says of one sample.
+pub type Answer = std::result::Result<Score, SampleError>;
+
+/// What a reward says of some samples, in their order.
+pub type Scores = Vec<Answer>;
+
 /// Something that scores responses.
 pub trait Reward: Send {
     /// A short name for reports: a file name, a rule.
@@ -86,10 +92,7 @@ pub trait Reward: Send {
     /// # Errors
     /// Only when nothing more can be scored; a single unusable sample is a
     /// [`SampleError`] in its place.
-    fn score(
-        &mut self,
-        samples: &[Sample<'_>],
-    ) -> Result<Vec<std::result::Result<Score, SampleError>>>;
+    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores>;
 }
 
 /// A reward made of a function of (prompt, response).
@@ -120,10 +123,7 @@ impl<F: FnMut(&str, &str) -> f64 + Send> Reward for FnReward<F> {
         self.name.clone()
     }
 
-    fn score(
-        &mut self,
-        samples: &[Sample<'_>],
-    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         Ok(samples
             .iter()
             .map(|s| {

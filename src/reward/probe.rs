@@ -75,7 +75,7 @@ pub struct ProbeReport {
 /// The built-in pairs, or those of a JSONL text.
 ///
 /// # Errors
-/// [`Error::Usage`] for a line that is no pair, naming it, and for a text without any.
+/// [`Error::Field`] for a line that is no pair, naming it, and for a text without any.
 pub fn probe_pairs(own: Option<(&str, &str)>) -> Result<Vec<ProbePair>> {
     let (name, text) = own.unwrap_or(("built-in pairs", BUILT_IN));
     let lines = text
@@ -85,8 +85,8 @@ pub fn probe_pairs(own: Option<(&str, &str)>) -> Result<Vec<ProbePair>> {
     let pairs = lines
         .map(|(i, line)| {
             serde_json::from_str(line).map_err(|e| {
-                Error::usage(
-                    "--pairs",
+                Error::field(
+                    "pairs",
                     format!(
                         "{name}, line {}: {e}; every line is {{\"aspect\": \"…\", \"prompt\": \
                          \"…\", \"better\": \"…\", \"worse\": \"…\"}}",
@@ -97,7 +97,7 @@ pub fn probe_pairs(own: Option<(&str, &str)>) -> Result<Vec<ProbePair>> {
         })
         .collect::<Result<Vec<ProbePair>>>()?;
     match pairs.is_empty() {
-        true => Err(Error::usage("--pairs", format!("{name} holds no pairs"))),
+        true => Err(Error::field("pairs", format!("{name} holds no pairs"))),
         false => Ok(pairs),
     }
 }

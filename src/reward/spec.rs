@@ -50,7 +50,7 @@ struct Options {
 impl Options {
     /// The main part and the options behind it.
     fn parse(kind: &'static str, text: &str) -> Result<(String, Self)> {
-        let refuse = |reason: String| Error::usage("--reward", format!("{kind}: {reason}"));
+        let refuse = |reason: String| Error::field("reward", format!("{kind}: {reason}"));
         let mut terms = terms::parse(&format!("main={text}")).map_err(refuse)?;
         let main = terms.remove(0).value.unwrap_or_default();
         if main.is_empty() {
@@ -81,7 +81,7 @@ impl Options {
         };
         parse(&text)
             .map(Some)
-            .map_err(|e| Error::usage("--reward", format!("{kind}: {key}={text}: {e}")))
+            .map_err(|e| Error::field("reward", format!("{kind}: {key}={text}: {e}")))
     }
 
     fn number<T: std::str::FromStr>(&mut self, key: &str) -> Result<Option<T>> {
@@ -116,8 +116,8 @@ impl Options {
     fn finish(self, known: &str) -> Result<()> {
         match self.terms.first() {
             None => Ok(()),
-            Some(term) => Err(Error::usage(
-                "--reward",
+            Some(term) => Err(Error::field(
+                "reward",
                 format!(
                     "{}: there is no option {:?}, or it is given twice; there are {known} \
                      (a value with ; in it goes in double quotes)",
@@ -150,12 +150,12 @@ impl RewardSpec {
     /// Reads `[WEIGHT*]KIND:MAIN[;OPTION=VALUE]…`.
     ///
     /// # Errors
-    /// [`Error::Usage`] with what is wrong and what there is.
+    /// [`Error::Field`] with what is wrong and what there is.
     pub fn parse(text: &str) -> Result<Self> {
-        let (weight, rest) = weight(text, "--reward")?;
+        let (weight, rest) = weight(text)?;
         let (kind, main) = rest.split_once(':').ok_or_else(|| {
-            Error::usage(
-                "--reward",
+            Error::field(
+                "reward",
                 format!("{text:?} is not KIND:…; kinds are {KINDS}; a reward GGUF goes with -mr"),
             )
         })?;
@@ -171,8 +171,8 @@ impl RewardSpec {
             "command" => command(main)?,
             "http" => http(main)?,
             _ => {
-                return Err(Error::usage(
-                    "--reward",
+                return Err(Error::field(
+                    "reward",
                     format!("there is no kind {kind:?}; kinds are {KINDS}"),
                 ));
             }
@@ -183,9 +183,9 @@ impl RewardSpec {
     /// Reads `[WEIGHT*]FILE`, where the file tells what it is.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a weight that is none.
+    /// [`Error::Field`] for a weight that is none.
     pub fn parse_file(text: &str) -> Result<Self> {
-        let (weight, path) = weight(text, "-mr")?;
+        let (weight, path) = weight(text)?;
         Ok(Self {
             weight,
             source: RewardSource::File(path.into()),
@@ -193,10 +193,10 @@ impl RewardSpec {
     }
 }
 
-fn weight<'a>(text: &'a str, flag: &str) -> Result<(f64, &'a str)> {
-    let (weight, rest) = terms::split_weight(text).map_err(|e| Error::usage(flag, e))?;
+fn weight(text: &str) -> Result<(f64, &str)> {
+    let (weight, rest) = terms::split_weight(text).map_err(|e| Error::field("reward", e))?;
     match weight {
-        Some(0.0) => Err(Error::usage(flag, format!("{text:?}: a weight of 0"))),
+        Some(0.0) => Err(Error::field("reward", format!("{text:?}: a weight of 0"))),
         weight => Ok((weight.unwrap_or(1.0), rest)),
     }
 }
@@ -242,8 +242,8 @@ fn judge(main: &str) -> Result<RewardSource> {
         (None, (None, None)) => Verdict::default(),
         (None, (Some(yes), Some(no))) => Verdict::YesNo { yes, no },
         _ => {
-            return Err(Error::usage(
-                "--reward",
+            return Err(Error::field(
+                "reward",
                 "judge: give yes=… and no=… together, or scale=A..B alone",
             ));
         }

@@ -41,14 +41,14 @@ impl RewardText {
     /// Reads a flag or metadata value: `chat`, or a pattern in which `\n` is a line break.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the pattern has no `{response}`.
+    /// [`Error::Field`] when the pattern has no `{response}`.
     pub fn parse(text: &str) -> Result<Self> {
         if text == "chat" {
             return Ok(Self::Chat);
         }
         if !text.contains("{response}") {
-            return Err(Error::usage(
-                "--reward-text",
+            return Err(Error::field(
+                "reward-text",
                 format!(
                     "{text:?} has no {{response}}; write {{response}}, \
                          {{prompt}}\\n{{response}} or chat"
@@ -206,6 +206,6 @@ mod tests {
             RewardText::default()
         );
         let error = RewardText::parse("{prompt}").unwrap_err();
-        assert_eq!(error.exit_code(), 2);
+        assert!(matches!(error, Error::Field { .. }));
     }
 }

@@ -61,11 +61,11 @@ impl Rollout {
     /// Makes the context for `model`.
     ///
     /// # Errors
-    /// Those of [`Context::new`], and [`Error::Usage`] for `parallel` out of range.
+    /// Those of [`Context::new`], and [`Error::Field`] for `parallel` out of range.
     pub fn new(model: Arc<Model>, options: &RolloutOptions) -> Result<Self> {
         if !(1..=MAX_SEQUENCES).contains(&options.parallel) {
-            return Err(Error::usage(
-                "--parallel",
+            return Err(Error::field(
+                "parallel",
                 format!("{} is not between 1 and {MAX_SEQUENCES}", options.parallel),
             ));
         }
@@ -98,15 +98,15 @@ impl Rollout {
     /// Makes a prompt known; it is decoded when the first job needs it.
     ///
     /// # Errors
-    /// [`Error::Usage`] when it is empty or leaves no room for a response.
+    /// [`Error::Field`] when it is empty or leaves no room for a response.
     pub fn add_prompt(&mut self, tokens: Vec<Token>) -> Result<PromptId> {
         if tokens.is_empty() {
-            return Err(Error::usage("-p", "the prompt has no tokens"));
+            return Err(Error::field("prompt", "the prompt has no tokens"));
         }
         let context = self.context.options().context;
         if tokens.len() >= context {
-            return Err(Error::usage(
-                "-c",
+            return Err(Error::field(
+                "context",
                 format!(
                     "the prompt has {} tokens and the context {context}; \
                      shorten the prompt or give a larger -c",
@@ -131,7 +131,7 @@ impl Rollout {
     /// are returned as they are ([`End::Stopped`]) and those not begun as `None`.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a job that cannot fit the context, [`Error::Engine`] when
+    /// [`Error::Field`] for a job that cannot fit the context, [`Error::Engine`] when
     /// llama.cpp fails.
     pub fn run(
         &mut self,
@@ -169,12 +169,12 @@ impl Rollout {
             Error::Run("a job names a prompt that this rollout does not know".into())
         })?;
         if job.max_tokens == 0 {
-            return Err(Error::usage("-n", "0 tokens; give at least 1"));
+            return Err(Error::field("max-tokens", "0 tokens; give at least 1"));
         }
         let context = self.context.options().context;
         if prompt.len() + job.max_tokens > context {
-            return Err(Error::usage(
-                "-c",
+            return Err(Error::field(
+                "context",
                 format!(
                     "{} prompt tokens and {} response tokens exceed the context of {context}; \
                      give a larger -c or a smaller -n",

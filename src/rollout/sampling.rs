@@ -41,7 +41,7 @@ impl SamplingOptions {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`Error::Usage`] naming the flag and the value.
+    /// [`Error::Field`] naming the flag and the value.
     pub fn validate(&self) -> Result<()> {
         let within = |flag: &str, value: f32, high: f32| {
             if value.is_finite() && (0.0..=high).contains(&value) {
@@ -52,11 +52,11 @@ impl SamplingOptions {
             } else {
                 "0 or more".into()
             };
-            Err(Error::usage(flag, format!("{value} is not {range}")))
+            Err(Error::field(flag, format!("{value} is not {range}")))
         };
-        within("--temp", self.temperature, f32::MAX)?;
-        within("--top-p", self.top_p, 1.0)?;
-        within("--min-p", self.min_p, 1.0)
+        within("temp", self.temperature, f32::MAX)?;
+        within("top-p", self.top_p, 1.0)?;
+        within("min-p", self.min_p, 1.0)
     }
 }
 
@@ -272,21 +272,21 @@ mod tests {
                     temperature: -1.0,
                     ..Default::default()
                 },
-                "--temp",
+                "temp",
             ),
             (
                 SamplingOptions {
                     top_p: 1.5,
                     ..Default::default()
                 },
-                "--top-p",
+                "top-p",
             ),
             (
                 SamplingOptions {
                     min_p: f32::NAN,
                     ..Default::default()
                 },
-                "--min-p",
+                "min-p",
             ),
         ] {
             let error = options.validate().unwrap_err().to_string();

@@ -85,7 +85,7 @@ impl Context {
     /// sequences cannot be cut back to the prompt, are refused by name.
     ///
     /// # Errors
-    /// [`Error::Model`] for those, [`Error::Usage`] for sizes out of range,
+    /// [`Error::Model`] for those, [`Error::Field`] for sizes out of range,
     /// [`Error::Engine`] when llama.cpp cannot make it (usually: not enough memory).
     pub fn new(model: Arc<Model>, options: &ContextOptions) -> Result<Self> {
         Self::make(model, options, 1)
@@ -95,14 +95,14 @@ impl Context {
         model.check_decoder()?;
         let n = options.sequences;
         if n == 0 || n > MAX_SEQUENCES || !n.is_multiple_of(ROW_GROUP) {
-            return Err(Error::usage(
-                "--parallel",
+            return Err(Error::field(
+                "parallel",
                 format!(
                     "{n} sequences; allowed are multiples of {ROW_GROUP} up to {MAX_SEQUENCES}"
                 ),
             ));
         }
-        let too_large = || Error::usage("-c", "the context is too large; give a smaller one");
+        let too_large = || Error::field("context", "the context is too large; give a smaller one");
         let total = options.context.checked_mul(n).ok_or_else(too_large)?;
         // SAFETY: returns plain data.
         let mut params = unsafe { sys::llama_context_default_params() };

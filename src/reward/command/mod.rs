@@ -19,13 +19,11 @@ mod session;
 use std::time::{Duration, Instant};
 
 use self::session::{Fault, Session};
-use super::{Reward, Sample, SampleError, Score, process};
+use super::{Answer, Reward, Sample, SampleError, Score, Scores, process};
 use crate::error::{Error, Result};
 
 /// How often a batch is tried: a program may crash for reasons that have nothing to do with it.
 const ATTEMPTS: usize = 2;
-
-type Answer = std::result::Result<Score, SampleError>;
 
 /// How a program is run as a reward.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,15 +68,15 @@ impl CommandReward {
     /// Starts the program.
     ///
     /// # Errors
-    /// [`Error::Usage`] for an empty command or no time, [`Error::Reward`] where the program
+    /// [`Error::Field`] for an empty command or no time, [`Error::Reward`] where the program
     /// cannot be started.
     pub fn new(options: CommandOptions) -> Result<Self> {
         if options.command.trim().is_empty() {
-            return Err(Error::usage("--reward", "command: it is empty"));
+            return Err(Error::field("reward", "command: it is empty"));
         }
         if options.timeout.is_zero() {
-            return Err(Error::usage(
-                "--reward",
+            return Err(Error::field(
+                "reward",
                 "command: the timeout must be above 0",
             ));
         }
@@ -142,7 +140,7 @@ impl Reward for CommandReward {
         self.options.command.clone()
     }
 
-    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Vec<Answer>> {
+    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         if let Some(session) = &mut self.session {
             // A batch has succeeded once the next one finds nothing left over: only then may
             // failures be forgotten, or a program with too many lines would go on for ever.

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata};
@@ -86,10 +86,7 @@ impl LinearHead {
         let is_gguf = open(path)?.read_exact(&mut magic).is_ok() && &magic == b"GGUF";
         let found = match is_gguf {
             true => {
-                let gguf = Gguf::open(path).map_err(|source| Error::Gguf {
-                    path: path.to_path_buf(),
-                    source,
-                })?;
+                let gguf = Gguf::open(path).map_err(Error::gguf(path))?;
                 Self::from_gguf(path, &gguf)?
             }
             false => Self::from_safetensors(path)?,
@@ -263,7 +260,7 @@ impl Place {
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(self.offset))
             .and_then(|_| file.take(self.bytes).read_to_end(&mut bytes))
-            .map_err(|source| io_error(path, source))?;
+            .map_err(Error::io(path))?;
         if bytes.len() as u64 != self.bytes {
             return Err(self.unusable(path, "the file ends inside it; download it again"));
         }
@@ -326,21 +323,14 @@ fn safetensors_header(path: &Path) -> Result<(Metadata, u64)> {
     (&mut file)
         .take(length)
         .read_to_end(&mut bytes)
-        .map_err(|source| io_error(path, source))?;
+        .map_err(Error::io(path))?;
     let header: Metadata = serde_json::from_slice(&bytes)
         .map_err(|e| unusable(format!("its header cannot be read ({e})")))?;
     Ok((header, 8 + length))
 }
 
 fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|source| io_error(path, source))
-}
-
-fn io_error(path: &Path, source: io::Error) -> Error {
-    Error::Io {
-        path: path.to_path_buf(),
-        source,
-    }
+    File::open(path).map_err(Error::io(path))
 }
 
 /// Writes beside `path` and renames, so that nobody reads half a file.
@@ -352,7 +342,7 @@ fn replace(path: &Path, content: &[u8]) -> Result<()> {
     written.map_err(|source| {
         // The failure itself is reported; a file left behind would be another.
         let _ = fs::remove_file(&partial);
-        io_error(path, source)
+        Error::io(path)(source)
     })
 }
 

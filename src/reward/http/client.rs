@@ -215,5 +215,5 @@ fn read_key(variable: &str) -> Result<String> {
 
 /// A usage error of this reward.
 pub fn invalid(reason: &str) -> Error {
-    Error::usage("--reward", format!("http: {reason}"))
+    Error::field("reward", format!("http: {reason}"))
 }

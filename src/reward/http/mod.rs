@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use self::client::{Client, Failure, invalid};
 use super::text::fill;
-use super::{Reward, Sample, SampleError, Score};
+use super::{Answer, Reward, Sample, SampleError, Score, Scores};
 use crate::error::{Error, Result};
 
 /// Batches in a row without any answer that end the run.
@@ -94,8 +94,6 @@ pub struct HttpReward {
 /// What a reranker has left out.
 const NO_SCORE: &str = "no score for this response";
 
-type Answer = std::result::Result<Score, SampleError>;
-
 /// One request, and the samples it scores.
 struct Request {
     body: Value,
@@ -106,7 +104,7 @@ impl HttpReward {
     /// Checks the options; the server is not asked yet.
     ///
     /// # Errors
-    /// [`Error::Usage`] for an unusable URL, a question without `{response}`, no time, or a
+    /// [`Error::Field`] for an unusable URL, a question without `{response}`, no time, or a
     /// variable without a key.
     pub fn new(options: HttpOptions) -> Result<Self> {
         let path = match options.api {
@@ -217,7 +215,7 @@ impl Reward for HttpReward {
         self.client.shown().to_owned()
     }
 
-    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Vec<Answer>> {
+    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         let empty = SampleError::Other("http: an empty response has nothing to score".into());
         let mut answers: Vec<Answer> = vec![Err(empty); samples.len()];
         let mut answered = false;

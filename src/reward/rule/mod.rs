@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 
 use super::terms::{self, Term};
-use super::{Reward, Sample, SampleError, Score};
+use super::{Reward, Sample, SampleError, Score, Scores};
 use crate::error::{Error, Result};
 
 /// One rule.
@@ -98,10 +98,10 @@ impl Rules {
     /// Reads an expression such as `json; 2*words=5..20; !contains="as an AI"`.
     ///
     /// # Errors
-    /// [`Error::Usage`] with the term that is wrong and what is allowed, also for a schema
+    /// [`Error::Field`] with the term that is wrong and what is allowed, also for a schema
     /// file that cannot be read.
     pub fn parse(expression: &str) -> Result<Self> {
-        let refuse = |reason: String| Error::usage("--reward", format!("rule: {reason}"));
+        let refuse = |reason: String| Error::field("reward", format!("rule: {reason}"));
         let terms = terms::parse(expression)
             .map_err(refuse)?
             .into_iter()
@@ -146,10 +146,7 @@ impl Reward for Rules {
         format!("rule:{}", self.expression)
     }
 
-    fn score(
-        &mut self,
-        samples: &[Sample<'_>],
-    ) -> Result<Vec<std::result::Result<Score, SampleError>>> {
+    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         let score = |sample: &Sample<'_>| {
             Ok(Score {
                 reward: self.reward(sample.response)?,

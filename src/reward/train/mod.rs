@@ -105,7 +105,7 @@ impl Default for TrainOptions {
 /// its order. Text, pooling and metadata of the head are left to the caller.
 ///
 /// # Errors
-/// [`Error::Usage`] for options and data that cannot be used together, and for too little data;
+/// [`Error::Field`] for options and data that cannot be used together, and for too little data;
 /// [`Error::Run`] for features that are missing or not finite.
 pub fn train(
     dataset: &Dataset,
@@ -172,11 +172,11 @@ pub fn train(
 fn check_options(options: &TrainOptions) -> Result<()> {
     if !(options.held_out > 0.0 && options.held_out < 1.0) {
         let reason = format!("{}; must be above 0 and below 1", options.held_out);
-        return Err(Error::usage("--held-out", reason));
+        return Err(Error::field("held-out", reason));
     }
     if options.folds < 2 {
         let reason = format!("{}; must be 2 or more", options.folds);
-        return Err(Error::usage("--folds", reason));
+        return Err(Error::field("folds", reason));
     }
     Ok(())
 }
@@ -200,7 +200,7 @@ fn check_features(dataset: &Dataset, features: &Array2<f32>) -> Result<()> {
 
 /// The objective that is meant, and the target of each example as its loss takes it.
 fn targets(dataset: &Dataset, wanted: Objective) -> Result<(Objective, Vec<f64>)> {
-    let mismatch = |reason: &str| Error::usage("--objective", format!("{wanted}; {reason}"));
+    let mismatch = |reason: &str| Error::field("objective", format!("{wanted}; {reason}"));
     let ratings = match dataset {
         Dataset::Preferences(preferences) => {
             return match wanted {
@@ -214,7 +214,7 @@ fn targets(dataset: &Dataset, wanted: Objective) -> Result<(Objective, Vec<f64>)
     };
     if let Some(i) = ratings.iter().position(|e| !e.score.is_finite()) {
         let reason = format!("the score of example {} is not finite", i + 1);
-        return Err(Error::usage("--data", reason));
+        return Err(Error::field("data", reason));
     }
     let mut different: Vec<f64> = ratings.iter().map(|e| e.score).collect();
     different.sort_by(f64::total_cmp);
@@ -225,7 +225,7 @@ fn targets(dataset: &Dataset, wanted: Objective) -> Result<(Objective, Vec<f64>)
         }
         (_, 0 | 1) => {
             let reason = "all scores are equal; a head needs different ones to learn from";
-            return Err(Error::usage("--data", reason));
+            return Err(Error::field("data", reason));
         }
         (Objective::Auto | Objective::Logistic, 2) => Objective::Logistic,
         (Objective::Logistic, n) => {
@@ -252,14 +252,14 @@ fn check_side(name: &str, rows: &Rows<'_>, objective: Objective) -> Result<()> {
             "{examples} examples in {groups} groups are {name}; at least {MIN_EXAMPLES} in \
              {MIN_GROUPS} are needed, so give more data, or another --held-out"
         );
-        return Err(Error::usage("--data", reason));
+        return Err(Error::field("data", reason));
     }
     let constant = rows.targets.windows(2).all(|pair| pair[0] == pair[1]);
     if constant && objective != Objective::BradleyTerry {
         let reason = format!(
             "all scores that are {name} are equal; give more data, another --seed or --held-out"
         );
-        return Err(Error::usage("--data", reason));
+        return Err(Error::field("data", reason));
     }
     Ok(())
 }

@@ -51,7 +51,7 @@ fn defaults(dataset: &Dataset, features: &Array2<f32>) -> Result<(LinearHead, Tr
 
 fn reason(result: Result<(LinearHead, TrainReport)>) -> String {
     match result.unwrap_err() {
-        error @ Error::Usage { .. } => error.to_string(),
+        error @ Error::Field { .. } => error.to_string(),
         other => panic!("{other}"),
     }
 }
@@ -311,16 +311,16 @@ fn what_cannot_be_trained_is_refused() {
         ..TrainOptions::default()
     };
     let logistic = train(&graded, &features, &with(Objective::Logistic));
-    assert!(reason(logistic).starts_with("--objective: logistic; the data have 3 different"));
+    assert!(reason(logistic).starts_with("objective: logistic; the data have 3 different"));
     let pairs = train(&graded, &features, &with(Objective::BradleyTerry));
-    assert!(reason(pairs).starts_with("--objective: bradley-terry; the data are ratings"));
+    assert!(reason(pairs).starts_with("objective: bradley-terry; the data are ratings"));
     let few = ratings((0..40).map(|i| f64::from(i % 3)));
     let few_features = Normal::new(7).features(40, 3);
     assert!(reason(defaults(&few, &few_features)).contains("examples in 2 groups are held out"));
     for (held_out, folds, flag) in [
-        (0.0, 8, "--held-out"),
-        (f64::NAN, 8, "--held-out"),
-        (0.2, 1, "--folds"),
+        (0.0, 8, "held-out"),
+        (f64::NAN, 8, "held-out"),
+        (0.2, 1, "folds"),
     ] {
         let options = TrainOptions {
             held_out,

@@ -75,12 +75,9 @@ impl Dataset {
     /// tie two groups together make them one.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Usage`] that names the line.
+    /// [`Error::Io`]; [`Error::Field`] that names the line.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(|source| Error::Io {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let text = fs::read_to_string(path).map_err(Error::io(path))?;
         Self::parse(&text, &path.display().to_string())
     }
 
@@ -92,7 +89,7 @@ impl Dataset {
                 continue;
             }
             parse_line(line, &mut ratings, &mut preferences).map_err(|reason| {
-                Error::usage("--data", format!("{name}, line {}: {reason}", i + 1))
+                Error::field("data", format!("{name}, line {}: {reason}", i + 1))
             })?;
         }
         match (ratings.is_empty(), preferences.is_empty()) {
@@ -104,8 +101,8 @@ impl Dataset {
                 merge_tied_groups(&mut preferences);
                 Ok(Self::Preferences(preferences))
             }
-            (true, true) => Err(Error::usage(
-                "--data",
+            (true, true) => Err(Error::field(
+                "data",
                 format!("{name} is empty; it must have ratings or preferences, one a line"),
             )),
         }

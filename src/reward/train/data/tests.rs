@@ -88,7 +88,7 @@ fn an_error_in_the_data_names_file_and_line() {
     ] {
         let error = Dataset::parse(&format!("{good}\n\n{line}\n"), "x.jsonl").unwrap_err();
         let error = error.to_string();
-        assert!(error.starts_with("--data: x.jsonl, line 3: "), "{error}");
+        assert!(error.starts_with("data: x.jsonl, line 3: "), "{error}");
         assert!(
             error.contains(expected) && !error.contains("at line"),
             "{error}"
