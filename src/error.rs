@@ -71,6 +71,16 @@ impl Error {
         }
     }
 
+    /// What is wrong, for a message that says where in its own words: of a field without its
+    /// name, of anything else the whole message.
+    #[must_use]
+    pub fn reason(self) -> String {
+        match self {
+            Self::Field { reason, .. } => reason,
+            other => other.to_string(),
+        }
+    }
+
     /// For `map_err`: the system's error at a file.
     pub fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();

@@ -201,15 +201,18 @@ pub struct Cell {
     pub method: usize,
 }
 
+/// Fields of a method's options that a plan gives to all of them.
+const SHARED: [&str; 4] = ["samples", "iterations", "seed", "max-tokens"];
+
 impl Plan {
     /// Checks what can be checked without a model.
     ///
     /// # Errors
-    /// [`Error::Field`] naming the option.
+    /// [`Error::Field`] with what is wrong.
     pub fn validate(&self) -> Result<()> {
         if self.methods.is_empty() || self.seeds == 0 {
-            let option = if self.seeds == 0 { "seeds" } else { "methods" };
-            return Err(Error::field(option, "nothing to do; give at least one"));
+            let field = if self.seeds == 0 { "seeds" } else { "methods" };
+            return Err(Error::field(field, "nothing to do; give at least one"));
         }
         let candidates = self.by == By::Candidates;
         let whole = !candidates || self.budget.fract() == 0.0;
@@ -223,7 +226,7 @@ impl Plan {
             if budget > samples && budget % samples != 0 {
                 let reason = format!(
                     "{budget} candidates are no whole number of iterations of {samples}; give {} \
-                     or {}, or other --samples",
+                     or {}, or other `samples`",
                     budget / samples * samples,
                     budget.div_ceil(samples) * samples
                 );
@@ -237,7 +240,12 @@ impl Plan {
             let options = self.options(i, 0);
             let named =
                 |reason: String| Error::field("methods", format!("{}: {reason}", entrant.name));
-            options.validate().map_err(|e| named(e.to_string()))?;
+            options.validate().map_err(|error| match error {
+                // These are the plan's own, whatever method stumbles over them first.
+                Error::Field { ref field, .. } if SHARED.contains(&field.as_str()) => error,
+                Error::Field { field, reason } => named(format!("{field}: {reason}")),
+                other => other,
+            })?;
             if entrant.method == MethodKind::ReControl && options.value.is_none() {
                 let reason = "give its value network, :value=FILE.safetensors; \
                               `aisp-llama train-value` makes one";

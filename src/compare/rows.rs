@@ -287,7 +287,7 @@ impl Store {
 }
 
 fn same_settings(found: &str, wanted: &serde_json::Value, path: &Path) -> Result<()> {
-    let remedy = "give another folder with -o";
+    let remedy = "give another folder";
     let refuse = |what: String| {
         Err(Error::field(
             "output",

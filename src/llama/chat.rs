@@ -60,7 +60,7 @@ impl ChatTemplate {
                 Error::model(
                     model.path(),
                     "tokenizer.chat_template: missing, so this is probably a base model; \
-                     use --no-chat for raw text, or give a template with --chat-template",
+                     use `chat` = false for raw text, or give a `chat-template`",
                 )
             })?,
         };
@@ -107,8 +107,11 @@ impl ChatTemplate {
         )
         .map_err(|e| {
             Error::field(
-                "chat template",
-                format!("cannot render the conversation: {e}; use --chat-template or --no-chat"),
+                "chat-template",
+                format!(
+                    "cannot render the conversation: {e}; give another template, or use \
+                     `chat` = false"
+                ),
             )
         })
     }

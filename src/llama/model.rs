@@ -20,7 +20,7 @@ pub type Token = i32;
 /// How a model file is loaded.
 #[derive(Clone, Debug)]
 pub struct ModelOptions {
-    /// Layers to put on the GPU (`-ngl`); `None` leaves it to llama.cpp, 0 is CPU only.
+    /// Layers to put on the GPU; `None` leaves it to llama.cpp, 0 is CPU only.
     pub gpu_layers: Option<u32>,
     /// Map the file instead of reading it (default true).
     pub mmap: bool,
@@ -67,7 +67,8 @@ impl Model {
             Error::model(
                 path,
                 format!(
-                    "llama.cpp cannot load this model (architecture {}): {e}; run with -v for its log",
+                    "llama.cpp cannot load this model (architecture {}): {e}; `verbose` shows \
+                     its log",
                     gguf.architecture().unwrap_or("?")
                 ),
             )

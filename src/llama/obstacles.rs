@@ -74,7 +74,7 @@ pub fn generator_obstacle(gguf: &Gguf) -> Option<String> {
     if has_head(gguf) {
         return Some(format!(
             "a reward model (architecture {arch} with a classification head), not a generator; \
-             give it with -mr"
+             give it as the reward"
         ));
     }
     decoder_obstacle(gguf)
@@ -152,8 +152,8 @@ pub fn head_inside_obstacle(gguf: &Gguf) -> Option<String> {
     let tensor = foreign.copied().find(|name| gguf.tensor(name).is_some())?;
     Some(format!(
         "llama.cpp cannot load a {arch} file with the tensor {tensor} inside; convert the model \
-         without its head and give the head beside it: --reward \
-         'head:FILE.gguf;head=HEAD.safetensors'"
+         without its head and give the head beside it: the reward \
+         head:FILE.gguf;head=HEAD.safetensors"
     ))
 }
 

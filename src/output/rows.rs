@@ -87,8 +87,7 @@ impl OutputRows {
             .or_else(|| find("token_embd.weight"))
             .ok_or_else(|| Error::model(path, "output.weight: missing"))?;
         let unusable = |reason: String| {
-            let remedy = "the weights update needs no rows if sigma is given as a number \
-                          (--update weights --sigma)";
+            let remedy = "no rows are needed for `update` = weights with a number for `sigma`";
             format!("{}: {reason}; {remedy}", tensor.name)
         };
         let unknown = || unusable(format!("type {} cannot be decoded", tensor.kind.name()));

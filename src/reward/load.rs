@@ -121,9 +121,9 @@ impl RewardLoader {
             return Err(Error::model(
                 path,
                 format!(
-                    "not a reward model: {obstacle}; give its head beside it (--reward \
-                     'head:FILE.gguf;head=HEAD.safetensors'), ask it as a judge (--reward \
-                     judge:FILE.gguf), or give a reward model with -mr; generators go with -m"
+                    "not a reward model: {obstacle}; give its head beside it (the reward \
+                     head:FILE.gguf;head=HEAD.safetensors), ask it as a judge (the reward \
+                     judge:FILE.gguf), or give a reward model; a generator is given as `model`"
                 ),
             ));
         }

@@ -100,7 +100,7 @@ impl Options {
 
     fn reward_text(&mut self) -> Result<Option<RewardText>> {
         self.take("text", |text| {
-            RewardText::parse(text).map_err(|e| e.to_string())
+            RewardText::parse(text).map_err(Error::reason)
         })
     }
 
@@ -156,7 +156,10 @@ impl RewardSpec {
         let (kind, main) = rest.split_once(':').ok_or_else(|| {
             Error::field(
                 "reward",
-                format!("{text:?} is not KIND:…; kinds are {KINDS}; a reward GGUF goes with -mr"),
+                format!(
+                    "{text:?} is not KIND:…; kinds are {KINDS}; a GGUF alone is classifier:FILE \
+                     or head:FILE"
+                ),
             )
         })?;
         let source = match kind {

@@ -38,7 +38,7 @@ impl fmt::Display for RewardText {
 }
 
 impl RewardText {
-    /// Reads a flag or metadata value: `chat`, or a pattern in which `\n` is a line break.
+    /// Reads a setting or metadata value: `chat`, or a pattern in which `\n` is a line break.
     ///
     /// # Errors
     /// [`Error::Field`] when the pattern has no `{response}`.

@@ -173,7 +173,7 @@ fn a_headless_qwen3_is_refused_with_the_ways_out() {
     let folder = TempDir::new().unwrap();
     let path = write(&folder, "none.gguf", &qwen3("qwen3", None));
     let file = path.to_str().unwrap();
-    refused(file, &["none.gguf", "head:", "judge:", "-mr"]);
+    refused(file, &["none.gguf", "head:", "judge:", "a reward model"]);
     refused(&format!("head:{file}"), &["score.weight"]);
     refused(&format!("classifier:{file}"), &["cls.output.weight"]);
 }

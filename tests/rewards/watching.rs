@@ -100,7 +100,7 @@ fn stopping_needs_something_to_watch() {
         .align(&prompt(), &options, &Stop::new(), &mut |_| {})
         .unwrap_err();
     assert!(matches!(error, Error::Field { .. }));
-    assert!(error.to_string().contains("--held-out"), "{error}");
+    assert!(error.to_string().contains("held-out"), "{error}");
 }
 
 #[test]

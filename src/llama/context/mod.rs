@@ -102,7 +102,7 @@ impl Context {
                 ),
             ));
         }
-        let too_large = || Error::field("context", "the context is too large; give a smaller one");
+        let too_large = || Error::field("context", "too large; give a smaller one");
         let total = options.context.checked_mul(n).ok_or_else(too_large)?;
         // SAFETY: returns plain data.
         let mut params = unsafe { sys::llama_context_default_params() };
@@ -135,7 +135,8 @@ impl Context {
         let raw = unsafe { sys::llama_init_from_model(model.raw().as_ptr(), params) };
         let raw = NonNull::new(raw).ok_or_else(|| {
             Error::Engine(format!(
-                "no context for {n} sequences of {} tokens; try a smaller -c, -n or --parallel",
+                "no context for {n} sequences of {} tokens; try a smaller `context`, \
+                 `max-tokens` or `parallel`",
                 options.context
             ))
         })?;
@@ -187,7 +188,7 @@ impl Context {
         match code {
             0 => Ok(()),
             1 => Err(Error::Engine(
-                "the context is full; give a larger -c or a smaller -n".into(),
+                "the context is full; give a larger `context` or a smaller `max-tokens`".into(),
             )),
             2 => Err(Error::Engine("decoding was aborted".into())),
             code => Err(Error::Engine(format!(
@@ -353,7 +354,8 @@ impl Context {
                 Error::model(
                     self.model.path(),
                     format!(
-                        "architecture {}: logits cannot be recomputed, {reason}; use --logits graph",
+                        "architecture {}: logits cannot be recomputed, {reason}; use \
+                         `logits` = graph",
                         self.model.architecture()
                     ),
                 )

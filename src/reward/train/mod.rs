@@ -250,14 +250,14 @@ fn check_side(name: &str, rows: &Rows<'_>, objective: Objective) -> Result<()> {
     if examples < MIN_EXAMPLES || groups < MIN_GROUPS {
         let reason = format!(
             "{examples} examples in {groups} groups are {name}; at least {MIN_EXAMPLES} in \
-             {MIN_GROUPS} are needed, so give more data, or another --held-out"
+             {MIN_GROUPS} are needed, so give more data, or another `held-out`"
         );
         return Err(Error::field("data", reason));
     }
     let constant = rows.targets.windows(2).all(|pair| pair[0] == pair[1]);
     if constant && objective != Objective::BradleyTerry {
         let reason = format!(
-            "all scores that are {name} are equal; give more data, another --seed or --held-out"
+            "all scores that are {name} are equal; give more data, another `seed` or `held-out`"
         );
         return Err(Error::field("data", reason));
     }

@@ -317,7 +317,7 @@ fn what_cannot_be_trained_is_refused() {
     let few = ratings((0..40).map(|i| f64::from(i % 3)));
     let few_features = Normal::new(7).features(40, 3);
     assert!(reason(defaults(&few, &few_features)).contains("examples in 2 groups are held out"));
-    for (held_out, folds, flag) in [
+    for (held_out, folds, field) in [
         (0.0, 8, "held-out"),
         (f64::NAN, 8, "held-out"),
         (0.2, 1, "folds"),
@@ -327,7 +327,7 @@ fn what_cannot_be_trained_is_refused() {
             folds,
             ..TrainOptions::default()
         };
-        assert!(reason(train(&graded, &features, &options)).starts_with(flag));
+        assert!(reason(train(&graded, &features, &options)).starts_with(field));
     }
     let mut broken = features.clone();
     broken[[4, 1]] = f32::NAN;

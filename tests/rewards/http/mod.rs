@@ -311,7 +311,7 @@ fn unusable_options_are_a_usage_error_that_shows_no_secret() {
         let error = HttpReward::new(options).err().expect(&url);
         assert!(matches!(error, Error::Field { .. }), "{error}");
         let message = error.to_string();
-        assert!(message.starts_with("--reward: http: "), "{message}");
+        assert!(message.starts_with("reward: http: "), "{message}");
         assert!(!message.contains("secret"), "{message}");
     }
 }
