@@ -1,5 +1,7 @@
 //! `inspect`: what a GGUF file is and what it can be used for, from its header alone.
 
+use std::path::PathBuf;
+
 use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{
     classifier_obstacle, decoder_obstacle, generator_obstacle, has_head, head_inside_obstacle,
@@ -9,7 +11,17 @@ use aisp_llama::reward::RewardText;
 use aisp_llama::{Error, Result};
 use serde::Serialize;
 
-use super::args::InspectArgs;
+use super::output;
+
+#[derive(Debug, clap::Args)]
+pub struct InspectArgs {
+    /// The file
+    #[arg(value_name = "FILE.gguf")]
+    pub file: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -53,7 +65,7 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<u8> {
     } else {
         table(&report)
     };
-    super::print_out(text.as_bytes())?;
+    output::print_out(text.as_bytes())?;
     Ok(0)
 }
 

@@ -1,11 +1,15 @@
 //! The command line: what it takes, what it prints, what it answers with.
+//!
+//! A command is a file with its arguments and its work. What several of them need is below them:
+//! flags, names and values, setting up, output. Only this file knows the commands.
 
-mod args;
 mod compare;
+mod flags;
 mod inspect;
+mod names;
+mod output;
 mod progress;
 mod reward;
-mod reward_args;
 mod run;
 mod score;
 mod settings_args;
@@ -13,23 +17,57 @@ mod setup;
 mod train_value;
 mod tune;
 mod values;
+mod workbench;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
-use aisp_llama::{Error, llama};
-use clap::{CommandFactory, Parser};
+use aisp_llama::Error;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use args::{Args, Command};
+use names::Names;
 
-/// Exit code of a run that was interrupted and has printed its best answer.
-const INTERRUPTED: u8 = 130;
+/// Test-time alignment of local GGUF models.
+#[derive(Debug, Parser)]
+#[command(name = "aisp-llama", version = output::version(), about, max_term_width = 100)]
+struct Args {
+    /// Show llama.cpp's log on stderr
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer one prompt, aligned with a reward model
+    Run(Box<run::RunArgs>),
+    /// Compare methods on the same prompts, seeds and budgets
+    Compare(Box<compare::CompareArgs>),
+    /// Choose AISP's settings for a model and a reward, as a file for --preset
+    Tune(Box<tune::TuneArgs>),
+    /// Train the value network of re-control on the model's own responses
+    TrainValue(Box<train_value::TrainValueArgs>),
+    /// Score prompt/response pairs: JSON lines on stdin, scores on stdout
+    Score(score::ScoreArgs),
+    /// Make and try reward models
+    #[command(subcommand)]
+    Reward(reward::RewardCommand),
+    /// Tell what a GGUF file is and what it can be used for
+    Inspect(inspect::InspectArgs),
+    /// Print a completion script
+    Completions { shell: clap_complete::Shell },
+}
 
 /// Runs the program with the arguments of a command line, the program's name first.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(values::normalise(arguments)) {
-        Ok(args) => args,
+    let mut program = Args::command();
+    let parsed = program
+        .try_get_matches_from_mut(names::normalise(arguments))
+        .and_then(|matches| Ok((Args::from_arg_matches(&matches)?, matches)));
+    let (args, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version come this way too; a closed pipe is no failure.
             let _ = error.print();
@@ -39,7 +77,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     setup::log(args.verbose);
     match dispatch(args.command) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => report(&error),
+        Err(error) => report(&error, &Names::running(&program, &matches)),
     }
 }
 
@@ -55,25 +93,13 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "aisp-llama", &mut script);
-            print_out(&script)?;
+            output::print_out(&script)?;
             Ok(0)
         }
     }
 }
 
-/// Writes to stdout.
-fn print_out(bytes: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()
-}
-
-/// Writes a line to stderr; that nobody reads it is no failure.
-fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
-}
-
-fn report(error: &anyhow::Error) -> ExitCode {
+fn report(error: &anyhow::Error, names: &Names<'_>) -> ExitCode {
     // The reader closed the pipe: it has what it wanted.
     let closed = error
         .downcast_ref::<io::Error>()
@@ -81,8 +107,10 @@ fn report(error: &anyhow::Error) -> ExitCode {
     if closed {
         return ExitCode::SUCCESS;
     }
-    note(&format!("error: {error:#}"));
-    ExitCode::from(error.downcast_ref::<Error>().map_or(1, exit_code))
+    let ours = error.downcast_ref::<Error>();
+    let message = ours.map_or_else(|| error.to_string(), |e| names.message(e));
+    output::note(&format!("error: {message}"));
+    ExitCode::from(ours.map_or(1, exit_code))
 }
 
 /// 1 run failed, 2 usage, 3 model file unusable, 4 reward failed.
@@ -95,15 +123,56 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// The text behind `--version`.
-fn version() -> String {
-    format!(
-        "{}\nllama.cpp {}, ggml {}\nbuilt for {} (target-cpu {})\n{}",
-        env!("CARGO_PKG_VERSION"),
-        llama::llama_version(),
-        llama::ggml_version(),
-        env!("AISP_LLAMA_TARGET"),
-        env!("AISP_LLAMA_TARGET_CPU"),
-        llama::system_info().trim(),
-    )
+#[cfg(test)]
+mod tests {
+    use super::values::AutoOr;
+    use super::*;
+
+    fn parse(line: &str) -> run::RunArgs {
+        let words = line.split(' ').map(OsString::from);
+        match Args::try_parse_from(names::normalise(words))
+            .unwrap()
+            .command
+        {
+            Command::Run(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_parse_as_in_llama_cpp() {
+        for line in ["-ngl 0", "-ngl=0", "--n-gpu-layers 0", "--gpu-layers=0"] {
+            let args = parse(&format!("aisp-llama run -p hi {line}"));
+            assert_eq!(args.model.load.n_gpu_layers, Some(0), "{line}");
+        }
+        for line in ["-n 5", "-n5", "-n=5", "--predict 5", "--n-predict=5"] {
+            let args = parse(&format!("aisp-llama run -p hi {line}"));
+            assert_eq!(args.length.predict, 5, "{line}");
+        }
+        let args = parse("aisp-llama run -m a.gguf -mr b.gguf -sys be -p hi -np 4 -s 7 -t 2 -c 64");
+        assert_eq!(parse("aisp-llama run -p hi -s -1").seed, -1);
+        assert_eq!(
+            parse("aisp-llama run -p hi -ngl -1")
+                .model
+                .load
+                .options()
+                .gpu_layers,
+            None
+        );
+        assert_eq!(args.reward.model_reward, ["b.gguf"]);
+        assert_eq!(args.chat.system_prompt.as_deref(), Some("be"));
+        assert_eq!(
+            (args.parallel, args.seed, args.ctx_size),
+            (Some(4), 7, Some(64))
+        );
+    }
+
+    #[test]
+    fn negative_numbers_reach_the_checks() {
+        let args = parse("aisp-llama run -p hi --sigma -1 --lambda auto");
+        assert_eq!(
+            (args.settings.sigma, args.settings.lambda),
+            (Some(AutoOr::Number(-1.0)), Some(AutoOr::Auto))
+        );
+    }
 }

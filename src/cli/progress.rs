@@ -6,6 +6,8 @@ use std::time::Duration;
 use aisp_llama::{Event, IterationStats};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::output;
+
 /// Shows events.
 pub struct Progress {
     bar: Option<ProgressBar>,
@@ -113,7 +115,7 @@ impl Progress {
     fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => super::note(text),
+            None => output::note(text),
         }
     }
 

@@ -1,20 +1,92 @@
 //! `reward train` and `reward probe`: making and trying reward models.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use aisp_llama::llama::Model;
 use aisp_llama::ndarray::Array2;
-use aisp_llama::reward::train::{Dataset, TrainOptions, train};
+use aisp_llama::reward::train::{Dataset, Objective, TrainOptions, train};
 use aisp_llama::reward::{
-    Features, FeaturesOptions, RewardText, Sample, TooLong, probe, probe_pairs,
+    FeaturePooling, Features, FeaturesOptions, RewardText, Sample, TooLong, probe, probe_pairs,
 };
 use aisp_llama::{Error, Result};
+use clap::Subcommand;
 
-use super::reward_args::{ProbeArgs, RewardCommand, TrainArgs};
-use super::setup;
+use super::flags::{LoadArgs, RewardArgs};
+use super::{output, setup, values};
 
 /// Texts whose features are computed in one go.
 const CHUNK: usize = 256;
+
+/// The words of --objective.
+const OBJECTIVES: [(&str, Objective); 4] = [
+    ("auto", Objective::Auto),
+    ("ridge", Objective::Ridge),
+    ("logistic", Objective::Logistic),
+    ("bradley-terry", Objective::BradleyTerry),
+];
+
+#[derive(Debug, Subcommand)]
+pub enum RewardCommand {
+    /// Train a scalar head for a GGUF model from ratings or preferences
+    Train(Box<TrainArgs>),
+    /// Tell what a reward can tell apart: scores pairs of a better and a worse text
+    Probe(ProbeArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct TrainArgs {
+    /// The backbone: any decoder, or an encoder without a head
+    #[arg(short, long, value_name = "FILE.gguf", env = "LLAMA_ARG_MODEL")]
+    pub model: PathBuf,
+    /// Ratings {"prompt", "response", "score", "group"} or preferences {"prompt", "chosen",
+    /// "rejected", "group"}, one JSON object a line; prompt (of ratings) and group may be missing
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub data: PathBuf,
+    /// The head to write
+    #[arg(short, long, value_name = "HEAD.safetensors")]
+    pub output: PathBuf,
+    /// What the head is fitted to
+    #[arg(long, default_value = "auto", value_parser = values::one_of(OBJECTIVES))]
+    pub objective: Objective,
+    /// The last token or the mean of all [default: last for decoders, mean for encoders]
+    #[arg(long, value_parser = values::one_of([("last", FeaturePooling::Last), ("mean", FeaturePooling::Mean)]))]
+    pub pooling: Option<FeaturePooling>,
+    /// Text that the model sees: {response}, {prompt}\n{response}, or chat
+    #[arg(long, value_name = "TEXT", value_parser = values::reason(RewardText::parse))]
+    pub reward_text: Option<RewardText>,
+    /// Fraction of the groups that is held out and measured once
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.2)]
+    pub held_out: f64,
+    /// Folds of the cross-validation that chooses the regularisation
+    #[arg(long, value_name = "K", default_value_t = 8)]
+    pub folds: usize,
+    /// Seed of the split
+    #[arg(short, long, default_value_t = 0)]
+    pub seed: u64,
+    /// What the head measures, kept in its file
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ProbeArgs {
+    #[command(flatten)]
+    pub reward: RewardArgs,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Own pairs, {"aspect", "prompt", "better", "worse"} a line, instead of the built-in ones
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub pairs: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Runs the command; the answer is the exit code.
 pub fn run(command: &RewardCommand) -> anyhow::Result<u8> {
@@ -64,7 +136,7 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<u8> {
         true => serde_json::to_string_pretty(&report)? + "\n",
         false => format!("{report}"),
     };
-    super::print_out(text.as_bytes())?;
+    output::print_out(text.as_bytes())?;
     Ok(0)
 }
 
@@ -81,10 +153,8 @@ fn compute(features: &mut Features, dataset: &Dataset) -> Result<Array2<f32>> {
             .collect();
         for (i, vector) in features.compute(&samples)?.into_iter().enumerate() {
             let index = chunk * CHUNK + i;
-            let vector = vector.map_err(|e| Error::Field {
-                field: "--data".into(),
-                reason: format!("text {}: {e}", index + 1),
-            })?;
+            let vector =
+                vector.map_err(|e| Error::field("data", format!("text {}: {e}", index + 1)))?;
             cut += usize::from(vector.truncated);
             for (to, from) in vectors.row_mut(index).iter_mut().zip(&vector.values) {
                 *to = *from;
@@ -92,11 +162,11 @@ fn compute(features: &mut Features, dataset: &Dataset) -> Result<Array2<f32>> {
         }
         if (chunk + 1) % 10 == 0 {
             let done = chunk * CHUNK + part.len();
-            super::note(&format!("features of {done} of {} texts", texts.len()));
+            output::note(&format!("features of {done} of {} texts", texts.len()));
         }
     }
     if cut > 0 {
-        super::note(&format!(
+        output::note(&format!(
             "{cut} texts are too long; their ends were not read"
         ));
     }
@@ -108,7 +178,7 @@ fn run_probe(args: &ProbeArgs) -> anyhow::Result<u8> {
         .pairs
         .as_deref()
         .map(|path| {
-            let text = std::fs::read_to_string(path).map_err(Error::io(&path))?;
+            let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
             Ok::<_, Error>((path.display().to_string(), text))
         })
         .transpose()?;
@@ -122,6 +192,6 @@ fn run_probe(args: &ProbeArgs) -> anyhow::Result<u8> {
         true => serde_json::to_string_pretty(&report)? + "\n",
         false => report.to_string(),
     };
-    super::print_out(text.as_bytes())?;
+    output::print_out(text.as_bytes())?;
     Ok(0)
 }

@@ -1,28 +1,157 @@
 //! `run`: one prompt in, one aligned answer out.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use aisp_llama::llama::Model;
-use aisp_llama::method::MethodOptions;
+use aisp_llama::llama::{LogitsRoute, Model};
+use aisp_llama::method::{MethodKind, MethodOptions};
 use aisp_llama::report::{Trace, write_plot};
 use aisp_llama::{
     AlignOptions, Aligner, AlignerOptions, Alignment, Budget, Error, Prompt, Result, Stop,
     StopReason,
 };
+use clap::ArgGroup;
 
-use super::args::RunArgs;
+use super::flags::{ChatArgs, HeldOutArgs, LengthArgs, ModelArgs, RewardArgs, SamplesArgs};
+use super::output::{self, INTERRUPTED};
 use super::progress::Progress;
-use super::setup;
+use super::settings_args::SettingsArgs;
+use super::{setup, values};
+
+#[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("input").required(true).args(["prompt", "file"])))]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub reward: RewardArgs,
+    #[command(flatten)]
+    pub held_out: HeldOutArgs,
+    /// Stop once the reward has risen and the held-out reward has fallen
+    #[arg(long, requires = "held_out", help_heading = "Rewards")]
+    pub stop_on_divergence: bool,
+
+    /// The prompt
+    #[arg(short, long, help_heading = "Prompt", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// File with the prompt; - for stdin
+    #[arg(short, long, value_name = "FILE", help_heading = "Prompt")]
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub chat: ChatArgs,
+    /// Jinja chat template instead of the one in the file
+    #[arg(
+        long,
+        value_name = "JINJA",
+        env = "LLAMA_ARG_CHAT_TEMPLATE",
+        conflicts_with = "no_chat",
+        help_heading = "Prompt"
+    )]
+    pub chat_template: Option<String>,
+
+    /// How candidates are made
+    #[arg(long, default_value = "aisp", value_parser = values::one_of(MethodKind::ALL), help_heading = "Method")]
+    pub method: MethodKind,
+    #[command(flatten)]
+    pub samples: SamplesArgs,
+    /// Iterations
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 8,
+        help_heading = "Method",
+        allow_negative_numbers = true
+    )]
+    pub iterations: usize,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+
+    /// Stop after this many seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        allow_negative_numbers = true,
+        help_heading = "Stops"
+    )]
+    pub time_limit: Option<f64>,
+    /// Stop once a response has this reward
+    #[arg(
+        long,
+        value_name = "REWARD",
+        allow_negative_numbers = true,
+        help_heading = "Stops"
+    )]
+    pub target_reward: Option<f64>,
+
+    #[command(flatten)]
+    pub length: LengthArgs,
+    /// Tokens of prompt and response together [default: what both need]
+    #[arg(
+        short = 'c',
+        long,
+        value_name = "CTX",
+        env = "LLAMA_ARG_CTX_SIZE",
+        help_heading = "Generation",
+        allow_negative_numbers = true
+    )]
+    pub ctx_size: Option<usize>,
+    /// Seed; -1 takes a random one
+    #[arg(
+        short,
+        long,
+        default_value_t = 0,
+        help_heading = "Generation",
+        allow_negative_numbers = true
+    )]
+    pub seed: i64,
+    /// Candidates side by side, up to 256; results do not depend on it [default: the samples, at most 16]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "LLAMA_ARG_N_PARALLEL",
+        help_heading = "Generation",
+        allow_negative_numbers = true
+    )]
+    pub parallel: Option<usize>,
+    /// Where the perturbation is added: inside the model's graph, or outside, where the logits are
+    /// computed again
+    #[arg(
+        long,
+        value_name = "ROUTE",
+        default_value = "graph",
+        value_parser = values::one_of([("graph", LogitsRoute::Graph), ("recompute", LogitsRoute::Recompute)]),
+        help_heading = "Generation"
+    )]
+    pub logits: LogitsRoute,
+
+    /// Print one JSON object instead of the answer
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Write every event, one JSON object a line
+    #[arg(long, value_name = "FILE.jsonl", help_heading = "Output")]
+    pub trace: Option<PathBuf>,
+    /// Draw reward and effective sample size by iteration
+    #[arg(long, value_name = "FILE.svg", help_heading = "Output")]
+    pub plot: Option<PathBuf>,
+    /// Show the N best candidates on stderr, or in the JSON
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        help_heading = "Output",
+        allow_negative_numbers = true
+    )]
+    pub candidates: usize,
+}
 
 /// Runs the command; the answer is the exit code.
 pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let started = Instant::now();
     let options = align_options(args)?;
     let prompt = prompt(args)?;
-    let path = setup::model_path(args.model.model.as_ref(), "-m", setup::DEFAULT_MODEL)?;
+    let path = setup::model_path(&args.model)?;
     let stop = Stop::new();
     setup::stop_on_interrupt(&stop)?;
     let mut trace = args.trace.as_deref().map(Trace::create).transpose()?;
@@ -35,7 +164,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         aligner = aligner.with_held_out(setup::load_held_out(spec, load, &model)?);
     }
     let load_seconds = started.elapsed().as_secs_f64();
-    let mut progress = Progress::new(args.samples);
+    let mut progress = Progress::new(args.samples.samples);
     let aligned = aligner.align(&prompt, &options, &stop, &mut |event| {
         progress.show(event);
         if let Some(trace) = &mut trace {
@@ -51,7 +180,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         write_plot(&alignment, path)?;
     }
     Ok(if alignment.stop == StopReason::Interrupted {
-        super::INTERRUPTED
+        INTERRUPTED
     } else {
         0
     })
@@ -59,26 +188,22 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
 
 fn align_options(args: &RunArgs) -> Result<AlignOptions> {
     let mut options = MethodOptions {
-        samples: args.samples,
+        samples: args.samples.samples,
         iterations: args.iterations,
         seed: u64::try_from(args.seed).unwrap_or_else(|_| u64::from(rand::random::<u32>())),
-        max_tokens: args.predict,
+        max_tokens: args.length.predict,
         ..MethodOptions::default()
     };
     args.settings.settings()?.apply(&mut options);
     options.validate()?;
-    let usage = |field: &str, reason: String| Error::Field {
-        field: field.into(),
-        reason,
-    };
     if let Some(limit) = args.time_limit.filter(|l| !l.is_finite() || *l <= 0.0) {
-        return Err(usage(
-            "--time-limit",
+        return Err(Error::field(
+            "time-limit",
             format!("{limit}; must be a number of seconds above 0"),
         ));
     }
     if args.target_reward.is_some_and(f64::is_nan) {
-        return Err(usage("--target-reward", "NaN; must be a number".into()));
+        return Err(Error::field("target-reward", "NaN; must be a number"));
     }
     Ok(AlignOptions {
         method: args.method,
@@ -88,14 +213,16 @@ fn align_options(args: &RunArgs) -> Result<AlignOptions> {
             ..Budget::default()
         },
         target_reward: args.target_reward,
-        stop_on_divergence: args.held_out.stop_on_divergence,
+        stop_on_divergence: args.stop_on_divergence,
     })
 }
 
 fn aligner_options(args: &RunArgs) -> AlignerOptions {
     let defaults = AlignerOptions::default();
     AlignerOptions {
-        parallel: args.parallel.unwrap_or(defaults.parallel.min(args.samples)),
+        parallel: args
+            .parallel
+            .unwrap_or(defaults.parallel.min(args.samples.samples)),
         context: args.ctx_size,
         threads: args.model.load.threads(),
         logits: args.logits,
@@ -117,19 +244,13 @@ fn prompt(args: &RunArgs) -> Result<Prompt> {
         (None, None) => String::new(),
     };
     if text.is_empty() {
-        return Err(Error::Field {
-            field: if args.file.is_some() { "-f" } else { "-p" }.into(),
-            reason: "the prompt is empty".into(),
-        });
+        return Err(Error::field("prompt", "the prompt is empty"));
     }
-    Ok(match args.no_chat {
-        true => Prompt::Raw(text),
-        false => Prompt::user(args.system_prompt.as_deref(), text),
-    })
+    Ok(args.chat.prompt(text))
 }
 
 fn read(path: &Path) -> Result<String> {
-    let io = Error::io(&path);
+    let io = Error::io(path);
     if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).map_err(io)?;
@@ -147,7 +268,7 @@ fn print(args: &RunArgs, alignment: &Alignment, load_seconds: f64) -> anyhow::Re
         json["timings"]["load_seconds"] = load_seconds.into();
         let mut text = serde_json::to_string_pretty(&json)?;
         text.push('\n');
-        super::print_out(text.as_bytes())?;
+        output::print_out(text.as_bytes())?;
         return Ok(());
     }
     for candidate in best {
@@ -155,9 +276,9 @@ fn print(args: &RunArgs, alignment: &Alignment, load_seconds: f64) -> anyhow::Re
             .reward
             .map_or("  none".into(), |r| format!("{r:6.3}"));
         let text = candidate.text.trim().replace('\n', "\n        ");
-        super::note(&format!("{reward}  {text}"));
+        output::note(&format!("{reward}  {text}"));
     }
     let mut answer = alignment.response.clone();
     answer.push('\n');
-    Ok(super::print_out(answer.as_bytes())?)
+    Ok(output::print_out(answer.as_bytes())?)
 }

@@ -6,8 +6,19 @@ use aisp_llama::Error;
 use aisp_llama::reward::{Sample, SampleError, Score};
 use serde::{Deserialize, Serialize};
 
-use super::args::ScoreArgs;
-use super::setup;
+use super::flags::{LoadArgs, RewardArgs};
+use super::{output, setup};
+
+#[derive(Debug, clap::Args)]
+pub struct ScoreArgs {
+    #[command(flatten)]
+    pub reward: RewardArgs,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Print a JSON object for every pair instead of a number
+    #[arg(long)]
+    pub json: bool,
+}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,9 +51,11 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<u8> {
         if line.trim().is_empty() {
             continue;
         }
-        let pair: Pair = serde_json::from_str(&line).map_err(|e| Error::Field {
-            field: format!("stdin, line {}", index + 1),
-            reason: format!("{e}; every line is {{\"prompt\": \"…\", \"response\": \"…\"}}"),
+        let pair: Pair = serde_json::from_str(&line).map_err(|e| {
+            Error::field(
+                format!("stdin, line {}", index + 1),
+                format!("{e}; every line is {{\"prompt\": \"…\", \"response\": \"…\"}}"),
+            )
         })?;
         let sample = Sample {
             prompt: &pair.prompt,
@@ -55,11 +68,11 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<u8> {
             None => scored += 1,
             Some(error) => {
                 last.clone_from(error);
-                super::note(&format!("line {}: no reward: {error}", index + 1));
+                output::note(&format!("line {}: no reward: {error}", index + 1));
             }
         }
         if score.is_some_and(|s| s.truncated) {
-            super::note(&format!(
+            output::note(&format!(
                 "line {}: too long, its end was not read",
                 index + 1
             ));
@@ -78,7 +91,7 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<u8> {
             number.map_or("nan".into(), |n| n.to_string())
         };
         text.push('\n');
-        super::print_out(text.as_bytes())?;
+        output::print_out(text.as_bytes())?;
     }
     if read > 0 && scored == 0 {
         return Err(Error::Reward(format!(

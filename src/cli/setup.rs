@@ -8,12 +8,13 @@ use aisp_llama::llama::Model;
 use aisp_llama::reward::{Reward, RewardLoader, RewardSource, RewardSpec, kill_commands};
 use aisp_llama::{Error, Result, Stop};
 
-use super::args::{LoadArgs, RewardArgs};
+use super::flags::{LoadArgs, ModelArgs, RewardArgs};
+use super::output::INTERRUPTED;
 
 /// The default generator, by its name in the cache folder.
-pub const DEFAULT_MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+const DEFAULT_MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// The default reward model, by its name in the cache folder.
-pub const DEFAULT_REWARD: &str = "film-review-reward.gguf";
+const DEFAULT_REWARD: &str = "film-review-reward.gguf";
 
 /// Shows warnings, or with `verbose` all that llama.cpp logs, on stderr.
 pub fn log(verbose: bool) {
@@ -41,25 +42,38 @@ fn cache_folder() -> Option<PathBuf> {
     Some(base.join("aisp-llama").join("models"))
 }
 
-/// `given`, or the default model `name` where it has been set up.
-pub fn model_path(given: Option<&PathBuf>, flag: &str, name: &str) -> Result<PathBuf> {
-    if let Some(path) = given {
-        return Ok(path.clone());
+/// The generator that the flags ask for.
+pub fn model_path(args: &ModelArgs) -> Result<PathBuf> {
+    match &args.model {
+        Some(path) => Ok(path.clone()),
+        None => default_path("model", DEFAULT_MODEL),
     }
-    let usage = |reason: String| Error::Field {
-        field: flag.into(),
-        reason,
-    };
+}
+
+/// The reward model where no reward is given.
+pub fn default_reward_path() -> Result<PathBuf> {
+    default_path("model-reward", DEFAULT_REWARD)
+}
+
+/// The default model `name`, where it has been set up.
+fn default_path(field: &str, name: &str) -> Result<PathBuf> {
     let path = cache_folder()
-        .ok_or_else(|| usage("not given, and there is no cache folder (HOME is not set)".into()))?
+        .ok_or_else(|| {
+            let reason = "not given, and there is no cache folder (HOME is not set)";
+            Error::field(field, reason)
+        })?
         .join(name);
     if path.exists() {
         return Ok(path);
     }
-    Err(usage(format!(
-        "not given, and the default model {} is not there; run `make setup`, or give a GGUF file",
-        path.display()
-    )))
+    Err(Error::field(
+        field,
+        format!(
+            "not given, and the default model {} is not there; run `make setup`, or give a GGUF \
+             file",
+            path.display()
+        ),
+    ))
 }
 
 /// The reward that the flags ask for; `generator` is what `judge:self` asks.
@@ -71,13 +85,13 @@ pub fn load_reward(
     let mut specs = args
         .model_reward
         .iter()
-        .map(|text| RewardSpec::parse_file(text))
+        .map(|text| RewardSpec::parse_file(text).map_err(blame("model-reward")))
         .collect::<Result<Vec<_>>>()?;
     specs.extend(args.reward.iter().cloned());
     if specs.is_empty() {
         specs.push(RewardSpec {
             weight: 1.0,
-            source: RewardSource::File(model_path(None, "-mr", DEFAULT_REWARD)?),
+            source: RewardSource::File(default_reward_path()?),
         });
     }
     let mut loader = RewardLoader::new(generator, load.options(), load.threads());
@@ -94,7 +108,17 @@ pub fn load_held_out(
 ) -> Result<Box<dyn Reward>> {
     let generator = Some(Arc::clone(generator));
     let mut loader = RewardLoader::new(generator, load.options(), load.threads());
-    loader.load(std::slice::from_ref(spec))
+    loader
+        .load(std::slice::from_ref(spec))
+        .map_err(blame("held-out-reward"))
+}
+
+/// For `map_err`: `field` is to blame where the library says `reward`, as it does of all rewards.
+fn blame(field: &str) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Field { field: of, reason } if of == "reward" => Error::field(field, reason),
+        other => other,
+    }
 }
 
 /// From here on an interrupt asks `stop` for the best answer so far; a second one ends at once.
@@ -103,7 +127,7 @@ pub fn stop_on_interrupt(stop: &Stop) -> anyhow::Result<()> {
     ctrlc::set_handler(move || {
         if handler.is_requested() {
             kill_commands();
-            std::process::exit(super::INTERRUPTED.into());
+            std::process::exit(INTERRUPTED.into());
         }
         handler.request();
     })?;

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aisp_llama::compare::read_prompts;
 use aisp_llama::control::{Lesson, ValueErrors, ValueNetwork, ValueOptions};
 use aisp_llama::llama::Model;
 use aisp_llama::method::{Lessons, MethodKind, MethodOptions};
 use aisp_llama::{AlignOptions, Aligner, AlignerOptions, Error, Prompt, Stop, StopReason};
 
-use super::args::{ModelArgs, RewardArgs};
+use super::flags::{LengthArgs, ModelArgs, PromptsArgs, RewardArgs};
+use super::output::{self, INTERRUPTED};
 use super::settings_args::SettingsArgs;
 use super::setup;
 
@@ -19,27 +19,13 @@ pub struct TrainValueArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub reward: RewardArgs,
-    /// Prompts, {"prompt": "…"} a line
-    #[arg(long, value_name = "FILE.jsonl")]
-    pub prompts: PathBuf,
-    /// System prompt (-sys)
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub system_prompt: Option<String>,
-    /// Take the prompts as raw text to be continued
-    #[arg(long, conflicts_with = "system_prompt")]
-    pub no_chat: bool,
+    #[command(flatten)]
+    pub prompts: PromptsArgs,
     /// Responses to each prompt
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub responses: usize,
-    /// Most tokens of a response
-    #[arg(
-        short = 'n',
-        long,
-        visible_alias = "n-predict",
-        value_name = "TOKENS",
-        default_value_t = 128
-    )]
-    pub predict: usize,
+    #[command(flatten)]
+    pub length: LengthArgs,
     /// Width of a hidden layer [default: that of the pre-logits]
     #[arg(long, value_name = "N")]
     pub hidden: Option<usize>,
@@ -77,27 +63,27 @@ struct Parts {
 
 /// Runs the command; the answer is the exit code.
 pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
-    let prompts = read_prompts(&args.prompts)?;
+    let prompts = args.prompts.read()?;
     if prompts.len() < 5 {
         let reason = format!(
             "{} prompts; give at least 5, as whole prompts are held out",
             prompts.len()
         );
-        return Err(usage("--prompts", reason).into());
+        return Err(Error::field("prompts", reason).into());
     }
     if !(args.learning_rate > 0.0 && args.learning_rate.is_finite()) {
-        return Err(usage(
-            "--learning-rate",
+        return Err(Error::field(
+            "learning-rate",
             format!("{}; give a positive number", args.learning_rate),
         )
         .into());
     }
-    let path = setup::model_path(args.model.model.as_ref(), "-m", setup::DEFAULT_MODEL)?;
+    let path = setup::model_path(&args.model)?;
     let mut method = MethodOptions {
         samples: args.responses,
         iterations: 1,
         seed: args.seed,
-        max_tokens: args.predict,
+        max_tokens: args.length.predict,
         ..MethodOptions::default()
     };
     args.settings.settings()?.apply(&mut method);
@@ -113,13 +99,10 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
     let mut aligner = Aligner::new(model, reward, options)?;
     let prompts: Vec<Prompt> = prompts
         .into_iter()
-        .map(|text| match args.no_chat {
-            true => Prompt::Raw(text),
-            false => Prompt::user(args.system_prompt.as_deref(), text),
-        })
+        .map(|text| args.prompts.chat.prompt(text))
         .collect();
     let Some(parts) = collect(&prompts, &method, &mut aligner)? else {
-        return Ok(super::INTERRUPTED);
+        return Ok(INTERRUPTED);
     };
     let width = aligner.model().width();
     let options = ValueOptions {
@@ -149,7 +132,7 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
             errors.constant
         ),
     };
-    super::print_out(text.as_bytes())?;
+    output::print_out(text.as_bytes())?;
     Ok(0)
 }
 
@@ -173,7 +156,7 @@ fn collect(
         if run.stop == StopReason::Interrupted {
             return Ok(None);
         }
-        super::note(&format!("{}/{} prompts", index + 1, prompts.len()));
+        output::note(&format!("{}/{} prompts", index + 1, prompts.len()));
         let part = match index % 5 {
             3 => &mut parts.choosing,
             4 => &mut parts.held_out,
@@ -218,12 +201,5 @@ fn check_output(path: &Path) -> Result<(), Error> {
             .as_ref()
             .map_or(Ok(()), |_| std::fs::remove_file(path)),
     };
-    opened.map(drop).and(removed).map_err(Error::io(&path))
-}
-
-fn usage(field: &str, reason: String) -> Error {
-    Error::Field {
-        field: field.into(),
-        reason,
-    }
+    opened.map(drop).and(removed).map_err(Error::io(path))
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use aisp_llama::Error;
 use aisp_llama::compare::{By, Entrant, Plan, Verdict, stages, verdicts};
 
-use super::compare::{Bench, GroundArgs};
+use super::output::{self, INTERRUPTED};
+use super::workbench::{GroundArgs, Workbench};
 
 #[derive(Debug, clap::Args)]
 pub struct TuneArgs {
@@ -34,16 +35,11 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
     if plan.prompts.len() < 2 {
         let reason = format!(
             "{}: one prompt cannot tell better settings from luck; give at least 2",
-            args.ground.prompts.display()
+            args.ground.prompts.prompts.display()
         );
-        let option = "--prompts".into();
-        return Err(Error::Field {
-            field: option,
-            reason,
-        }
-        .into());
+        return Err(Error::field("prompts", reason).into());
     }
-    let mut bench = Bench::load(&args.ground, plan)?;
+    let mut bench = Workbench::load(&args.ground, plan)?;
     let mut report = String::new();
     for index in 0.. {
         let Some(stage) = stages(&incumbent, index) else {
@@ -52,7 +48,7 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
         bench.plan.methods = stage.entrants(&incumbent)?;
         let (rows, finished) = bench.run(&args.output.join(stage.name))?;
         if !finished {
-            return Ok(super::INTERRUPTED);
+            return Ok(INTERRUPTED);
         }
         let (verdicts, chosen) = verdicts(&bench.plan, &rows);
         table(&mut report, stage.name, &bench.plan, &verdicts, chosen);
@@ -67,7 +63,7 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
         true => writeln!(report, "The defaults stay; {shown} is an empty preset."),
         false => writeln!(report, "Use them with --preset {shown}"),
     };
-    super::print_out(report.as_bytes())?;
+    output::print_out(report.as_bytes())?;
     Ok(0)
 }
 

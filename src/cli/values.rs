@@ -1,41 +1,13 @@
 //! From the words of a command line to values.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
+use std::str::FromStr;
 
-use aisp_llama::llama::LogitsRoute;
-use aisp_llama::reward::{RewardSpec, TooLong};
+use aisp_llama::reward::RewardSpec;
+use clap::builder::{PossibleValuesParser, StringValueParser, TypedValueParser};
+use clap::{Arg, Command};
 
-/// Multi-letter flags with a single dash, as llama.cpp writes them.
-const SINGLE_DASH: [(&str, &str); 5] = [
-    ("-ngl", "--n-gpu-layers"),
-    ("-mr", "--model-reward"),
-    ("-sys", "--system-prompt"),
-    ("-np", "--parallel"),
-    ("-no-cnv", "--no-chat"),
-];
-
-/// Turns llama.cpp's multi-letter single-dash flags into long ones.
-pub fn normalise(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut literal = false;
-    arguments
-        .into_iter()
-        .map(|argument| {
-            literal |= argument == "--";
-            let Some(text) = argument.to_str().filter(|_| !literal) else {
-                return argument;
-            };
-            let (flag, value) = match text.split_once('=') {
-                Some((flag, value)) => (flag, Some(value)),
-                None => (text, None),
-            };
-            match (SINGLE_DASH.iter().find(|(short, _)| *short == flag), value) {
-                (Some((_, long)), Some(value)) => format!("{long}={value}").into(),
-                (Some((_, long)), None) => (*long).into(),
-                (None, _) => argument,
-            }
-        })
-        .collect()
-}
+use super::names::Names;
 
 /// `auto` or a number.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,7 +16,7 @@ pub enum AutoOr {
     Number(f64),
 }
 
-impl std::str::FromStr for AutoOr {
+impl FromStr for AutoOr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -57,41 +29,53 @@ impl std::str::FromStr for AutoOr {
     }
 }
 
-/// `--logits`.
-pub fn logits_route(text: &str) -> Result<LogitsRoute, String> {
-    match text {
-        "graph" => Ok(LogitsRoute::Graph),
-        "recompute" => Ok(LogitsRoute::Recompute),
-        _ => Err("neither graph nor recompute".into()),
+/// One of a few words, which help and completions list.
+pub fn one_of<T, const N: usize>(words: [(&'static str, T); N]) -> impl TypedValueParser<Value = T>
+where
+    T: Clone + Send + Sync + 'static,
+{
+    let names = words.each_ref().map(|(name, _)| *name);
+    PossibleValuesParser::new(names).try_map(move |text| {
+        let found = words.iter().find(|(name, _)| *name == text);
+        found.map(|(_, value)| value.clone()).ok_or("no such word")
+    })
+}
+
+/// A parser of the library's; of its errors the reason alone, as clap names the flag itself.
+pub fn reason<F>(parse: F) -> Reason<F> {
+    Reason(parse)
+}
+
+/// See [`reason`].
+#[derive(Clone)]
+pub struct Reason<F>(F);
+
+impl<F, T> TypedValueParser for Reason<F>
+where
+    F: Fn(&str) -> aisp_llama::Result<T> + Clone + Send + Sync + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        let text = StringValueParser::new().parse_ref(command, argument, value)?;
+        (self.0)(&text).or_else(|error| {
+            let reason = Names::of(command).reason(&error);
+            let refuse = move |_: &str| Err(reason.clone());
+            refuse.parse_ref(command, argument, value)
+        })
     }
 }
 
 /// `--held-out`: a reward of any kind, or a reward GGUF by its path alone.
-pub fn held_out(text: &str) -> Result<RewardSpec, aisp_llama::Error> {
+pub fn held_out(text: &str) -> aisp_llama::Result<RewardSpec> {
     if text.ends_with(".gguf") && !text.contains(':') {
         return RewardSpec::parse_file(text);
     }
     RewardSpec::parse(text)
-}
-
-/// `--reward-too-long`.
-pub fn too_long(text: &str) -> Result<TooLong, String> {
-    match text {
-        "refuse" => Ok(TooLong::Refuse),
-        "truncate" => Ok(TooLong::Truncate),
-        _ => Err("neither refuse nor truncate".into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_after_a_double_dash_is_left_alone() {
-        let words = ["x", "-mr", "--", "-mr"].map(OsString::from);
-        let out = normalise(words);
-        assert_eq!(out[1], "--model-reward");
-        assert_eq!(out[3], "-mr");
-    }
 }

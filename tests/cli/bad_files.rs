@@ -7,7 +7,7 @@ use std::process::Output;
 use tempfile::TempDir;
 
 use crate::common::{GEMMA3, REWARD, SMOLLM2, path};
-use crate::{assert_refused, program, run};
+use crate::{assert_refused, program, run, stderr};
 
 fn with_model(file: &Path) -> Output {
     run(&["-m", file.to_str().unwrap()])
@@ -32,6 +32,7 @@ fn a_missing_file_is_named() {
             .unwrap(),
     ] {
         assert_refused(&output, 3, &["nothing.gguf", "no such file"]);
+        assert_eq!(stderr(&output).matches("no such file").count(), 1);
     }
 }
 

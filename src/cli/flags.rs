@@ -1,0 +1,180 @@
+//! Flags that several commands share, with llama.cpp's names and environment variables where it
+//! has them.
+
+use std::path::PathBuf;
+
+use aisp_llama::compare::read_prompts;
+use aisp_llama::llama::ModelOptions;
+use aisp_llama::reward::{RewardSpec, RewardText, TooLong};
+use aisp_llama::{Prompt, Result};
+
+use super::values;
+
+#[derive(Debug, clap::Args)]
+pub struct ModelArgs {
+    /// The generator [default: SmolLM2-135M-Instruct of `make setup`]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE.gguf",
+        env = "LLAMA_ARG_MODEL",
+        help_heading = "Models"
+    )]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct LoadArgs {
+    /// CPU threads [default: the physical cores]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        env = "LLAMA_ARG_THREADS",
+        help_heading = "Models",
+        allow_negative_numbers = true
+    )]
+    pub threads: Option<i32>,
+    /// Layers on the GPU (-ngl) [default: llama.cpp's choice]
+    #[arg(
+        long,
+        visible_alias = "gpu-layers",
+        value_name = "N",
+        env = "LLAMA_ARG_N_GPU_LAYERS",
+        help_heading = "Models",
+        allow_negative_numbers = true
+    )]
+    pub n_gpu_layers: Option<i32>,
+    /// Read the models into memory instead of mapping the files
+    #[arg(long, help_heading = "Models")]
+    pub no_mmap: bool,
+}
+
+impl LoadArgs {
+    pub fn options(&self) -> ModelOptions {
+        ModelOptions {
+            // As in llama.cpp, -1 leaves it to llama.cpp.
+            gpu_layers: self.n_gpu_layers.and_then(|n| u32::try_from(n).ok()),
+            mmap: !self.no_mmap,
+        }
+    }
+
+    pub fn threads(&self) -> usize {
+        self.threads
+            .and_then(|n| usize::try_from(n).ok())
+            .filter(|&n| n > 0)
+            .unwrap_or_else(aisp_llama::default_threads)
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RewardArgs {
+    /// A reward model, or WEIGHT*FILE; may be given several times (-mr) [default: the film-review reward of `make setup`]
+    #[arg(
+        long,
+        value_name = "FILE.gguf",
+        env = "AISP_LLAMA_MODEL_REWARD",
+        help_heading = "Rewards"
+    )]
+    pub model_reward: Vec<String>,
+    /// A reward of any kind, [WEIGHT*]KIND:…; may be given several times. Kinds: classifier:FILE,
+    /// head:FILE;head=FILE, judge:FILE|self, rule:EXPRESSION, command:COMMAND, http:URL
+    #[arg(long, value_name = "KIND:…", value_parser = values::reason(RewardSpec::parse), allow_hyphen_values = true, help_heading = "Rewards")]
+    pub reward: Vec<RewardSpec>,
+    /// Text that -mr rewards see: {response}, {prompt}\n{response}, or chat [default: what the file states]
+    #[arg(long, value_name = "TEXT", value_parser = values::reason(RewardText::parse), help_heading = "Rewards")]
+    pub reward_text: Option<RewardText>,
+    /// What to do with texts too long for -mr rewards
+    #[arg(
+        long,
+        value_name = "WHAT",
+        default_value = "refuse",
+        value_parser = values::one_of([("refuse", TooLong::Refuse), ("truncate", TooLong::Truncate)]),
+        help_heading = "Rewards"
+    )]
+    pub reward_too_long: TooLong,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct HeldOutArgs {
+    /// A second reward that only watches, reported beside the first
+    #[arg(long, value_name = "KIND:…", value_parser = values::reason(values::held_out), allow_hyphen_values = true, help_heading = "Rewards")]
+    pub held_out: Option<RewardSpec>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ChatArgs {
+    /// System prompt (-sys)
+    #[arg(
+        long,
+        value_name = "TEXT",
+        help_heading = "Prompt",
+        allow_hyphen_values = true
+    )]
+    pub system_prompt: Option<String>,
+    /// Take prompts as raw text to be continued
+    #[arg(
+        long,
+        alias = "no-conversation",
+        conflicts_with = "system_prompt",
+        help_heading = "Prompt"
+    )]
+    pub no_chat: bool,
+}
+
+impl ChatArgs {
+    /// The prompt that a text is.
+    pub fn prompt(&self, text: String) -> Prompt {
+        match self.no_chat {
+            true => Prompt::Raw(text),
+            false => Prompt::user(self.system_prompt.as_deref(), text),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PromptsArgs {
+    /// Prompts, {"prompt": "…"} a line
+    #[arg(long, value_name = "FILE.jsonl", help_heading = "Prompt")]
+    pub prompts: PathBuf,
+    #[command(flatten)]
+    pub chat: ChatArgs,
+}
+
+impl PromptsArgs {
+    /// The prompts of the file.
+    pub fn read(&self) -> Result<Vec<String>> {
+        read_prompts(&self.prompts)
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct SamplesArgs {
+    /// Candidates of one iteration
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        help_heading = "Method",
+        allow_negative_numbers = true
+    )]
+    pub samples: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct LengthArgs {
+    /// Most tokens of a response
+    #[arg(
+        short = 'n',
+        long,
+        visible_alias = "n-predict",
+        value_name = "TOKENS",
+        default_value_t = 128,
+        env = "LLAMA_ARG_N_PREDICT",
+        help_heading = "Generation",
+        allow_negative_numbers = true
+    )]
+    pub predict: usize,
+}

@@ -1,0 +1,176 @@
+//! What `compare` and `tune` work on: models, rewards and prompts, loaded once, and a plan.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aisp_llama::compare::{
+    By, Coherence, Entrant, FileId, Plan, Row, Store, files, summary, write_plots,
+};
+use aisp_llama::llama::Model;
+use aisp_llama::{Aligner, AlignerOptions, Error, Result, Stop};
+
+use super::flags::{HeldOutArgs, LengthArgs, ModelArgs, PromptsArgs, RewardArgs, SamplesArgs};
+use super::{output, setup};
+
+/// What is compared on: models, rewards, prompts, lengths.
+#[derive(Debug, clap::Args)]
+pub struct GroundArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub reward: RewardArgs,
+    #[command(flatten)]
+    pub held_out: HeldOutArgs,
+    /// The model that embeds prompts and responses for their coherence [default: the generator]
+    #[arg(long, value_name = "FILE.gguf", help_heading = "Models")]
+    pub embedding: Option<PathBuf>,
+    #[command(flatten)]
+    pub prompts: PromptsArgs,
+    #[command(flatten)]
+    pub samples: SamplesArgs,
+    #[command(flatten)]
+    pub length: LengthArgs,
+}
+
+/// Models and rewards, loaded, with the plan that they are to carry out.
+pub struct Workbench {
+    /// May get other methods between runs.
+    pub plan: Plan,
+    aligner: Aligner,
+    coherence: Coherence,
+    stop: Stop,
+}
+
+impl Workbench {
+    /// Loads what `ground` names.
+    pub fn load(ground: &GroundArgs, mut plan: Plan) -> anyhow::Result<Self> {
+        let load = &ground.model.load;
+        let model = Arc::new(Model::load(
+            &setup::model_path(&ground.model)?,
+            &load.options(),
+        )?);
+        let reward = setup::load_reward(&ground.reward, load, Some(Arc::clone(&model)))?;
+        let options = AlignerOptions {
+            parallel: AlignerOptions::default()
+                .parallel
+                .min(ground.samples.samples.max(1)),
+            threads: load.threads(),
+            ..AlignerOptions::default()
+        };
+        let mut aligner = Aligner::new(Arc::clone(&model), reward, options)?;
+        if let Some(spec) = &ground.held_out.held_out {
+            aligner = aligner.with_held_out(setup::load_held_out(spec, load, &model)?);
+        }
+        let (reward, held_out) = aligner.reward_names();
+        (plan.reward, plan.held_out) = (short(&reward), held_out.as_deref().map(short));
+        let embedding = match &ground.embedding {
+            Some(path) => Arc::new(Model::load(path, &load.options())?),
+            None => model,
+        };
+        let stop = Stop::new();
+        setup::stop_on_interrupt(&stop)?;
+        Ok(Self {
+            plan,
+            aligner,
+            coherence: Coherence::new(embedding, load.threads())?,
+            stop,
+        })
+    }
+
+    /// Carries out what is missing of the plan in `folder`, and writes tables and plots there.
+    /// Answers with the rows, and whether they are all.
+    pub fn run(&mut self, folder: &Path) -> anyhow::Result<(Vec<Row>, bool)> {
+        let plan = &self.plan;
+        plan.validate()?;
+        let mut store = Store::open(folder, plan)?;
+        let total = plan.cells().count();
+        let mut count = store.rows().len();
+        let mut told = |row: &Row| {
+            count += 1;
+            output::note(&format!(
+                "{count}/{total}  prompt {} seed {} {:24} reward {:7.3}  {:.1} s",
+                row.prompt + 1,
+                row.seed,
+                row.method,
+                row.reward,
+                row.seconds
+            ));
+        };
+        let (aligner, coherence) = (&mut self.aligner, &mut self.coherence);
+        let finished = plan.run(aligner, coherence, &mut store, &self.stop, &mut told)?;
+        let [_, _, path] = files(folder);
+        std::fs::write(&path, summary(plan, store.rows())).map_err(Error::io(&path))?;
+        write_plots(plan, store.rows(), folder)?;
+        Ok((store.rows().to_vec(), finished))
+    }
+}
+
+impl GroundArgs {
+    /// What is known before anything is loaded, checked as far as it can be.
+    pub fn plan(&self, methods: Vec<Entrant>, seeds: u64, budget: f64, by: By) -> Result<Plan> {
+        let (samples, max_tokens) = (self.samples.samples, self.length.predict);
+        // All methods share them: the flag is to blame, not the first method.
+        for (field, count) in [("samples", samples), ("max-tokens", max_tokens)] {
+            if count == 0 {
+                return Err(Error::field(field, "0; give at least 1"));
+            }
+        }
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for text in &self.reward.model_reward {
+            paths.push(
+                text.split_once('*')
+                    .map_or(text.as_str(), |(_, path)| path)
+                    .into(),
+            );
+        }
+        if paths.is_empty() && self.reward.reward.is_empty() {
+            paths.push(setup::default_reward_path()?);
+        }
+        let specs = || self.reward.reward.iter().chain(&self.held_out.held_out);
+        paths.extend(specs().flat_map(|spec| spec.files()).map(Path::to_path_buf));
+        let values = methods.iter().filter_map(|m| m.settings.value.as_ref());
+        paths.extend(values.map(PathBuf::from));
+        let files: Result<Vec<FileId>> = paths.iter().map(|path| FileId::of(path)).collect();
+        let mut details: Vec<String> = specs().map(|spec| format!("{spec:?}")).collect();
+        details.extend(self.reward.model_reward.iter().map(|text| short(text)));
+        details.push(format!(
+            "{:?}, too long: {:?}",
+            self.reward.reward_text, self.reward.reward_too_long
+        ));
+        let plan = Plan {
+            version: env!("CARGO_PKG_VERSION").into(),
+            model: FileId::of(&setup::model_path(&self.model)?)?,
+            embedding: self.embedding.as_deref().map(FileId::of).transpose()?,
+            gpu_layers: self.model.load.n_gpu_layers,
+            files: files?,
+            reward: String::new(),
+            reward_details: details,
+            held_out: None,
+            prompts: self.prompts.read()?,
+            system_prompt: self.prompts.chat.system_prompt.clone(),
+            chat: !self.prompts.chat.no_chat,
+            methods,
+            seeds,
+            budget,
+            by,
+            samples,
+            max_tokens,
+            threads: self.model.load.threads(),
+        };
+        plan.validate()?;
+        Ok(plan)
+    }
+}
+
+/// A reward's name with its files without their folders.
+fn short(name: &str) -> String {
+    let word = |word: &str| match word.rsplit_once('/') {
+        Some((folder, file)) if file.ends_with(".gguf") => {
+            let weight = folder.split_once('*').map_or("", |(weight, _)| weight);
+            let star = if weight.is_empty() { "" } else { "*" };
+            format!("{weight}{star}{file}")
+        }
+        _ => word.to_owned(),
+    };
+    name.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
