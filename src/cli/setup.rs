@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aisp_llama::llama::Model;
-use aisp_llama::reward::{Reward, RewardLoader, RewardSource, RewardSpec, kill_commands};
+use aisp_llama::reward::{Reward, RewardLoader, RewardSpec, kill_commands};
 use aisp_llama::{Error, Result, Stop};
 
 use super::flags::{LoadArgs, ModelArgs, RewardArgs};
@@ -89,10 +89,7 @@ pub fn load_reward(
         .collect::<Result<Vec<_>>>()?;
     specs.extend(args.reward.iter().cloned());
     if specs.is_empty() {
-        specs.push(RewardSpec {
-            weight: 1.0,
-            source: RewardSource::File(default_reward_path()?),
-        });
+        specs.push(RewardSpec::file(default_reward_path()?));
     }
     let mut loader = RewardLoader::new(generator, load.options(), load.threads());
     loader.text.clone_from(&args.reward_text);

@@ -5,14 +5,56 @@
 //! squashed to a constant, so the header is checked first and two clearly different texts
 //! must get different scores before anything else is scored.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::options::Options;
 use super::text::{RewardText, Tokenizer};
-use super::{Answer, Reward, Sample, Score, Scores, TooLong, check_tells_apart};
+use super::{
+    Answer, Reward, RewardKind, RewardLoader, RewardSource, Sample, Score, Scores, TooLong,
+    check_tells_apart,
+};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::llama::{Encoder, Model, ModelOptions, Pooling, classifier_obstacle};
+
+/// Its place among the kinds.
+pub(super) const KIND: RewardKind = RewardKind {
+    name: "classifier",
+    usage: "classifier:FILE[;text=…][;too-long=refuse|truncate]",
+    about: "a GGUF with a classification head",
+    parse,
+};
+
+fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
+    let (file, mut options) = Options::parse(&KIND, text)?;
+    let parsed = ClassifierOptions {
+        text: options.reward_text()?,
+        too_long: options.too_long()?,
+        ..ClassifierOptions::default()
+    };
+    options.finish()?;
+    Ok(Arc::new(ClassifierSource(file.into(), parsed)))
+}
+
+/// A classifier by its file.
+#[derive(Debug)]
+pub(super) struct ClassifierSource(pub PathBuf, pub ClassifierOptions);
+
+impl RewardSource for ClassifierSource {
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.0]
+    }
+
+    fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
+        let options = ClassifierOptions {
+            model: loader.model.clone(),
+            threads: loader.threads,
+            ..self.1.clone()
+        };
+        Ok(Box::new(Classifier::load(&self.0, &options)?))
+    }
+}
 
 /// How a classifier is loaded.
 #[derive(Clone, Debug, Default)]

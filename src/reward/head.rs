@@ -10,12 +10,58 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::head_file::LinearHead;
+use super::options::Options;
 use super::{
-    FeaturePooling, FeatureVector, Features, FeaturesOptions, Reward, RewardText, Sample, Score,
-    Scores, check_tells_apart,
+    FeaturePooling, FeatureVector, Features, FeaturesOptions, Reward, RewardKind, RewardLoader,
+    RewardSource, RewardText, Sample, Score, Scores, check_tells_apart,
 };
 use crate::error::{Error, Result};
-use crate::llama::Model;
+use crate::gguf::Gguf;
+use crate::llama::{Model, head_inside_obstacle};
+
+/// Its place among the kinds.
+pub(super) const KIND: RewardKind = RewardKind {
+    name: "head",
+    usage: "head:FILE[;head=FILE][;text=…][;pooling=last|mean][;too-long=refuse|truncate]",
+    about: "a scalar head, from a file of its own or inside the GGUF, on the model's features",
+    parse,
+};
+
+fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
+    let (file, mut options) = Options::parse(&KIND, text)?;
+    let parsed = HeadOptions {
+        head: options.text("head").map(PathBuf::from),
+        features: FeaturesOptions {
+            threads: 0,
+            text: options.reward_text()?,
+            pooling: options.take("pooling", str::parse)?,
+            too_long: options.too_long()?,
+        },
+    };
+    options.finish()?;
+    Ok(Arc::new(HeadSource(file.into(), parsed)))
+}
+
+/// A head by its model's file.
+#[derive(Debug)]
+pub(super) struct HeadSource(pub PathBuf, pub HeadOptions);
+
+impl RewardSource for HeadSource {
+    fn files(&self) -> Vec<&Path> {
+        let files = [Some(&self.0), self.1.head.as_ref()];
+        files.into_iter().flatten().map(PathBuf::as_path).collect()
+    }
+
+    fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
+        let gguf = Gguf::open(&self.0).map_err(Error::gguf(&self.0))?;
+        if let Some(reason) = head_inside_obstacle(&gguf) {
+            return Err(Error::model(&self.0, reason));
+        }
+        let mut options = self.1.clone();
+        options.features.threads = loader.threads;
+        Ok(Box::new(Head::new(loader.open(&self.0)?, &options)?))
+    }
+}
 
 /// How a head is loaded.
 #[derive(Clone, Debug, Default)]

@@ -8,10 +8,12 @@
 //! What the question begins with is the same for all candidates of a prompt and decoded
 //! once (see [`Reader`]).
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::options::Options;
 use super::text::fill;
-use super::{Reward, Sample, SampleError, Score, Scores};
+use super::{Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores};
 use crate::error::{Error, Result};
 use crate::llama::{ChatTemplate, Message, Model, Reader, Reading, Token, tokenize_guarded};
 
@@ -24,6 +26,66 @@ const SCALE_QUESTION: &str = "Here is a request and a reply to it.\n\nRequest:\n
                               to {high} (perfect)? Answer with the number alone.";
 /// Follows the question where the model has no chat template.
 const RAW_ANSWER: &str = "\nAnswer:";
+
+/// Its place among the kinds.
+pub(super) const KIND: RewardKind = RewardKind {
+    name: "judge",
+    usage: "judge:FILE|self[;question=…][;yes=…;no=…][;scale=A..B]",
+    about: "any model, or the generator itself, asked about the response",
+    parse,
+};
+
+fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
+    let (file, mut options) = Options::parse(&KIND, text)?;
+    let scale = options.take("scale", |text| {
+        let (low, high) = text.split_once("..").unwrap_or_default();
+        match (low.parse(), high.parse()) {
+            (Ok(low), Ok(high)) if low < high && high <= 10 => Ok(Verdict::Scale { low, high }),
+            _ => Err("must be A..B with 0 <= A < B <= 10".into()),
+        }
+    })?;
+    let words = (options.text("yes"), options.text("no"));
+    let verdict = match (scale, words) {
+        (Some(scale), (None, None)) => scale,
+        (None, (None, None)) => Verdict::default(),
+        (None, (Some(yes), Some(no))) => Verdict::YesNo { yes, no },
+        _ => return Err(KIND.refuse("give yes=… and no=… together, or scale=A..B alone")),
+    };
+    let parsed = JudgeOptions {
+        question: options.question(),
+        verdict,
+        threads: 0,
+    };
+    options.finish()?;
+    let file = (file != "self").then(|| file.into());
+    Ok(Arc::new(JudgeSource(file, parsed)))
+}
+
+/// A judge by its file; without one the generator judges.
+#[derive(Debug)]
+struct JudgeSource(Option<PathBuf>, JudgeOptions);
+
+impl RewardSource for JudgeSource {
+    fn files(&self) -> Vec<&Path> {
+        self.0.iter().map(PathBuf::as_path).collect()
+    }
+
+    fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
+        let model = match (&self.0, &loader.generator) {
+            (Some(file), _) => loader.open(file)?,
+            (None, Some(generator)) => Arc::clone(generator),
+            (None, None) => {
+                let reason = "judge:self needs a generator; name a file, judge:FILE.gguf";
+                return Err(Error::field("reward", reason));
+            }
+        };
+        let options = JudgeOptions {
+            threads: loader.threads,
+            ..self.1.clone()
+        };
+        Ok(Box::new(Judge::new(model, &options)?))
+    }
+}
 
 /// Which answers count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,10 +236,7 @@ fn question(options: &JudgeOptions) -> Result<String> {
     };
     let mut text = options.question.as_deref().unwrap_or(default).to_owned();
     if !text.contains("{response}") {
-        return Err(Error::field(
-            "reward",
-            format!("judge: the question {text:?} has no {{response}}"),
-        ));
+        return Err(KIND.refuse(format!("the question {text:?} has no {{response}}")));
     }
     for (name, value) in names {
         text = text.replace(name, &value);
@@ -201,23 +260,17 @@ impl Answers {
                 let first = [yes, no].map(|word| tokens(word).first().copied());
                 match first {
                     [Some(a), Some(b)] if a != b => Ok(Self::YesNo([a, b])),
-                    _ => Err(Error::field(
-                        "reward",
-                        format!(
-                            "judge: the answers {yes:?} and {no:?} begin with the same token, or \
-                             with none; choose words that differ from the first letter on"
-                        ),
-                    )),
+                    _ => Err(KIND.refuse(format!(
+                        "the answers {yes:?} and {no:?} begin with the same token, or with none; \
+                         choose words that differ from the first letter on"
+                    ))),
                 }
             }
             Verdict::Scale { low, high } => {
                 if low >= high || *high > 10 {
-                    return Err(Error::field(
-                        "reward",
-                        format!(
-                            "judge: scale={low}..{high}; the numbers go up, from 0 to at most 10"
-                        ),
-                    ));
+                    return Err(KIND.refuse(format!(
+                        "scale={low}..{high}; the numbers go up, from 0 to at most 10"
+                    )));
                 }
                 let mut digits = Vec::new();
                 let mut ten = None;

@@ -1,33 +1,27 @@
 //! Rewards by their description: `[WEIGHT*]KIND:MAIN[;OPTION=VALUE]…`, as a command line or a
-//! configuration writes them. [`RewardLoader`](super::RewardLoader) makes rewards of them.
+//! configuration writes them. [`RewardLoader`] makes rewards of them.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
-use super::terms::{self, Term};
-use super::{
-    ClassifierOptions, CommandOptions, FeaturesOptions, HeadOptions, HttpApi, HttpOptions,
-    JudgeOptions, RewardText, Rules, TooLong, Verdict,
-};
+use super::file::FileSource;
+use super::{Reward, RewardLoader, kinds, terms};
 use crate::error::{Error, Result};
 
-/// What a reward is made of.
-#[derive(Clone, Debug)]
-pub enum RewardSource {
-    /// A GGUF whose kind its header tells: a classifier, or a head inside the file.
-    File(PathBuf),
-    /// `classifier:FILE[;text=…][;too-long=…]`
-    Classifier(PathBuf, ClassifierOptions),
-    /// `head:FILE[;head=FILE][;text=…][;pooling=…][;too-long=…]`
-    Head(PathBuf, HeadOptions),
-    /// `judge:FILE|self[;question=…][;yes=…;no=…][;scale=A..B]`; `None` is the generator.
-    Judge(Option<PathBuf>, JudgeOptions),
-    /// `rule:EXPRESSION`
-    Rule(String),
-    /// `command:COMMAND[;timeout=S][;restarts=N]`
-    Command(CommandOptions),
-    /// `http:URL[;api=…][;model=…][;key-env=…][;question=…][;timeout=S][;retries=N]`
-    Http(HttpOptions),
+/// What a reward is made of, before anything is loaded. Its [`fmt::Debug`] text is all that
+/// determines the reward, files aside.
+pub trait RewardSource: fmt::Debug + Send + Sync {
+    /// The model and head files that it names.
+    fn files(&self) -> Vec<&Path> {
+        Vec::new()
+    }
+
+    /// Makes the reward; `loader` has the models.
+    ///
+    /// # Errors
+    /// Those of the reward.
+    fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>>;
 }
 
 /// A reward with its weight in the mix.
@@ -36,150 +30,32 @@ pub struct RewardSpec {
     /// Factor of the reward.
     pub weight: f64,
     /// What it is.
-    pub source: RewardSource,
-}
-
-const KINDS: &str = "classifier, head, judge, rule, command and http";
-
-/// Options of one description, taken out one by one.
-struct Options {
-    kind: &'static str,
-    terms: Vec<Term>,
-}
-
-impl Options {
-    /// The main part and the options behind it.
-    fn parse(kind: &'static str, text: &str) -> Result<(String, Self)> {
-        let refuse = |reason: String| Error::field("reward", format!("{kind}: {reason}"));
-        let mut terms = terms::parse(&format!("main={text}")).map_err(refuse)?;
-        let main = terms.remove(0).value.unwrap_or_default();
-        if main.is_empty() {
-            return Err(refuse("nothing behind the colon".into()));
-        }
-        match terms.iter().find(|t| t.negated || t.weight != 1.0) {
-            Some(term) => Err(refuse(format!(
-                "{}: an option has no weight and no !",
-                term.key
-            ))),
-            None => Ok((main, Self { kind, terms })),
-        }
-    }
-
-    fn text(&mut self, key: &str) -> Option<String> {
-        let index = self.terms.iter().position(|t| t.key == key)?;
-        Some(self.terms.remove(index).value.unwrap_or_default())
-    }
-
-    fn take<T>(
-        &mut self,
-        key: &str,
-        parse: impl FnOnce(&str) -> std::result::Result<T, String>,
-    ) -> Result<Option<T>> {
-        let kind = self.kind;
-        let Some(text) = self.text(key) else {
-            return Ok(None);
-        };
-        parse(&text)
-            .map(Some)
-            .map_err(|e| Error::field("reward", format!("{kind}: {key}={text}: {e}")))
-    }
-
-    fn number<T: std::str::FromStr>(&mut self, key: &str) -> Result<Option<T>> {
-        self.take(key, |text| text.parse().map_err(|_| "not a number".into()))
-    }
-
-    fn seconds(&mut self, key: &str) -> Result<Option<Duration>> {
-        self.take(key, |text| {
-            let seconds: Option<f64> = text.parse().ok();
-            seconds
-                .filter(|s| (0.001..=86_400.0).contains(s))
-                .map(Duration::from_secs_f64)
-                .ok_or_else(|| "must be seconds between 0.001 and 86400".into())
-        })
-    }
-
-    fn reward_text(&mut self) -> Result<Option<RewardText>> {
-        self.take("text", |text| {
-            RewardText::parse(text).map_err(Error::reason)
-        })
-    }
-
-    fn too_long(&mut self) -> Result<TooLong> {
-        let value = self.take("too-long", |text| match text {
-            "refuse" => Ok(TooLong::Refuse),
-            "truncate" => Ok(TooLong::Truncate),
-            _ => Err("neither refuse nor truncate".into()),
-        })?;
-        Ok(value.unwrap_or_default())
-    }
-
-    fn finish(self, known: &str) -> Result<()> {
-        match self.terms.first() {
-            None => Ok(()),
-            Some(term) => Err(Error::field(
-                "reward",
-                format!(
-                    "{}: there is no option {:?}, or it is given twice; there are {known} \
-                     (a value with ; in it goes in double quotes)",
-                    self.kind, term.key
-                ),
-            )),
-        }
-    }
+    pub source: Arc<dyn RewardSource>,
 }
 
 impl RewardSpec {
+    /// A GGUF whose kind its header tells: a classifier, or a head inside the file.
+    #[must_use]
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self {
+            weight: 1.0,
+            source: Arc::new(FileSource(path.into())),
+        }
+    }
+
     /// The model and head files that it names.
     #[must_use]
     pub fn files(&self) -> Vec<&Path> {
-        let (model, head) = match &self.source {
-            RewardSource::File(path) | RewardSource::Classifier(path, _) => (Some(path), None),
-            RewardSource::Head(path, options) => (Some(path), options.head.as_ref()),
-            RewardSource::Judge(path, _) => (path.as_ref(), None),
-            RewardSource::Rule(_) | RewardSource::Command(_) | RewardSource::Http(_) => {
-                (None, None)
-            }
-        };
-        model
-            .into_iter()
-            .chain(head)
-            .map(PathBuf::as_path)
-            .collect()
+        self.source.files()
     }
 
-    /// Reads `[WEIGHT*]KIND:MAIN[;OPTION=VALUE]…`.
+    /// Reads `[WEIGHT*]KIND:MAIN[;OPTION=VALUE]…`; see [`kinds`](super::kinds()).
     ///
     /// # Errors
     /// [`Error::Field`] with what is wrong and what there is.
     pub fn parse(text: &str) -> Result<Self> {
         let (weight, rest) = weight(text)?;
-        let (kind, main) = rest.split_once(':').ok_or_else(|| {
-            Error::field(
-                "reward",
-                format!(
-                    "{text:?} is not KIND:…; kinds are {KINDS}; a GGUF alone is classifier:FILE \
-                     or head:FILE"
-                ),
-            )
-        })?;
-        let source = match kind {
-            "classifier" => classifier(main)?,
-            "head" => head(main)?,
-            "judge" => judge(main)?,
-            "rule" => {
-                // What is wrong with it is said now, not when the models are loaded.
-                Rules::parse(main)?;
-                RewardSource::Rule(main.to_owned())
-            }
-            "command" => command(main)?,
-            "http" => http(main)?,
-            _ => {
-                return Err(Error::field(
-                    "reward",
-                    format!("there is no kind {kind:?}; kinds are {KINDS}"),
-                ));
-            }
-        };
+        let source = kinds::parse(rest)?;
         Ok(Self { weight, source })
     }
 
@@ -191,7 +67,7 @@ impl RewardSpec {
         let (weight, path) = weight(text)?;
         Ok(Self {
             weight,
-            source: RewardSource::File(path.into()),
+            ..Self::file(path)
         })
     }
 }
@@ -204,93 +80,81 @@ fn weight(text: &str) -> Result<(f64, &str)> {
     }
 }
 
-fn classifier(main: &str) -> Result<RewardSource> {
-    let (path, mut options) = Options::parse("classifier", main)?;
-    let parsed = ClassifierOptions {
-        text: options.reward_text()?,
-        too_long: options.too_long()?,
-        ..ClassifierOptions::default()
-    };
-    options.finish("text and too-long")?;
-    Ok(RewardSource::Classifier(path.into(), parsed))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn head(main: &str) -> Result<RewardSource> {
-    let (path, mut options) = Options::parse("head", main)?;
-    let parsed = HeadOptions {
-        head: options.text("head").map(PathBuf::from),
-        features: FeaturesOptions {
-            threads: 0,
-            text: options.reward_text()?,
-            pooling: options.take("pooling", str::parse)?,
-            too_long: options.too_long()?,
-        },
-    };
-    options.finish("head, text, pooling and too-long")?;
-    Ok(RewardSource::Head(path.into(), parsed))
-}
+    fn debug(text: &str) -> String {
+        format!("{:?}", RewardSpec::parse(text).unwrap().source)
+    }
 
-fn judge(main: &str) -> Result<RewardSource> {
-    let (path, mut options) = Options::parse("judge", main)?;
-    let scale = options.take("scale", |text| {
-        let (low, high) = text.split_once("..").unwrap_or_default();
-        match (low.parse(), high.parse()) {
-            (Ok(low), Ok(high)) if low < high && high <= 10 => Ok(Verdict::Scale { low, high }),
-            _ => Err("must be A..B with 0 <= A < B <= 10".into()),
+    fn refusal(text: &str) -> (String, String) {
+        match RewardSpec::parse(text).unwrap_err() {
+            Error::Field { field, reason } => (field, reason),
+            other => panic!("{text}: {other}"),
         }
-    })?;
-    let words = (options.text("yes"), options.text("no"));
-    let verdict = match (scale, words) {
-        (Some(scale), (None, None)) => scale,
-        (None, (None, None)) => Verdict::default(),
-        (None, (Some(yes), Some(no))) => Verdict::YesNo { yes, no },
-        _ => {
-            return Err(Error::field(
-                "reward",
-                "judge: give yes=… and no=… together, or scale=A..B alone",
-            ));
+    }
+
+    #[test]
+    fn every_kind_is_described() {
+        for kind in kinds() {
+            assert!(kind.usage.starts_with(&format!("{}:", kind.name)));
+            assert!(!kind.about.is_empty(), "{}", kind.name);
+            let same = kinds().iter().filter(|other| other.name == kind.name);
+            assert_eq!(same.count(), 1, "{}", kind.name);
         }
-    };
-    let parsed = JudgeOptions {
-        question: options.text("question").map(|q| q.replace("\\n", "\n")),
-        verdict,
-        threads: 0,
-    };
-    options.finish("question, yes, no and scale")?;
-    let model = (path != "self").then(|| path.into());
-    Ok(RewardSource::Judge(model, parsed))
-}
+    }
 
-fn command(main: &str) -> Result<RewardSource> {
-    let (command, mut options) = Options::parse("command", main)?;
-    let defaults = CommandOptions::default();
-    let parsed = CommandOptions {
-        command,
-        timeout: options.seconds("timeout")?.unwrap_or(defaults.timeout),
-        restarts: options.number("restarts")?.unwrap_or(defaults.restarts),
-    };
-    options.finish("timeout and restarts")?;
-    Ok(RewardSource::Command(parsed))
-}
+    #[test]
+    fn what_stands_in_a_description_is_in_the_source() {
+        let spec = RewardSpec::parse("-2*head:m.gguf;head=h.gguf;pooling=mean").unwrap();
+        assert_eq!(spec.weight, -2.0);
+        assert_eq!(spec.files(), [Path::new("m.gguf"), Path::new("h.gguf")]);
+        let other = RewardSpec::parse_file("0.5*m.gguf").unwrap();
+        assert_eq!((other.weight, other.files()[0]), (0.5, Path::new("m.gguf")));
+        for (text, files, word) in [
+            ("classifier:c.gguf;too-long=truncate", 1, "Truncate"),
+            ("judge:j.gguf;scale=1..5", 1, "high: 5"),
+            ("judge:self;question=\"{response}; good?\"", 0, "; good?"),
+            ("rule:json; 2*words=3", 0, "json; 2*words=3"),
+            ("command:cat;timeout=2;restarts=7", 0, "restarts: 7"),
+            ("http:localhost:80;api=chat;retries=9", 0, "retries: 9"),
+        ] {
+            assert!(debug(text).contains(word), "{text}: {}", debug(text));
+            assert_eq!(RewardSpec::parse(text).unwrap().files().len(), files);
+        }
+    }
 
-fn http(main: &str) -> Result<RewardSource> {
-    let (url, mut options) = Options::parse("http", main)?;
-    let defaults = HttpOptions::default();
-    let api = options.take("api", |text| match text {
-        "rerank" => Ok(HttpApi::Rerank),
-        "chat" => Ok(HttpApi::Chat),
-        _ => Err("neither rerank nor chat".into()),
-    })?;
-    let parsed = HttpOptions {
-        url,
-        api: api.unwrap_or(defaults.api),
-        model: options.text("model"),
-        key_env: options.text("key-env"),
-        question: options.text("question").map(|q| q.replace("\\n", "\n")),
-        timeout: options.seconds("timeout")?.unwrap_or(defaults.timeout),
-        retries: options.number("retries")?.unwrap_or(defaults.retries),
-        ..defaults
-    };
-    options.finish("api, model, key-env, question, timeout and retries")?;
-    Ok(RewardSource::Http(parsed))
+    #[test]
+    fn a_wrong_description_is_answered_with_the_right_ones() {
+        for (text, words) in [
+            ("film.gguf", &["KIND:…", "kinds are classifier, head"][..]),
+            ("magic:x", &["no kind \"magic\"", "command, http"]),
+            ("0*rule:json", &["a weight of 0"]),
+            ("judge:", &["judge: nothing behind the colon"]),
+            ("judge:self;yes=Y", &["judge: give yes=… and no=… together"]),
+            ("judge:self;scale=5..1", &["judge: scale=5..1: must be"]),
+            (
+                "head:m;quest=x",
+                &["head: ", "\"quest\"", "[;pooling=last|mean]"],
+            ),
+            ("http:x;timeout=0", &["http: timeout=0: must be seconds"]),
+            (
+                "classifier:m;text=a",
+                &["classifier: text=a: \"a\" has no {response}"],
+            ),
+            (
+                "rule:nonsense=3",
+                &["rule: nonsense=3: there is no such rule"],
+            ),
+        ] {
+            let (field, reason) = refusal(text);
+            assert_eq!(field, "reward");
+            for word in words {
+                assert!(reason.contains(word), "{text}: {reason}");
+            }
+            assert!(!reason.contains("--"), "{reason}");
+            assert!(!reason.contains("reward:"), "{reason}");
+        }
+    }
 }

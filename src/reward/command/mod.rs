@@ -16,11 +16,42 @@
 
 mod session;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::session::{Fault, Session};
-use super::{Answer, Reward, Sample, SampleError, Score, Scores, process};
+use super::options::Options;
+use super::{
+    Answer, Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores,
+    process,
+};
 use crate::error::{Error, Result};
+
+/// Its place among the kinds.
+pub(super) const KIND: RewardKind = RewardKind {
+    name: "command",
+    usage: "command:COMMAND[;timeout=SECONDS][;restarts=N]",
+    about: "any program, which is kept running and talks in lines",
+    parse,
+};
+
+fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
+    let (command, mut options) = Options::parse(&KIND, text)?;
+    let defaults = CommandOptions::default();
+    let parsed = CommandOptions {
+        command,
+        timeout: options.seconds("timeout")?.unwrap_or(defaults.timeout),
+        restarts: options.number("restarts")?.unwrap_or(defaults.restarts),
+    };
+    options.finish()?;
+    Ok(Arc::new(parsed))
+}
+
+impl RewardSource for CommandOptions {
+    fn load(&self, _loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
+        Ok(Box::new(CommandReward::new(self.clone())?))
+    }
+}
 
 /// How often a batch is tried: a program may crash for reasons that have nothing to do with it.
 const ATTEMPTS: usize = 2;
@@ -72,13 +103,10 @@ impl CommandReward {
     /// cannot be started.
     pub fn new(options: CommandOptions) -> Result<Self> {
         if options.command.trim().is_empty() {
-            return Err(Error::field("reward", "command: it is empty"));
+            return Err(KIND.refuse("it is empty"));
         }
         if options.timeout.is_zero() {
-            return Err(Error::field(
-                "reward",
-                "command: the timeout must be above 0",
-            ));
+            return Err(KIND.refuse("the timeout must be above 0"));
         }
         let mut reward = Self {
             options,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{HeaderValue, Response, Uri};
 
-use super::HttpOptions;
+use super::{HttpOptions, KIND};
 use crate::error::{Error, Result};
 
 /// Pause before the first retry; each further one is twice as long.
@@ -47,9 +47,9 @@ pub struct Client {
 impl Client {
     /// Nothing is sent yet. `default_path` is for a URL without a path.
     pub fn new(options: &HttpOptions, default_path: &str) -> Result<Self> {
-        let uri = parse(&options.url).map_err(|e| invalid(&format!("the URL {e}")))?;
+        let uri = parse(&options.url).map_err(|e| KIND.refuse(format!("the URL {e}")))?;
         if options.timeout.is_zero() {
-            return Err(invalid("the timeout must be above 0"));
+            return Err(KIND.refuse("the timeout must be above 0"));
         }
         let mut config = Agent::config_builder()
             .timeout_global(Some(options.timeout))
@@ -63,7 +63,7 @@ impl Client {
         let key = options.key_env.as_deref().map(read_key).transpose()?;
         let bearer = key.as_ref().map(|key| {
             let mut value = HeaderValue::try_from(format!("Bearer {key}"))
-                .map_err(|_| invalid("the key has characters that no HTTP header can hold"))?;
+                .map_err(|_| KIND.refuse("the key has characters that no HTTP header can hold"))?;
             value.set_sensitive(true);
             Ok::<_, Error>(value)
         });
@@ -207,13 +207,8 @@ fn parse(url: &str) -> std::result::Result<Uri, String> {
 fn read_key(variable: &str) -> Result<String> {
     match std::env::var(variable) {
         Ok(key) if !key.trim().is_empty() => Ok(key.trim().to_owned()),
-        _ => Err(invalid(&format!(
+        _ => Err(KIND.refuse(format!(
             "the environment variable {variable:?} holds no key"
         ))),
     }
-}
-
-/// A usage error of this reward.
-pub fn invalid(reason: &str) -> Error {
-    Error::field("reward", format!("http: {reason}"))
 }

@@ -9,14 +9,55 @@
 
 mod client;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use self::client::{Client, Failure, invalid};
+use self::client::{Client, Failure};
+use super::options::Options;
 use super::text::fill;
-use super::{Answer, Reward, Sample, SampleError, Score, Scores};
+use super::{
+    Answer, Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores,
+};
 use crate::error::{Error, Result};
+
+/// Its place among the kinds.
+pub(super) const KIND: RewardKind = RewardKind {
+    name: "http",
+    usage: "http:URL[;api=rerank|chat][;model=…][;key-env=…][;question=…][;timeout=SECONDS]\
+            [;retries=N]",
+    about: "a server: a reranker, or a chat model that is asked for a number",
+    parse,
+};
+
+fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
+    let (url, mut options) = Options::parse(&KIND, text)?;
+    let defaults = HttpOptions::default();
+    let api = options.take("api", |text| match text {
+        "rerank" => Ok(HttpApi::Rerank),
+        "chat" => Ok(HttpApi::Chat),
+        _ => Err("neither rerank nor chat".into()),
+    })?;
+    let parsed = HttpOptions {
+        url,
+        api: api.unwrap_or(defaults.api),
+        model: options.text("model"),
+        key_env: options.text("key-env"),
+        question: options.question(),
+        timeout: options.seconds("timeout")?.unwrap_or(defaults.timeout),
+        retries: options.number("retries")?.unwrap_or(defaults.retries),
+        ..defaults
+    };
+    options.finish()?;
+    Ok(Arc::new(parsed))
+}
+
+impl RewardSource for HttpOptions {
+    fn load(&self, _loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
+        Ok(Box::new(HttpReward::new(self.clone())?))
+    }
+}
 
 /// Batches in a row without any answer that end the run.
 const MAX_FAILED: usize = 3;
@@ -116,7 +157,7 @@ impl HttpReward {
             .as_ref()
             .is_some_and(|q| !q.contains("{response}"))
         {
-            return Err(invalid("the question must contain {response}"));
+            return Err(KIND.refuse("the question must contain {response}"));
         }
         Ok(Self {
             client: Client::new(&options, path)?,

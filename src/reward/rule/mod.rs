@@ -11,12 +11,37 @@ mod check;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use regex::Regex;
 
 use super::terms::{self, Term};
-use super::{Reward, Sample, SampleError, Score, Scores};
-use crate::error::{Error, Result};
+use super::{Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores};
+use crate::error::Result;
+
+/// Its place among the kinds.
+pub(super) const KIND: RewardKind = RewardKind {
+    name: "rule",
+    usage: "rule:[WEIGHT*][!]RULE[=VALUE][;…]",
+    about: "rules that a program can check, such as json or words=5..20",
+    parse,
+};
+
+fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
+    // What is wrong with it is said now, not when the models are loaded.
+    Rules::parse(text)?;
+    Ok(Arc::new(RuleSource(text.to_owned())))
+}
+
+/// Rules by their expression.
+#[derive(Debug)]
+struct RuleSource(String);
+
+impl RewardSource for RuleSource {
+    fn load(&self, _loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
+        Ok(Box::new(Rules::parse(&self.0)?))
+    }
+}
 
 /// One rule.
 #[derive(Debug)]
@@ -98,10 +123,10 @@ impl Rules {
     /// Reads an expression such as `json; 2*words=5..20; !contains="as an AI"`.
     ///
     /// # Errors
-    /// [`Error::Field`] with the term that is wrong and what is allowed, also for a schema
+    /// [`Error::Field`](crate::Error::Field) with the term that is wrong and what is allowed, also for a schema
     /// file that cannot be read.
     pub fn parse(expression: &str) -> Result<Self> {
-        let refuse = |reason: String| Error::field("reward", format!("rule: {reason}"));
+        let refuse = |reason: String| KIND.refuse(reason);
         let terms = terms::parse(expression)
             .map_err(refuse)?
             .into_iter()

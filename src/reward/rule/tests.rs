@@ -129,7 +129,7 @@ fn a_wrong_term_is_named_with_the_remedy() {
         ("contains=\"a", ["contains", "not closed"]),
     ] {
         let error = Rules::parse(expression).unwrap_err();
-        assert!(matches!(error, Error::Field { .. }), "{expression}");
+        assert!(matches!(error, crate::Error::Field { .. }), "{expression}");
         for word in words {
             assert!(error.to_string().contains(word), "{expression}: {error}");
         }

@@ -1,0 +1,64 @@
+//! The kinds of rewards that a description can name.
+//!
+//! A kind is a file with its reward, a [`RewardSource`] that loads it, and a `KIND` that says
+//! how it is described; here is its line in [`KINDS`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::RewardSource;
+use crate::error::{Error, Result};
+
+/// All of them, in the order in which a help text shows them.
+const KINDS: &[&RewardKind] = &[
+    &super::classifier::KIND,
+    &super::head::KIND,
+    &super::judge::KIND,
+    &super::rule::KIND,
+    &super::command::KIND,
+    &super::http::KIND,
+];
+
+/// A kind of reward: what it is called, how it is written, how it is read.
+#[derive(Debug)]
+pub struct RewardKind {
+    /// What stands in front of the colon.
+    pub name: &'static str,
+    /// How a reward of this kind is written, with all options.
+    pub usage: &'static str,
+    /// What it is, in a few words.
+    pub about: &'static str,
+    /// Reads what stands behind the colon.
+    pub(super) parse: fn(&str) -> Result<Arc<dyn RewardSource>>,
+}
+
+/// The kinds of rewards that [`RewardSpec::parse`](super::RewardSpec::parse) knows.
+#[must_use]
+pub fn kinds() -> &'static [&'static RewardKind] {
+    KINDS
+}
+
+impl RewardKind {
+    /// What is wrong with a reward of this kind.
+    pub(super) fn refuse(&self, reason: impl fmt::Display) -> Error {
+        Error::field("reward", format!("{}: {reason}", self.name))
+    }
+}
+
+/// Reads `KIND:…`.
+pub(super) fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
+    let refuse = |what: String| {
+        let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+        let reason = format!("{what}; kinds are {}", names.join(", "));
+        Err(Error::field("reward", reason))
+    };
+    let Some((name, rest)) = text.split_once(':') else {
+        return refuse(format!(
+            "{text:?} is not KIND:… (a reward GGUF is classifier:FILE or head:FILE)"
+        ));
+    };
+    match KINDS.iter().find(|kind| kind.name == name) {
+        Some(kind) => (kind.parse)(rest),
+        None => refuse(format!("there is no kind {name:?}")),
+    }
+}
