@@ -99,6 +99,16 @@ pub trait Reward: Send {
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores>;
 }
 
+impl<R: Reward + ?Sized> Reward for Box<R> {
+    fn name(&self) -> String {
+        (**self).name()
+    }
+
+    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
+        (**self).score(samples)
+    }
+}
+
 /// A reward made of a function of (prompt, response).
 ///
 /// ```
