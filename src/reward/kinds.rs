@@ -3,10 +3,9 @@
 //! A kind is a file with its reward, a [`RewardSource`] that loads it, and a `KIND` that says
 //! how it is described; here is its line in [`KINDS`].
 
-use std::fmt;
 use std::sync::Arc;
 
-use super::RewardSource;
+use super::{RewardKind, RewardSource};
 use crate::error::{Error, Result};
 
 /// All of them, in the order in which a help text shows them.
@@ -19,30 +18,10 @@ const KINDS: &[&RewardKind] = &[
     &super::http::KIND,
 ];
 
-/// A kind of reward: what it is called, how it is written, how it is read.
-#[derive(Debug)]
-pub struct RewardKind {
-    /// What stands in front of the colon.
-    pub name: &'static str,
-    /// How a reward of this kind is written, with all options.
-    pub usage: &'static str,
-    /// What it is, in a few words.
-    pub about: &'static str,
-    /// Reads what stands behind the colon.
-    pub(super) parse: fn(&str) -> Result<Arc<dyn RewardSource>>,
-}
-
 /// The kinds of rewards that [`RewardSpec::parse`](super::RewardSpec::parse) knows.
 #[must_use]
 pub fn kinds() -> &'static [&'static RewardKind] {
     KINDS
-}
-
-impl RewardKind {
-    /// What is wrong with a reward of this kind.
-    pub(super) fn refuse(&self, reason: impl fmt::Display) -> Error {
-        Error::field("reward", format!("{}: {reason}", self.name))
-    }
 }
 
 /// Reads `KIND:…`.

@@ -1,9 +1,9 @@
-//! From descriptions of rewards to rewards that score.
+//! What rewards are loaded with, and the models that they share.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Mix, Reward, RewardSpec, RewardText, TooLong};
+use super::{RewardText, TooLong};
 use crate::error::Result;
 use crate::llama::{Model, ModelOptions};
 
@@ -16,7 +16,7 @@ pub struct RewardLoader {
     pub model: ModelOptions,
     /// CPU threads.
     pub threads: usize,
-    /// The text of [`RewardSpec::file`] rewards; `None` takes what their file states.
+    /// The text of [`RewardSpec::file`](super::RewardSpec::file) rewards; `None` takes what their file states.
     pub text: Option<RewardText>,
     /// What happens to texts too long for those.
     pub too_long: TooLong,
@@ -34,24 +34,6 @@ impl RewardLoader {
             text: None,
             too_long: TooLong::default(),
             loaded: Vec::new(),
-        }
-    }
-
-    /// Loads `specs` as one reward.
-    ///
-    /// # Errors
-    /// Those of the rewards, and [`Error::Field`](crate::Error::Field) when there is none.
-    pub fn load(&mut self, specs: &[RewardSpec]) -> Result<Box<dyn Reward>> {
-        let mut parts = specs
-            .iter()
-            .map(|spec| Ok((spec.weight, spec.source.load(self)?)))
-            .collect::<Result<Vec<_>>>()?;
-        match parts.pop() {
-            Some((1.0, reward)) if parts.is_empty() => Ok(reward),
-            last => {
-                parts.extend(last);
-                Ok(Box::new(Mix::new(parts)?))
-            }
         }
     }
 

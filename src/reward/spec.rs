@@ -1,28 +1,12 @@
 //! Rewards by their description: `[WEIGHT*]KIND:MAIN[;OPTION=VALUE]…`, as a command line or a
 //! configuration writes them. [`RewardLoader`] makes rewards of them.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file::FileSource;
-use super::{Reward, RewardLoader, kinds, terms};
+use super::{Mix, Reward, RewardLoader, RewardSource, kinds, terms};
 use crate::error::{Error, Result};
-
-/// What a reward is made of, before anything is loaded. Its [`fmt::Debug`] text is all that
-/// determines the reward, files aside.
-pub trait RewardSource: fmt::Debug + Send + Sync {
-    /// The model and head files that it names.
-    fn files(&self) -> Vec<&Path> {
-        Vec::new()
-    }
-
-    /// Makes the reward; `loader` has the models.
-    ///
-    /// # Errors
-    /// Those of the reward.
-    fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>>;
-}
 
 /// A reward with its weight in the mix.
 #[derive(Clone, Debug)]
@@ -31,6 +15,26 @@ pub struct RewardSpec {
     pub weight: f64,
     /// What it is.
     pub source: Arc<dyn RewardSource>,
+}
+
+impl RewardLoader {
+    /// Loads `specs` as one reward.
+    ///
+    /// # Errors
+    /// Those of the rewards, and [`Error::Field`](crate::Error::Field) when there is none.
+    pub fn load(&mut self, specs: &[RewardSpec]) -> Result<Box<dyn Reward>> {
+        let mut parts = specs
+            .iter()
+            .map(|spec| Ok((spec.weight, spec.source.load(self)?)))
+            .collect::<Result<Vec<_>>>()?;
+        match parts.pop() {
+            Some((1.0, reward)) if parts.is_empty() => Ok(reward),
+            last => {
+                parts.extend(last);
+                Ok(Box::new(Mix::new(parts)?))
+            }
+        }
+    }
 }
 
 impl RewardSpec {
