@@ -2,56 +2,54 @@
 //!
 //! Source: Kingma & Ba 2015.
 
-use ndarray::{Array1, Array2};
-
-use super::value::{Layer, ValueNetwork};
-
 /// Adam with its usual β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸, in the middle of a training.
 #[derive(Clone, Debug)]
 pub struct Adam {
-    rate: f64,
+    rate: f32,
     steps: i32,
-    first: Vec<Layer>,
-    second: Vec<Layer>,
+    /// First and second moment of every parameter.
+    moments: Vec<(f32, f32)>,
 }
 
 impl Adam {
-    pub(super) fn new(network: &ValueNetwork, rate: f64) -> Self {
-        let zeros = |l: &Layer| Layer {
-            weight: Array2::zeros(l.weight.dim()),
-            bias: Array1::zeros(l.bias.dim()),
-        };
-        let moments: Vec<Layer> = network.layers.iter().map(zeros).collect();
+    /// For `count` parameters, before the first step.
+    pub(super) fn new(count: usize, rate: f64) -> Self {
         Self {
-            rate,
+            rate: rate as f32,
             steps: 0,
-            first: moments.clone(),
-            second: moments,
+            moments: vec![(0.0, 0.0); count],
         }
     }
 
-    pub(super) fn step(&mut self, network: &mut ValueNetwork, gradient: &[Layer]) {
+    /// One step, from all parameters with their gradients, in the same order every time.
+    pub(super) fn step<'a>(&mut self, parameters: impl Iterator<Item = (&'a mut f32, f32)>) {
         self.steps += 1;
         let correct = |beta: f64| (1.0 - beta.powi(self.steps)) as f32;
         let (one, two) = (correct(0.9), correct(0.999));
-        let rate = self.rate as f32;
-        let update = |x: &mut f32, m: &mut f32, v: &mut f32, g: f32| {
+        for ((x, g), (m, v)) in parameters.zip(&mut self.moments) {
             *m = 0.9 * *m + 0.1 * g;
             *v = 0.999 * *v + 0.001 * g * g;
-            *x -= rate * (*m / one) / ((*v / two).sqrt() + 1e-8);
-        };
-        for (index, layer) in network.layers.iter_mut().enumerate() {
-            let (first, second) = (&mut self.first[index], &mut self.second[index]);
-            ndarray::Zip::from(&mut layer.weight)
-                .and(&mut first.weight)
-                .and(&mut second.weight)
-                .and(&gradient[index].weight)
-                .for_each(|x, m, v, &g| update(x, m, v, g));
-            ndarray::Zip::from(&mut layer.bias)
-                .and(&mut first.bias)
-                .and(&mut second.bias)
-                .and(&gradient[index].bias)
-                .for_each(|x, m, v, &g| update(x, m, v, g));
+            *x -= self.rate * (*m / one) / ((*v / two).sqrt() + 1e-8);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_goes_down_a_bowl_at_its_rate() {
+        // The gradient of (x − 3)²: the first step has the length of the rate.
+        let mut x = 0.0;
+        let mut adam = Adam::new(1, 0.1);
+        for step in 0..400 {
+            let gradient = 2.0 * (x - 3.0);
+            adam.step(std::iter::once((&mut x, gradient)));
+            if step == 0 {
+                assert!((x - 0.1_f32).abs() < 1e-4);
+            }
+        }
+        assert!((x - 3.0).abs() < 1e-2);
     }
 }
