@@ -107,22 +107,24 @@ enum Kind {
 }
 
 impl Controller {
-    /// AISP from a mean of zero; both sets of options are checked, `update` takes one.
+    /// The search of [`Search`], which has seen nothing.
     ///
     /// # Errors
     /// [`ControlError::Option`] names the option that is out of range and its value.
-    pub fn new(
-        update: Update,
-        weights: WeightedOptions,
-        search: SearchOptions,
-    ) -> Result<Self, ControlError> {
-        weights.validate()?;
-        search.validate()?;
+    pub fn search(options: SearchOptions) -> Result<Self, ControlError> {
         Ok(Self {
-            kind: match update {
-                Update::Weights => Kind::Weights(Arc::new(WeightedMean::new(weights)?)),
-                Update::Regression => Kind::Search(Box::new(Search::new(search)?)),
-            },
+            kind: Kind::Search(Box::new(Search::new(options)?)),
+            iteration: 0,
+        })
+    }
+
+    /// The paper's update, [`WeightedMean`], from a mean of zero.
+    ///
+    /// # Errors
+    /// [`ControlError::Option`] names the option that is out of range and its value.
+    pub fn weighted(options: WeightedOptions) -> Result<Self, ControlError> {
+        Ok(Self {
+            kind: Kind::Weights(Arc::new(WeightedMean::new(options)?)),
             iteration: 0,
         })
     }
@@ -145,17 +147,37 @@ impl Controller {
         }
     }
 
-    /// Of a candidate's `tokens`, those whose rows of the output matrix add up to the features
-    /// of its [`Trial`]; `None` where nobody looks at features.
+    /// Whether it learns from the rows of the output matrix.
     #[must_use]
-    pub fn feature_tokens<'a>(&self, tokens: &'a [i32]) -> Option<&'a [i32]> {
-        match &self.kind {
-            Kind::Search(search) => {
-                let options = search.options();
-                (options.steer > 0.0).then_some(&tokens[..tokens.len().min(options.horizon)])
+    pub fn looks_at_rows(&self) -> bool {
+        matches!(&self.kind, Kind::Search(search) if search.options().steer > 0.0)
+    }
+
+    /// One candidate of the last proposals with its reward, for [`update`](Self::update). `sum`
+    /// adds up the output matrix's rows W_j `[d]` of tokens j, and is asked only where the
+    /// controller [looks at them](Self::looks_at_rows).
+    ///
+    /// # Errors
+    /// What `sum` failed with.
+    pub fn trial<E>(
+        &self,
+        candidate: u32,
+        reward: f64,
+        tokens: &[i32],
+        sum: impl FnOnce(&[i32]) -> Result<Vec<f32>, E>,
+    ) -> Result<Trial, E> {
+        let features = match &self.kind {
+            Kind::Search(search) if self.looks_at_rows() => {
+                sum(&tokens[..tokens.len().min(search.options().horizon)])?
             }
-            Kind::Weights(_) => None,
-        }
+            _ => Vec::new(),
+        };
+        Ok(Trial {
+            candidate,
+            reward,
+            tokens: tokens.to_vec(),
+            features,
+        })
     }
 
     /// Takes the outcomes of the last proposals, in any order, and begins the next iteration.

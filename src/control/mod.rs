@@ -28,12 +28,12 @@
 //! Source: arXiv 2510.26219. Where its text leaves a decision open, the docs say "(chosen)".
 
 mod adam;
-
 mod controller;
 mod noise;
 mod options;
 mod ridge;
 mod search;
+mod settings;
 mod value;
 mod weighted;
 mod weights;
@@ -44,6 +44,7 @@ pub use noise::{DEFAULT_LOGIT_SD, GUMBEL_SD, NoiseKey, calibrated_sigma};
 pub use options::{ControlError, DEFAULT_ESS_FRACTION, SearchOptions, WeightedOptions};
 pub use ridge::{RidgeFit, ridge};
 pub use search::{Search, SearchReport, Trajectory, Trial};
+pub use settings::{AutoOr, ControllerSettings};
 pub use value::{Layer, Lesson, ValueErrors, ValueNetwork, ValueOptions};
 pub use weighted::{Scored, UpdateReport, WeightedMean, soft_kl};
 pub use weights::{LambdaRule, Weights, importance_weights};

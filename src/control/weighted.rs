@@ -21,7 +21,8 @@ use serde::Serialize;
 
 use super::noise::NoiseKey;
 use super::options::{ControlError, WeightedOptions};
-use super::weights::{importance_weights, log_sum_exp};
+use super::weights::importance_weights;
+use crate::math::log_sum_exp;
 
 /// One scored candidate as the controller sees it.
 #[derive(Clone, Copy, Debug)]

@@ -12,6 +12,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::math::log_sum_exp;
+
 /// λ when no value of it makes a difference: fewer than two different rewards.
 const INDIFFERENT_LAMBDA: f64 = 1.0;
 /// Ends of the search for λ, in units of (largest − smallest reward). The lower end is far down
@@ -94,15 +96,6 @@ pub fn importance_weights(rewards: &[f64], penalties: &[f64], rule: LambdaRule) 
         ess: scores.ess(lambda),
         rejected: rewards.len() - kept.len(),
     }
-}
-
-/// `log Σ exp(x)` without overflow; −∞ for no values.
-pub(super) fn log_sum_exp(values: impl Iterator<Item = f64> + Clone) -> f64 {
-    let top = values.clone().fold(f64::NEG_INFINITY, f64::max);
-    if top == f64::NEG_INFINITY {
-        return top;
-    }
-    top + values.map(|x| (x - top).exp()).sum::<f64>().ln()
 }
 
 /// Finite rewards and penalties, as functions of λ.

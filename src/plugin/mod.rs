@@ -22,10 +22,7 @@ use std::ffi::{CStr, c_char, c_int};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use crate::control::{
-    Controller, DEFAULT_ESS_FRACTION, DEFAULT_LOGIT_SD, LambdaRule, SearchOptions, Update,
-    WeightedOptions, calibrated_sigma,
-};
+use crate::control::{AutoOr, ControllerSettings, Update};
 use crate::gguf::Gguf;
 use crate::output::{Decoder, OutputHead, OutputRows};
 use handles::Handles;
@@ -86,8 +83,7 @@ pub unsafe extern "C" fn aisp_options_init(options: *mut aisp_options, size: usi
                  aisp_options",
             );
         }
-        let weights = WeightedOptions::new(1, 1, 1.0, 0);
-        let search = SearchOptions::new(1, 1, 1.0, 0);
+        let settings = ControllerSettings::default();
         let defaults = aisp_options {
             size: size_of::<aisp_options>(),
             model_path: std::ptr::null(),
@@ -98,17 +94,17 @@ pub unsafe extern "C" fn aisp_options_init(options: *mut aisp_options, size: usi
             horizon: 0,
             seed: 0,
             sigma: -1.0,
-            logit_sd: DEFAULT_LOGIT_SD,
-            steer: search.steer,
-            elites: search.elites as u32,
-            mutation: search.mutation,
-            mutation_decay: search.mutation_decay,
-            mutation_floor: search.mutation_floor,
+            logit_sd: settings.logit_sd,
+            steer: settings.steer,
+            elites: settings.elites as u32,
+            mutation: settings.mutation,
+            mutation_decay: settings.mutation_decay,
+            mutation_floor: settings.mutation_floor,
             lambda: 0.0,
-            ess: DEFAULT_ESS_FRACTION,
-            alpha: weights.alpha,
-            mask_past_end: c_int::from(weights.mask_past_end),
-            null_candidate: c_int::from(weights.null_candidate),
+            ess: settings.ess,
+            alpha: settings.alpha,
+            mask_past_end: c_int::from(!settings.unmasked),
+            null_candidate: c_int::from(settings.null_candidate),
         };
         // SAFETY: not NULL, and as large as it should be.
         unsafe { options.write(defaults) };
@@ -202,32 +198,30 @@ fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Sessio
         })?),
         other => return argument(format!("aisp_create: tier {other} is no aisp_tier")),
     };
-    let sigma = match options.sigma {
-        sigma if sigma < 0.0 => calibrated_sigma(options.logit_sd, output.rms_norm()?),
-        sigma => sigma,
-    };
-    let (horizon, width) = (options.horizon as usize, output.width());
-    let weights = WeightedOptions {
-        alpha: options.alpha,
-        lambda: match options.lambda {
-            lambda if lambda <= 0.0 => LambdaRule::Ess(options.ess),
-            lambda => LambdaRule::Fixed(lambda),
+    let settings = ControllerSettings {
+        update,
+        sigma: match options.sigma {
+            sigma if sigma < 0.0 => AutoOr::Auto,
+            sigma => AutoOr::Number(sigma),
         },
-        mask_past_end: options.mask_past_end != 0,
+        logit_sd: options.logit_sd,
         null_candidate: options.null_candidate != 0,
-        ..WeightedOptions::new(horizon, width, sigma, options.seed)
-    };
-    let search = SearchOptions {
         steer: options.steer,
         elites: options.elites as usize,
         mutation: options.mutation,
         mutation_decay: options.mutation_decay,
         mutation_floor: options.mutation_floor,
-        null_candidate: options.null_candidate != 0,
-        ..SearchOptions::new(horizon, width, sigma, options.seed)
+        lambda: match options.lambda {
+            lambda if lambda <= 0.0 => AutoOr::Auto,
+            lambda => AutoOr::Number(lambda),
+        },
+        ess: options.ess,
+        alpha: options.alpha,
+        unmasked: options.mask_past_end == 0,
     };
-    let controller = Controller::new(update, weights, search)
-        .map_err(|e| Failure::Argument(format!("aisp_create: {e}")))?;
+    let (horizon, width) = (options.horizon as usize, output.width());
+    let norm = || output.rms_norm().map_err(Failure::from);
+    let controller = settings.controller(horizon, width, options.seed, norm)?;
     Ok(Session::new(Parts {
         controller,
         output,

@@ -3,7 +3,7 @@
 use ndarray::Array2;
 
 use super::aisp_token;
-use crate::control::{Controller, Perturbation, Telemetry, Trial};
+use crate::control::{ControlError, Controller, Perturbation, Telemetry};
 use crate::error::Error;
 use crate::output::{OutputHead, OutputRows};
 
@@ -24,6 +24,12 @@ impl From<Error> for Failure {
             Error::Field { .. } => Self::Argument(error.to_string()),
             other => Self::Model(other.to_string()),
         }
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        Self::Argument(format!("aisp_create: {error}"))
     }
 }
 
@@ -325,16 +331,9 @@ impl Session {
             let Some(reward) = candidate.reward else {
                 continue;
             };
-            let features = match self.parts.controller.feature_tokens(&candidate.tokens) {
-                Some(tokens) => self.parts.output.sum(tokens)?,
-                None => Vec::new(),
-            };
-            trials.push(Trial {
-                candidate: index as u32,
-                reward,
-                tokens: candidate.tokens,
-                features,
-            });
+            let sum = |tokens: &[i32]| self.parts.output.sum(tokens);
+            let controller = &self.parts.controller;
+            trials.push(controller.trial(index as u32, reward, &candidate.tokens, sum)?);
         }
         let rewards = trials.iter().map(|t| t.reward).filter(|r| r.is_finite());
         let count = rewards.clone().count();
