@@ -15,7 +15,7 @@ use aisp_llama::control::{
 };
 use aisp_llama::default_threads;
 use aisp_llama::llama::{Context, ContextOptions, LogitsRoute, Reader, Row};
-use aisp_llama::method::{MethodKind, MethodOptions, ModelFacts, build};
+use aisp_llama::method::{Facts, MethodSpec, Rounds};
 use aisp_llama::reward::{Classifier, ClassifierOptions, Reward, Sample};
 use aisp_llama::rollout::{Job, Rollout, RolloutOptions};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -80,7 +80,7 @@ fn steps(c: &mut Criterion) {
         // One context for both graph variants: where its memory lies costs more than the hook.
         let mut context = Context::new(Arc::clone(&model), &options).unwrap();
         for sequence in 0..16 {
-            context.prefill(sequence, &[500; 64]).unwrap();
+            context.hold(sequence, &[500; 64]).unwrap();
         }
         let rows = [Row {
             token: 700,
@@ -91,7 +91,7 @@ fn steps(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, format!("{logits:?}")), |b| {
                 b.iter(|| {
                     for sequence in 0..16 {
-                        context.truncate(sequence, 64).unwrap();
+                        context.rewind(sequence, 64).unwrap();
                     }
                     context.step(&rows, v, false).unwrap();
                     black_box(context.logits(0).unwrap()[0])
@@ -112,11 +112,7 @@ fn iterations(c: &mut Criterion) {
     );
     let mut group = c.benchmark_group("iteration, 64 tokens");
     group.sample_size(10);
-    for (method, samples) in [
-        (MethodKind::BestOfN, 16),
-        (MethodKind::Aisp, 16),
-        (MethodKind::Aisp, 64),
-    ] {
+    for (method, samples) in [("best-of-n", 16), ("aisp", 16), ("aisp", 64)] {
         let options = RolloutOptions {
             parallel: samples,
             context: 128,
@@ -125,18 +121,14 @@ fn iterations(c: &mut Criterion) {
         };
         let mut rollout = Rollout::new(Arc::clone(&model), &options).unwrap();
         let prompt = rollout.add_prompt(prompt.clone()).unwrap();
-        let facts = ModelFacts {
-            width: model.width(),
-            rms_row_norm: 3.25,
-            output: None,
-            scorer: None,
-        };
-        let options = MethodOptions {
+        let facts = Facts::new(Arc::clone(&model));
+        let rounds = Rounds {
             samples,
             max_tokens: 64,
-            ..MethodOptions::default()
+            ..Rounds::default()
         };
-        let proposals = build(method, &options, &facts).unwrap().propose();
+        let spec = MethodSpec::named(method).unwrap();
+        let proposals = spec.build(&rounds, &facts).unwrap().propose();
         let jobs: Vec<Job> = proposals
             .into_iter()
             .map(|p| Job {
@@ -154,7 +146,7 @@ fn iterations(c: &mut Criterion) {
         };
         rollout.run(&jobs, &mut count).unwrap();
         group.throughput(Throughput::Elements(tokens as u64));
-        group.bench_function(BenchmarkId::new(method.name(), samples), |b| {
+        group.bench_function(BenchmarkId::new(method, samples), |b| {
             b.iter(|| {
                 rollout
                     .run(&jobs, &mut |_| ControlFlow::Continue(()))

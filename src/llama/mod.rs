@@ -18,6 +18,7 @@ mod model;
 mod obstacles;
 mod output;
 mod reader;
+mod sequences;
 
 use std::ffi::{CStr, c_char};
 use std::sync::OnceLock;
@@ -40,7 +41,8 @@ pub use reader::{Reader, Reading, TextReading};
 /// Sequences that one context can hold (`LLAMA_MAX_SEQ` of the pinned llama.cpp).
 pub const MAX_SEQUENCES: usize = 256;
 
-/// Every decode step has a multiple of this many rows.
+/// Every decode step has a multiple of this many rows: see `sequences.rs` for this and the other
+/// rules of bit-exactness.
 ///
 /// ggml's CPU kernels change their code path with the number of rows (attention by one,
 /// packed weights by groups of four, the other K-quants from eight on), and with it the last

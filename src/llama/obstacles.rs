@@ -74,7 +74,7 @@ pub fn generator_obstacle(gguf: &Gguf) -> Option<String> {
     if has_head(gguf) {
         return Some(format!(
             "a reward model (architecture {arch} with a classification head), not a generator; \
-             give it as the reward"
+             give it as `model-reward`"
         ));
     }
     decoder_obstacle(gguf)

@@ -4,17 +4,18 @@
 //! beginning (the candidates of the next iteration) cost only what is their own. The rest
 //! of many texts goes through the model side by side, a sequence each.
 //!
-//! Quantised activations turn a difference in the last bit into one in the second digit of
-//! a score. So every text is decoded in blocks of [`ROW_GROUP`] positions that begin at
-//! multiples of it, the last one filled up with tokens that nothing looks back at: ggml then
-//! computes the same bits for a text alone, on a shared beginning, or among others.
+//! Every text is decoded in blocks of [`ROW_GROUP`] positions that begin at multiples of it, the
+//! last one filled up with tokens that nothing looks back at: a text then has the same bits
+//! alone, on a shared beginning, or among others (the rules are in `sequences.rs`).
 
 use std::sync::Arc;
 
 use super::ROW_GROUP;
 use super::context::{Context, ContextOptions, LogitsRoute, READ_TOKENS};
 use super::model::{Model, Token};
+use super::sequences::common_beginning;
 use crate::error::{Error, Result};
+use crate::math::normaliser;
 
 /// Texts side by side.
 const SEQUENCES: usize = 16;
@@ -52,9 +53,6 @@ pub struct Reader {
     model: Arc<Model>,
     threads: usize,
     context: Option<Context>,
-    /// What the sequences below `holders` begin with.
-    held: Vec<Token>,
-    holders: usize,
 }
 
 impl Reader {
@@ -69,8 +67,6 @@ impl Reader {
             model,
             threads,
             context: None,
-            held: Vec::new(),
-            holders: 0,
         })
     }
 
@@ -109,18 +105,22 @@ impl Reader {
         // Sequences that still have tokens must come first: the longest texts.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(texts[i].len()));
-        let result = self.share(&texts[0][..shared]).and_then(|decoded| {
+        let result = self.context_mut().and_then(|context| {
+            let decoded = context.hold(0, &texts[0][..shared])?;
             for group in order.chunks(SEQUENCES) {
-                self.read_group(texts, group, shared, positions, watched, &mut readings)?;
+                read_group(
+                    context,
+                    texts,
+                    group,
+                    shared,
+                    positions,
+                    watched,
+                    &mut readings,
+                )?;
             }
             readings[0].decoded += decoded;
             Ok(())
         });
-        if result.is_err() {
-            // What the sequences hold now is unknown.
-            self.context = None;
-            self.held.clear();
-        }
         result.map(|()| readings)
     }
 
@@ -155,7 +155,6 @@ impl Reader {
             return Ok(());
         }
         self.context = None;
-        self.held.clear();
         let options = ContextOptions {
             sequences: SEQUENCES,
             context,
@@ -171,79 +170,59 @@ impl Reader {
         let context = self.context.as_mut();
         context.ok_or_else(|| Error::Engine("no context for reading".into()))
     }
+}
 
-    /// Makes sequence 0 hold `beginning`, decoding only what it does not hold yet: the
-    /// answer is how many tokens that were.
-    fn share(&mut self, beginning: &[Token]) -> Result<usize> {
-        let common = common_beginning(&self.held, beginning) / ROW_GROUP * ROW_GROUP;
-        if common < beginning.len() {
-            self.context_mut()?
-                .extend(0, common, &beginning[common..])?;
-            self.holders = 1;
-        }
-        self.held = beginning.to_vec();
-        Ok(beginning.len() - common)
+/// Reads texts, the longest first, that all begin with the `shared` tokens that sequence 0 holds.
+fn read_group(
+    context: &mut Context,
+    texts: &[Vec<Token>],
+    group: &[usize],
+    shared: usize,
+    positions: usize,
+    watched: &[Token],
+    readings: &mut [TextReading],
+) -> Result<()> {
+    for (sequence, &text) in group.iter().enumerate() {
+        context.hold(sequence, &texts[text][..shared])?;
     }
-
-    /// Reads texts, the longest first, that all begin with what sequence 0 holds.
-    fn read_group(
-        &mut self,
-        texts: &[Vec<Token>],
-        group: &[usize],
-        shared: usize,
-        positions: usize,
-        watched: &[Token],
-        readings: &mut [TextReading],
-    ) -> Result<()> {
-        let holders = self.holders;
-        self.holders = holders.max(group.len());
-        let context = self.context_mut()?;
-        for sequence in 0..group.len() {
-            if sequence >= holders.max(1) && shared > 0 {
-                context.truncate(0, shared)?;
-                context.copy_sequence(0, sequence)?;
+    let own: Vec<Vec<Token>> = group
+        .iter()
+        .map(|&i| {
+            let mut own = texts[i][shared..].to_vec();
+            own.resize(own.len().next_multiple_of(ROW_GROUP), 0);
+            own
+        })
+        .collect();
+    let mut done = 0;
+    loop {
+        let alive = own.iter().take_while(|o| o.len() > done).count();
+        let Some(last) = alive.checked_sub(1) else {
+            break;
+        };
+        let most = READ_TOKENS / alive / ROW_GROUP * ROW_GROUP;
+        let size = (own[last].len() - done).min(most);
+        let blocks: Vec<&[Token]> = own[..alive].iter().map(|o| &o[done..done + size]).collect();
+        let wanted = |sequence: usize, i: usize| {
+            let (at, end) = (shared + done + i, texts[group[sequence]].len());
+            at < end && at + positions >= end
+        };
+        context.read(shared + done, &blocks, &wanted)?;
+        let mut row = 0;
+        for (sequence, &text) in group[..alive].iter().enumerate() {
+            for _ in (0..size).filter(|&i| wanted(sequence, i)) {
+                let read = reading(context, row, watched)?;
+                readings[text].positions.push(read);
+                row += 1;
             }
-            context.truncate(sequence, shared)?;
         }
-        let own: Vec<Vec<Token>> = group
-            .iter()
-            .map(|&i| {
-                let mut own = texts[i][shared..].to_vec();
-                own.resize(own.len().next_multiple_of(ROW_GROUP), 0);
-                own
-            })
-            .collect();
-        let mut done = 0;
-        loop {
-            let alive = own.iter().take_while(|o| o.len() > done).count();
-            let Some(last) = alive.checked_sub(1) else {
-                break;
-            };
-            let most = READ_TOKENS / alive / ROW_GROUP * ROW_GROUP;
-            let size = (own[last].len() - done).min(most);
-            let blocks: Vec<&[Token]> =
-                own[..alive].iter().map(|o| &o[done..done + size]).collect();
-            let wanted = |sequence: usize, i: usize| {
-                let (at, end) = (shared + done + i, texts[group[sequence]].len());
-                at < end && at + positions >= end
-            };
-            context.read(shared + done, &blocks, &wanted)?;
-            let mut row = 0;
-            for (sequence, &text) in group[..alive].iter().enumerate() {
-                for _ in (0..size).filter(|&i| wanted(sequence, i)) {
-                    readings[text]
-                        .positions
-                        .push(reading(context, row, watched)?);
-                    row += 1;
-                }
-            }
-            done += size;
-        }
-        for &text in group {
-            readings[text].decoded += texts[text].len() - shared;
-        }
-        Ok(())
+        done += size;
     }
+    for (sequence, &text) in group.iter().enumerate() {
+        // Only what texts share counts as held, and is counted as decoded once.
+        context.rewind(sequence, shared)?;
+        readings[text].decoded += texts[text].len() - shared;
+    }
+    Ok(())
 }
 
 /// The output `row` of the last blocks.
@@ -258,18 +237,12 @@ fn reading(context: &Context, row: usize, watched: &[Token]) -> Result<Reading> 
         });
     }
     let logits = context.logits(row)?;
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&l| f64::from(l - largest).exp()).sum();
+    let (largest, rest) = normaliser(logits);
     Ok(Reading {
         pre_logits,
         logits: watched.iter().map(|&t| logits[t as usize]).collect(),
-        log_sum_exp: f64::from(largest) + sum.ln(),
+        log_sum_exp: f64::from(largest) + rest,
     })
-}
-
-/// How many tokens two texts begin with in common.
-fn common_beginning(a: &[Token], b: &[Token]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// How many tokens all texts begin with in common, in whole blocks, their last `positions`

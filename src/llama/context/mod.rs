@@ -18,13 +18,10 @@ use super::batch::Batch;
 use super::hook::{Action, Hook, RowsEdit, eval_callback};
 use super::model::{Model, Token};
 use super::output::{HeadCapture, OutputMatrix};
+use super::sequences::{PROMPT_CHUNK, Reuse, Sequences};
 use super::{MAX_SEQUENCES, ROW_GROUP};
 use crate::error::{Error, Result};
 pub(super) use read::READ_TOKENS;
-
-/// Tokens of a prompt that are decoded in one piece; fixed, so that a prompt's numbers do
-/// not depend on the number of sequences.
-const PROMPT_CHUNK: usize = 512;
 
 /// The way to the perturbed logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +66,7 @@ pub struct Context {
     recomputed: Vec<f32>,
     batch: Batch,
     options: ContextOptions,
+    sequences: Sequences,
     /// Where in the last batch its output rows are.
     outputs: Vec<usize>,
     most_outputs: usize,
@@ -113,7 +111,12 @@ impl Context {
         params.n_ubatch = params.n_batch;
         let most_outputs = n * outputs;
         params.n_outputs_max = most_outputs as u32;
-        if outputs > 1 {
+        let reuse = if outputs > 1 {
+            Reuse::Blocks
+        } else {
+            Reuse::Whole
+        };
+        if reuse == Reuse::Blocks {
             params.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_DISABLED;
         }
         // A file with a head may ask for pooling.
@@ -147,6 +150,7 @@ impl Context {
             recomputed: Vec::new(),
             batch: Batch::new(),
             options: options.clone(),
+            sequences: Sequences::new(raw, n, reuse),
             outputs: Vec::new(),
             most_outputs,
             model,
@@ -197,87 +201,62 @@ impl Context {
         }
     }
 
-    fn check_sequence(&self, sequence: usize) -> Result<()> {
-        if sequence < self.options.sequences {
-            return Ok(());
-        }
-        Err(Error::Engine(format!(
-            "sequence {sequence} of {}",
-            self.options.sequences
-        )))
-    }
-
-    fn memory(&self) -> sys::llama_memory_t {
-        // SAFETY: a query on a live context.
-        unsafe { sys::llama_get_memory(self.raw.as_ptr()) }
-    }
-
-    /// Decodes `tokens` from position 0 of an emptied `sequence`, without logits.
+    /// Makes `sequence` hold `tokens` and nothing else, by whatever way is the cheapest: cutting
+    /// back what it holds, a copy from a sequence that holds them, or decoding them, without
+    /// logits. The answer is how many had to be decoded.
     ///
     /// # Errors
-    /// [`Error::Engine`] when llama.cpp fails.
-    pub fn prefill(&mut self, sequence: usize, tokens: &[Token]) -> Result<()> {
-        self.extend(sequence, 0, tokens)
-    }
-
-    /// Cuts `sequence` back to `length` tokens and decodes `tokens` behind them, without
-    /// logits.
-    ///
-    /// # Errors
-    /// [`Error::Engine`] when llama.cpp fails.
-    pub(super) fn extend(
-        &mut self,
-        sequence: usize,
-        length: usize,
-        tokens: &[Token],
-    ) -> Result<()> {
-        self.check_sequence(sequence)?;
-        self.truncate(sequence, length)?;
-        for (chunk, part) in tokens.chunks(PROMPT_CHUNK).enumerate() {
+    /// [`Error::Engine`] for a sequence that does not exist, or when llama.cpp fails; the sequence
+    /// then holds nothing.
+    pub fn hold(&mut self, sequence: usize, tokens: &[Token]) -> Result<usize> {
+        let held = self.sequences.hold(sequence, tokens)?;
+        for (chunk, part) in tokens[held..].chunks(PROMPT_CHUNK).enumerate() {
+            let position = held + chunk * PROMPT_CHUNK;
             self.batch.clear();
             for (i, &token) in part.iter().enumerate() {
-                let position = length + chunk * PROMPT_CHUNK + i;
-                self.batch.push(token, position, sequence, false);
+                self.batch.push(token, position + i, sequence, false);
             }
             self.hook.arm(Action::Ignore);
-            self.decode()?;
+            if let Err(error) = self.decode() {
+                self.sequences.release(sequence)?;
+                return Err(error);
+            }
         }
-        Ok(())
+        self.sequences.begin(sequence, tokens);
+        Ok(tokens.len() - held)
     }
 
-    /// Makes `to` a copy of `from`.
+    /// Makes `to` hold what `from` holds, by a copy.
     ///
     /// # Errors
     /// [`Error::Engine`] for a sequence that does not exist.
-    pub fn copy_sequence(&mut self, from: usize, to: usize) -> Result<()> {
-        self.check_sequence(from)?;
-        self.check_sequence(to)?;
-        if from != to {
-            self.truncate(to, 0)?;
-            // SAFETY: both ids exist; between streams llama.cpp copies whole sequences only,
-            // which -1, -1 asks for.
-            unsafe {
-                sys::llama_memory_seq_cp(self.memory(), from as i32, to as i32, -1, -1);
-            }
-        }
-        Ok(())
+    pub fn share(&mut self, from: usize, to: usize) -> Result<()> {
+        self.sequences.share(from, to)
     }
 
-    /// Drops what `sequence` holds from position `length` on.
+    /// Makes `sequence` hold only its first `length` tokens.
     ///
     /// # Errors
     /// [`Error::Engine`] for a sequence that does not exist or cannot be cut there.
-    pub fn truncate(&mut self, sequence: usize, length: usize) -> Result<()> {
-        self.check_sequence(sequence)?;
-        let from = i32::try_from(length).unwrap_or(i32::MAX);
-        // SAFETY: the id exists.
-        let cut = unsafe { sys::llama_memory_seq_rm(self.memory(), sequence as i32, from, -1) };
-        if cut {
-            return Ok(());
-        }
-        Err(Error::Engine(format!(
-            "sequence {sequence} cannot be cut back to {length} tokens"
-        )))
+    pub fn rewind(&mut self, sequence: usize, length: usize) -> Result<()> {
+        self.sequences.rewind(sequence, length)
+    }
+
+    /// Makes `sequence` hold nothing.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] for a sequence that does not exist.
+    pub fn release(&mut self, sequence: usize) -> Result<()> {
+        self.sequences.release(sequence)
+    }
+
+    /// A row for a sequence that nobody writes in, which fills up a group of rows.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] for a sequence that does not exist.
+    pub fn idle_row(&mut self, sequence: usize) -> Result<Row> {
+        let (token, position) = self.sequences.idle(sequence)?;
+        Ok(Row { token, position })
     }
 
     /// The edits of the next [`step`](Self::step), which must have a perturbation.
@@ -304,6 +283,9 @@ impl Context {
             || rows.len() > self.options.sequences
         {
             return Err(Error::Engine(format!("a step of {} rows", rows.len())));
+        }
+        for (sequence, row) in rows.iter().enumerate() {
+            self.sequences.check_end(sequence, row.position)?;
         }
         let width = self.hook.width;
         if let Some(v) = perturbation {
@@ -335,7 +317,15 @@ impl Context {
             let arch = self.model.architecture();
             Error::model(self.model.path(), format!("architecture {arch}: {reason}"))
         });
-        decoded.and(checked)?;
+        let decoded = decoded.and(checked);
+        for (sequence, row) in rows.iter().enumerate() {
+            match decoded {
+                Ok(()) => self.sequences.push(sequence, row.token),
+                // What it holds now is unknown.
+                Err(_) => self.sequences.release(sequence)?,
+            }
+        }
+        decoded?;
         self.outputs.extend(0..rows.len());
         if recompute {
             if !self.hook.edits.is_empty() {

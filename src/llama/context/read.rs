@@ -47,6 +47,9 @@ impl Context {
                 self.batch.push(token, length + i, sequence, wanted);
             }
         }
+        for sequence in 0..blocks.len().min(self.options.sequences) {
+            self.sequences.check_end(sequence, length)?;
+        }
         let count = self.outputs.len();
         if size == 0
             || self.batch.len() != size * blocks.len()
@@ -73,6 +76,12 @@ impl Context {
         let result = decoded.and(checked);
         if result.is_err() {
             self.outputs.clear();
+        }
+        for (sequence, block) in blocks.iter().enumerate() {
+            match result {
+                Ok(()) => block.iter().for_each(|&t| self.sequences.push(sequence, t)),
+                Err(_) => self.sequences.release(sequence)?,
+            }
         }
         result
     }
