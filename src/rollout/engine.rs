@@ -1,16 +1,18 @@
 //! The batch that is kept full.
 //!
-//! Slot i is sequence i of the context. A slot remembers which prompt its sequence starts
-//! with: the next job on the same prompt only cuts the sequence back to it, a job on
-//! another prompt copies it from a slot that has it, and only the first job on a prompt
-//! decodes it. The prompt's last token is decoded as the first row of every candidate, so
-//! that the first response token is perturbed per candidate like any other.
+//! Slot i is sequence i of the context, and what it holds the context knows
+//! ([`Context::hold`], with the rules of bit-exactness in `llama/sequences.rs`): the first job on
+//! a prompt decodes it, later ones cut back to it or copy it. The prompt's last token is decoded
+//! as the first row of every candidate, so that the first response token is perturbed per
+//! candidate like any other. Rows come in groups of eight; slots without a candidate fill up the
+//! last group.
 
+use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::sampling::Chooser;
-use super::{Candidate, End, Job, Progress, PromptId};
+use super::{Candidate, End, Job, JobId, Progress, PromptId, Written};
 use crate::error::{Error, Result};
 use crate::llama::{
     Context, ContextOptions, LogitsRoute, MAX_SEQUENCES, Model, ROW_GROUP, Row, RowsEdit, Token,
@@ -19,8 +21,7 @@ use crate::llama::{
 /// How a rollout is made.
 #[derive(Clone, Debug)]
 pub struct RolloutOptions {
-    /// Candidates side by side (`--parallel`), 1 to 256; rounded up to a multiple of
-    /// [`ROW_GROUP`].
+    /// Candidates side by side, 1 to 256; rounded up to a multiple of [`ROW_GROUP`].
     pub parallel: usize,
     /// Tokens that a prompt and its response may take together.
     pub context: usize,
@@ -30,32 +31,51 @@ pub struct RolloutOptions {
     pub logits: LogitsRoute,
 }
 
-/// A context with its slots and prompts.
+/// A context with its slots, prompts and jobs.
 pub struct Rollout {
     context: Context,
-    prompts: Vec<Vec<Token>>,
-    /// The prompt that each sequence starts with.
-    held: Vec<Option<PromptId>>,
+    prompts: HashMap<PromptId, Arc<[Token]>>,
+    /// Jobs without a slot, the next one first.
+    waiting: VecDeque<Live>,
+    slots: Vec<Option<Live>>,
+    /// Prompts and jobs so far.
+    numbered: u64,
     chooser: Chooser,
     perturbation: Vec<f32>,
     rows: Vec<Row>,
 }
 
-/// A candidate being written.
+/// A candidate that is being written, or waits for it.
 struct Live {
-    job: usize,
+    id: JobId,
+    job: Job,
+    prompt: Arc<[Token]>,
     tokens: Vec<Token>,
     pre_logits: Vec<f32>,
 }
 
-/// Candidates of one run: those being written by slot, those done by job.
-struct Run<'a> {
-    jobs: &'a [Job],
-    next: usize,
-    live: Vec<Option<Live>>,
-    done: Vec<Option<Candidate>>,
-    progress: Progress,
+impl Live {
+    /// The row that its next token comes from.
+    fn row(&self) -> Row {
+        let last = self.prompt.len() - 1;
+        Row {
+            token: *self.tokens.last().unwrap_or(&self.prompt[last]),
+            position: last + self.tokens.len(),
+        }
+    }
+
+    fn finish(self, model: &Model, end: End) -> Candidate {
+        Candidate {
+            text: model.text(&self.tokens),
+            tokens: self.tokens,
+            end,
+            pre_logits: self.pre_logits,
+        }
+    }
 }
+
+/// Asks for the rewards of what a job has written: see [`Ask`](super::Ask).
+type AskFor<'a> = dyn FnMut(JobId, &[Vec<Token>]) -> Result<Vec<Option<f64>>> + 'a;
 
 impl Rollout {
     /// Makes the context for `model`.
@@ -81,8 +101,10 @@ impl Rollout {
         )?;
         Ok(Self {
             context,
-            prompts: Vec::new(),
-            held: vec![None; sequences],
+            prompts: HashMap::new(),
+            waiting: VecDeque::new(),
+            slots: (0..sequences).map(|_| None).collect(),
+            numbered: 0,
             chooser: Chooser::default(),
             perturbation: Vec::new(),
             rows: Vec::new(),
@@ -95,143 +117,139 @@ impl Rollout {
         &self.context
     }
 
+    fn number(&mut self) -> u64 {
+        self.numbered += 1;
+        self.numbered
+    }
+
     /// Makes a prompt known; it is decoded when the first job needs it.
     ///
     /// # Errors
     /// [`Error::Field`] when it is empty or leaves no room for a response.
     pub fn add_prompt(&mut self, tokens: Vec<Token>) -> Result<PromptId> {
         if tokens.is_empty() {
-            return Err(Error::field("prompt", "the prompt has no tokens"));
+            return Err(Error::field("prompt", "it has no tokens"));
         }
+        self.check_room(tokens.len(), 1)?;
+        let id = PromptId(self.number());
+        self.prompts.insert(id, tokens.into());
+        Ok(id)
+    }
+
+    /// Forgets a prompt, and no other. Jobs on it that were submitted go on.
+    pub fn forget_prompt(&mut self, prompt: PromptId) {
+        self.prompts.remove(&prompt);
+    }
+
+    /// Whether a prompt and a response of so many tokens fit the context.
+    pub(crate) fn check_room(&self, prompt: usize, response: usize) -> Result<()> {
         let context = self.context.options().context;
-        if tokens.len() >= context {
-            return Err(Error::field(
-                "context",
-                format!(
-                    "the prompt has {} tokens and the context {context}; \
-                     shorten the prompt or give a larger -c",
-                    tokens.len()
-                ),
-            ));
+        if prompt + response <= context {
+            return Ok(());
         }
-        self.prompts.push(tokens);
-        Ok(PromptId(self.prompts.len() - 1))
+        Err(Error::field(
+            "context",
+            format!(
+                "{prompt} prompt tokens and {response} response tokens exceed the context of \
+                 {context}; give a larger one, a shorter `prompt`, or a smaller `max-tokens`"
+            ),
+        ))
     }
 
-    /// Forgets all prompts.
-    pub fn clear_prompts(&mut self) {
-        self.prompts.clear();
-        self.held.fill(None);
-    }
-
-    /// Generates a candidate for every job; results are in the order of the jobs, and the
-    /// same however many run at once.
-    ///
-    /// `observe` is called after every step; when it breaks, the candidates being written
-    /// are returned as they are ([`End::Stopped`]) and those not begun as `None`.
+    /// Queues a job, behind those that were submitted before.
     ///
     /// # Errors
-    /// [`Error::Field`] for a job that cannot fit the context, [`Error::Engine`] when
-    /// llama.cpp fails.
-    pub fn run(
-        &mut self,
-        jobs: &[Job],
-        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Vec<Option<Candidate>>> {
-        for job in jobs {
-            self.check(job)?;
-        }
-        let mut run = Run {
-            jobs,
-            next: 0,
-            live: self.held.iter().map(|_| None).collect(),
-            done: jobs.iter().map(|_| None).collect(),
-            progress: Progress::default(),
-        };
-        loop {
-            self.fill(&mut run)?;
-            let Some(last) = run.live.iter().rposition(Option::is_some) else {
-                return Ok(run.done);
-            };
-            self.step(&mut run, (last + 1).next_multiple_of(ROW_GROUP))?;
-            if observe(run.progress).is_break() {
-                for live in run.live.iter_mut().filter_map(Option::take) {
-                    let candidate = self.finish(&live.tokens, live.pre_logits, End::Stopped);
-                    run.done[live.job] = Some(candidate);
-                }
-                return Ok(run.done);
-            }
-        }
-    }
-
-    fn check(&self, job: &Job) -> Result<()> {
-        let prompt = self.prompts.get(job.prompt.0).ok_or_else(|| {
+    /// [`Error::Field`] for one that cannot fit the context, [`Error::Run`] for a prompt that is
+    /// not known.
+    pub fn submit(&mut self, job: Job) -> Result<JobId> {
+        let prompt = self.prompts.get(&job.prompt).cloned().ok_or_else(|| {
             Error::Run("a job names a prompt that this rollout does not know".into())
         })?;
         if job.max_tokens == 0 {
-            return Err(Error::field("max-tokens", "0 tokens; give at least 1"));
+            return Err(Error::field("max-tokens", "0; give at least 1"));
         }
-        let context = self.context.options().context;
-        if prompt.len() + job.max_tokens > context {
-            return Err(Error::field(
-                "context",
-                format!(
-                    "{} prompt tokens and {} response tokens exceed the context of {context}; \
-                     give a larger -c or a smaller -n",
-                    prompt.len(),
-                    job.max_tokens
-                ),
-            ));
+        self.check_room(prompt.len(), job.max_tokens)?;
+        let id = JobId(self.number());
+        self.waiting.push_back(Live {
+            id,
+            job,
+            prompt,
+            tokens: Vec::new(),
+            pre_logits: Vec::new(),
+        });
+        Ok(id)
+    }
+
+    /// Takes a job out. The answer is what it has written so far ([`End::Stopped`]); `None` where
+    /// nothing was written yet, or it is not here.
+    pub fn cancel(&mut self, job: JobId) -> Option<Candidate> {
+        self.waiting.retain(|live| live.id != job);
+        let this = |slot: &&mut Option<Live>| slot.as_ref().is_some_and(|live| live.id == job);
+        let live = self.slots.iter_mut().find(this)?.take()?;
+        Some(live.finish(self.context.model(), End::Stopped))
+    }
+
+    /// Writes one token of every job that has a place in the batch: the answer has an entry for
+    /// each of them, and none when there are no jobs. `ask` is what [`Steer::choose`](super::Steer::choose) may ask.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when llama.cpp fails; all jobs are gone then. What fails for one job
+    /// alone is in its entry.
+    pub fn step(&mut self, ask: &mut AskFor<'_>) -> Result<Vec<Written>> {
+        let decoded = self.fill().and_then(|()| self.decode());
+        let Ok(count) = decoded else {
+            self.waiting.clear();
+            self.slots.fill_with(|| None);
+            return decoded.map(|_| Vec::new());
+        };
+        let mut all = Vec::new();
+        for slot in 0..count {
+            if let Some(mut live) = self.slots[slot].take() {
+                let id = live.id;
+                let done = match self.write(slot, &mut live, ask) {
+                    Ok(Some(end)) => Some(Ok(live.finish(self.context.model(), end))),
+                    Ok(None) => {
+                        self.slots[slot] = Some(live);
+                        None
+                    }
+                    Err(error) => Some(Err(error)),
+                };
+                all.push(Written { job: id, done });
+            }
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Gives jobs to free slots; with none left, moves the last candidates to the front so
     /// that fewer rows are decoded.
-    fn fill(&mut self, run: &mut Run) -> Result<()> {
-        for slot in 0..run.live.len() {
-            if run.live[slot].is_none() && run.next < run.jobs.len() {
-                self.start(slot, run.jobs[run.next].prompt)?;
-                run.live[slot] = Some(Live {
-                    job: run.next,
-                    tokens: Vec::new(),
-                    pre_logits: Vec::new(),
-                });
-                run.next += 1;
+    fn fill(&mut self) -> Result<()> {
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].is_none()
+                && let Some(live) = self.waiting.pop_front()
+            {
+                let beginning = &live.prompt[..live.prompt.len() - 1];
+                self.context.hold(slot, beginning)?;
+                self.slots[slot] = Some(live);
             }
         }
-        let count = run.live.iter().flatten().count();
-        let enough = count.next_multiple_of(ROW_GROUP);
-        for from in enough..run.live.len() {
-            if run.live[from].is_some()
-                && let Some(to) = run.live.iter().position(Option::is_none)
+        let count = self.slots.iter().flatten().count();
+        for from in count.next_multiple_of(ROW_GROUP)..self.slots.len() {
+            if self.slots[from].is_some()
+                && let Some(to) = self.slots.iter().position(Option::is_none)
             {
-                self.context.copy_sequence(from, to)?;
-                self.held[to] = self.held[from];
-                run.live.swap(from, to);
+                self.context.share(from, to)?;
+                self.slots.swap(from, to);
             }
         }
         Ok(())
     }
 
-    /// Makes the sequence of `slot` hold `prompt` without its last token.
-    fn start(&mut self, slot: usize, prompt: PromptId) -> Result<()> {
-        let shared = self.prompts[prompt.0].len() - 1;
-        if self.held[slot] != Some(prompt) {
-            match self.held.iter().position(|&h| h == Some(prompt)) {
-                Some(from) => self.context.copy_sequence(from, slot)?,
-                None => {
-                    self.held[slot] = None;
-                    self.context
-                        .prefill(slot, &self.prompts[prompt.0][..shared])?;
-                }
-            }
-            self.held[slot] = Some(prompt);
-        }
-        self.context.truncate(slot, shared)
-    }
-
-    fn step(&mut self, run: &mut Run, count: usize) -> Result<()> {
+    /// Decodes a row of every slot up to the last one with a candidate: the answer is how many.
+    fn decode(&mut self) -> Result<usize> {
+        let Some(last) = self.slots.iter().rposition(Option::is_some) else {
+            return Ok(0);
+        };
+        let count = (last + 1).next_multiple_of(ROW_GROUP);
         let width = self.context.model().width();
         self.rows.clear();
         self.perturbation.clear();
@@ -240,99 +258,114 @@ impl Rollout {
         let mut keep = false;
         let mut edits: Vec<RowsEdit> = Vec::new();
         for slot in 0..count {
-            let row = match &run.live[slot] {
-                Some(live) => {
-                    let job = &run.jobs[live.job];
-                    let v = &mut self.perturbation[slot * width..(slot + 1) * width];
-                    if let Some(steer) = &job.steer {
-                        perturbed |= steer.perturb(live.tokens.len(), v);
-                        if let Some(edit) = steer.edit() {
-                            perturbed = true;
-                            match edits.iter_mut().find(|e| Arc::ptr_eq(&e.1, &edit)) {
-                                Some((rows, _)) => rows.push(slot),
-                                None => edits.push((vec![slot], edit)),
-                            }
-                        }
-                    }
-                    keep |= job.keep_pre_logits;
-                    let prompt = &self.prompts[job.prompt.0];
-                    Row {
-                        token: *live.tokens.last().unwrap_or(&prompt[prompt.len() - 1]),
-                        position: prompt.len() - 1 + live.tokens.len(),
+            let Some(live) = &self.slots[slot] else {
+                self.rows.push(self.context.idle_row(slot)?);
+                continue;
+            };
+            let v = &mut self.perturbation[slot * width..(slot + 1) * width];
+            if let Some(steer) = &live.job.steer {
+                perturbed |= steer.perturb(live.tokens.len(), v);
+                if let Some(edit) = steer.edit() {
+                    perturbed = true;
+                    match edits.iter_mut().find(|e| Arc::ptr_eq(&e.1, &edit)) {
+                        Some((rows, _)) => rows.push(slot),
+                        None => edits.push((vec![slot], edit)),
                     }
                 }
-                None => self.filler(slot)?,
-            };
-            self.rows.push(row);
+            }
+            keep |= live.job.keep_pre_logits;
+            self.rows.push(live.row());
         }
         let v = perturbed.then_some(self.perturbation.as_slice());
         self.context.set_edits(edits);
         self.context.step(&self.rows, v, keep)?;
-        for slot in 0..count {
-            let Some(live) = &mut run.live[slot] else {
-                continue;
-            };
-            let job = &run.jobs[live.job];
-            let logits = self.context.logits(slot)?;
-            if logits.iter().any(|logit| logit.is_nan()) {
-                return Err(Error::Run(format!(
-                    "the logits of token {} are NaN; what moves them is too strong: lower --step, \
-                     --steer or the noise, or check the model with `aisp-llama inspect`",
-                    live.tokens.len()
-                )));
-            }
-            let chosen = match &job.steer {
-                Some(steer) => steer.choose(&live.tokens, logits)?,
-                None => None,
-            };
-            let token = chosen.unwrap_or_else(|| {
-                let uniform = match &job.steer {
-                    Some(steer) => steer.uniform(live.tokens.len()),
-                    None => 0.0,
-                };
-                self.chooser.choose(&job.choice, logits, uniform)
-            });
-            live.tokens.push(token);
-            if job.keep_pre_logits {
-                let z = &self.context.pre_logits()[slot * width..(slot + 1) * width];
-                live.pre_logits.extend_from_slice(z);
-            }
-            run.progress.tokens += 1;
-            let end = if self.context.model().is_end(token) {
-                End::EndOfTurn
-            } else if live.tokens.len() == job.max_tokens {
-                End::Length
-            } else {
-                continue;
-            };
-            run.progress.finished += 1;
-            if let Some(live) = run.live[slot].take() {
-                run.done[live.job] = Some(self.finish(&live.tokens, live.pre_logits, end));
-            }
-        }
-        Ok(())
+        Ok(count)
     }
 
-    /// A row for a slot without a candidate, which fills up a group of rows: the last token
-    /// of the prompt it holds, again and again.
-    fn filler(&mut self, slot: usize) -> Result<Row> {
-        let (token, position) = match self.held[slot] {
-            Some(prompt) => {
-                let prompt = &self.prompts[prompt.0];
-                (prompt[prompt.len() - 1], prompt.len() - 1)
+    /// Chooses the next token of the candidate in `slot`; answers why that was its last one.
+    fn write(&mut self, slot: usize, live: &mut Live, ask: &mut AskFor<'_>) -> Result<Option<End>> {
+        let logits = self.context.logits(slot)?;
+        if logits.iter().any(|logit| logit.is_nan()) {
+            return Err(Error::Run(format!(
+                "the logits of token {} are NaN; what moves them is too strong: lower `step`, \
+                 `steer` or the noise, or check the model with `aisp-llama inspect`",
+                live.tokens.len()
+            )));
+        }
+        let steer = live.job.steer.as_deref();
+        let chosen = match steer {
+            Some(steer) => {
+                let mut ask = |texts: &[Vec<Token>]| ask(live.id, texts);
+                steer.choose(&live.tokens, logits, &mut ask)?
             }
-            None => (0, 0),
+            None => None,
         };
-        self.context.truncate(slot, position)?;
-        Ok(Row { token, position })
+        let token = chosen.unwrap_or_else(|| {
+            let uniform = steer.map_or(0.0, |steer| steer.uniform(live.tokens.len()));
+            self.chooser.choose(&live.job.choice, logits, uniform)
+        });
+        live.tokens.push(token);
+        if live.job.keep_pre_logits {
+            let width = self.context.model().width();
+            let z = &self.context.pre_logits()[slot * width..(slot + 1) * width];
+            live.pre_logits.extend_from_slice(z);
+        }
+        Ok(if self.context.model().is_end(token) {
+            Some(End::EndOfTurn)
+        } else if live.tokens.len() == live.job.max_tokens {
+            Some(End::Length)
+        } else {
+            None
+        })
     }
 
-    fn finish(&self, tokens: &[Token], pre_logits: Vec<f32>, end: End) -> Candidate {
-        Candidate {
-            tokens: tokens.to_vec(),
-            text: self.context.model().text(tokens),
-            end,
-            pre_logits,
+    /// Generates a candidate for every job, where no others are submitted; results are in the
+    /// order of the jobs, and the same however many run at once. Nothing has a reward meanwhile.
+    ///
+    /// `observe` is called after every step; when it breaks, the candidates being written
+    /// are returned as they are ([`End::Stopped`]) and those not begun as `None`.
+    ///
+    /// # Errors
+    /// Those of [`submit`](Self::submit), [`step`](Self::step) and of any one job.
+    pub fn run(
+        &mut self,
+        jobs: &[Job],
+        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Vec<Option<Candidate>>> {
+        let mut ids = Vec::with_capacity(jobs.len());
+        let done = self.run_submitted(jobs, &mut ids, observe);
+        // Those that are done are not here any more.
+        ids.into_iter().for_each(|id| drop(self.cancel(id)));
+        done
+    }
+
+    fn run_submitted(
+        &mut self,
+        jobs: &[Job],
+        ids: &mut Vec<JobId>,
+        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Vec<Option<Candidate>>> {
+        for job in jobs {
+            ids.push(self.submit(job.clone())?);
         }
+        let mut done: Vec<Option<Candidate>> = ids.iter().map(|_| None).collect();
+        let mut progress = Progress::default();
+        let mut unscored = |_, texts: &[Vec<Token>]| Ok(vec![None; texts.len()]);
+        while progress.finished < ids.len() {
+            for written in self.step(&mut unscored)? {
+                progress.count(&written);
+                let index = ids.iter().position(|&id| id == written.job);
+                if let (Some(index), Some(candidate)) = (index, written.done) {
+                    done[index] = Some(candidate?);
+                }
+            }
+            if observe(progress).is_break() {
+                for (id, done) in ids.iter().zip(&mut done) {
+                    *done = done.take().or_else(|| self.cancel(*id));
+                }
+                break;
+            }
+        }
+        Ok(done)
     }
 }

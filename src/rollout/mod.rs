@@ -1,10 +1,11 @@
 //! Candidates by the batch: many responses to one or more prompts, decoded side by side.
 //!
-//! A [`Job`] asks for one candidate: which prompt, which [`Steer`] of perturbations, how a
-//! token is chosen. [`Rollout::run`] keeps one batch full with them: the prompt is decoded
-//! once and shared, a finished sequence makes room for the next job, and more jobs than
-//! sequences follow one another. A candidate depends on its job alone, never on its
-//! neighbours.
+//! A [`Job`] asks for one candidate: which prompt, which [`Steer`], how a token is chosen.
+//! [`Rollout::submit`] queues it, [`Rollout::step`] writes one token of every candidate that has a
+//! place in the batch, [`Rollout::cancel`] takes one out. The batch is kept full: a prompt is
+//! decoded once and shared, a finished sequence makes room for the next job, and more jobs than
+//! sequences follow one another. A candidate depends on its job alone, never on its neighbours.
+//! [`Rollout::run`] is all of these until the jobs are done.
 
 mod engine;
 mod sampling;
@@ -12,6 +13,7 @@ mod sampling;
 use std::sync::Arc;
 
 pub use engine::{Rollout, RolloutOptions};
+pub(crate) use sampling::shortest;
 pub use sampling::{Chooser, SamplingOptions, TokenChoice};
 
 use crate::error::Result;
@@ -19,7 +21,15 @@ use crate::llama::{Edit, Token};
 
 /// A prompt known to a [`Rollout`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PromptId(usize);
+pub struct PromptId(u64);
+
+/// A job submitted to a [`Rollout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct JobId(u64);
+
+/// Answers with the rewards of responses that are being written, given as their tokens, in order;
+/// `None` for one without text or reward.
+pub type Ask<'a> = dyn FnMut(&[Vec<Token>]) -> Result<Vec<Option<f64>>> + 'a;
 
 /// What makes one candidate differ from another: its perturbation and its randomness, both
 /// functions of the response position alone, and, for a few, its own way to choose tokens.
@@ -37,12 +47,13 @@ pub trait Steer: Send + Sync {
     }
 
     /// The next token after `tokens`, from the `logits` `[vocabulary]`, in place of the job's
-    /// [`TokenChoice`]; `None`, the default, leaves it to that.
+    /// [`TokenChoice`]; `None`, the default, leaves it to that. `ask` tells the rewards of
+    /// beginnings of the response.
     ///
     /// # Errors
-    /// What the choice depends on failed; the rollout ends with this error.
-    fn choose(&self, tokens: &[Token], logits: &[f32]) -> Result<Option<Token>> {
-        let _ = (tokens, logits);
+    /// What the choice depends on failed; the candidate ends with this error.
+    fn choose(&self, tokens: &[Token], logits: &[f32], ask: &mut Ask<'_>) -> Result<Option<Token>> {
+        let _ = (tokens, logits, ask);
         Ok(None)
     }
 }
@@ -87,11 +98,28 @@ pub struct Candidate {
     pub pre_logits: Vec<f32>,
 }
 
-/// How far a rollout is.
+/// A job that got one more token in a step.
+#[derive(Debug)]
+pub struct Written {
+    /// Which.
+    pub job: JobId,
+    /// The candidate, where this was its last token; or why there can be none.
+    pub done: Option<Result<Candidate>>,
+}
+
+/// How far some jobs are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Tokens generated so far in this run.
+    /// Tokens generated so far.
     pub tokens: usize,
-    /// Candidates finished so far in this run.
+    /// Candidates finished so far.
     pub finished: usize,
+}
+
+impl Progress {
+    /// Counts a token, and the candidate that it may have finished.
+    pub fn count(&mut self, written: &Written) {
+        self.tokens += 1;
+        self.finished += usize::from(written.done.is_some());
+    }
 }

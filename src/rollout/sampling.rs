@@ -7,23 +7,36 @@
 
 use std::cmp::Ordering;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 use crate::llama::Token;
 
 /// Options of the sampling chain, with llama.cpp's defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
 pub struct SamplingOptions {
     /// Temperature (default 0.8); 0 takes the most probable token.
+    #[serde(rename = "temp", serialize_with = "shortest")]
     pub temperature: f32,
     /// Keep the k most probable tokens (default 40); 0 keeps all.
     pub top_k: usize,
     /// Keep the fewest tokens whose probabilities add up to p (default 0.95); 1 keeps all.
+    #[serde(serialize_with = "shortest")]
     pub top_p: f32,
     /// Keep tokens at least this fraction as probable as the first (default 0.05); 0 keeps
     /// all.
+    #[serde(serialize_with = "shortest")]
     pub min_p: f32,
+}
+
+/// Writes 0.8 as 0.8, not as the double that is nearest to the float.
+pub(crate) fn shortest<S: Serializer>(
+    x: &f32,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    let double = x.to_string().parse().unwrap_or(f64::from(*x));
+    serializer.serialize_f64(double)
 }
 
 impl Default for SamplingOptions {
@@ -41,7 +54,7 @@ impl SamplingOptions {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`Error::Field`] naming the flag and the value.
+    /// [`Error::Field`] naming the field and its value.
     pub fn validate(&self) -> Result<()> {
         let within = |flag: &str, value: f32, high: f32| {
             if value.is_finite() && (0.0..=high).contains(&value) {
