@@ -8,29 +8,89 @@
 
 use std::sync::Arc;
 
-use super::{Method, MethodOptions, ModelFacts, Outcome, Place, Proposal, Scorer, Telemetry};
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Entry, Group, read, setting};
+use super::{Facts, Method, Outcome, Place, Proposal, Rounds, Settings, Telemetry, at_least_one};
 use crate::error::{Error, Result};
 use crate::llama::Token;
-use crate::rollout::{Chooser, SamplingOptions, Steer, TokenChoice};
+use crate::rollout::{Ask, Chooser, SamplingOptions, Steer, TokenChoice};
 
-/// Tokens that are scored at each position, k.
-pub const DEFAULT_GUIDED: usize = 10;
-/// Weight w of the reward against a logit.
-pub const DEFAULT_WEIGHT: f64 = 1.5;
+pub(super) const ENTRY: Entry = Entry {
+    name: "args",
+    about: "the reward guides every token (ARGS)",
+    settings: &[Group {
+        only_with: None,
+        settings: &[
+            setting("guided", "K", "tokens that are scored at each position"),
+            setting("weight", "W", "weight of the reward against a logit"),
+            setting(
+                "temp",
+                "T",
+                "temperature of the responses after the first, which takes the best tokens",
+            ),
+        ],
+    }],
+    presets: &[],
+    build: read::<ArgsSettings>,
+};
+
+/// Settings of ARGS.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ArgsSettings {
+    /// Tokens that are scored at each position, k (default 10).
+    guided: usize,
+    /// Weight w of the reward against a logit (default 1.5).
+    weight: f64,
+    /// Temperature T of the responses after the first (default that of sampling).
+    #[serde(serialize_with = "crate::rollout::shortest")]
+    temp: f32,
+}
+
+impl Default for ArgsSettings {
+    fn default() -> Self {
+        Self {
+            guided: 10,
+            weight: 1.5,
+            temp: SamplingOptions::default().temperature,
+        }
+    }
+}
+
+impl Settings for ArgsSettings {
+    fn validate(&self, _rounds: &Rounds) -> Result<()> {
+        at_least_one("guided", self.guided)?;
+        if !self.weight.is_finite() {
+            let reason = format!("{}; give a finite number", self.weight);
+            return Err(Error::field("weight", reason));
+        }
+        let sampling = SamplingOptions {
+            temperature: self.temp,
+            ..SamplingOptions::default()
+        };
+        sampling.validate()
+    }
+
+    fn build(&self, rounds: &Rounds, _facts: &Facts) -> Result<Box<dyn Method>> {
+        Ok(Box::new(ArgsDecoding {
+            settings: self.clone(),
+            seed: rounds.seed,
+            responses: rounds.samples.saturating_mul(rounds.iterations),
+            response: 0,
+        }))
+    }
+}
 
 /// The state of ARGS for one prompt.
-pub struct Args {
-    scorer: Arc<dyn Scorer>,
-    guided: usize,
-    weight: f64,
-    temperature: f64,
+struct ArgsDecoding {
+    settings: ArgsSettings,
     seed: u64,
-    responses: u32,
-    response: u32,
+    responses: usize,
+    response: usize,
 }
 
 struct Guide {
-    scorer: Arc<dyn Scorer>,
     guided: usize,
     weight: f64,
     /// 0 takes the largest score.
@@ -47,7 +107,7 @@ impl Steer for Guide {
         self.place.uniform(position)
     }
 
-    fn choose(&self, tokens: &[Token], logits: &[f32]) -> Result<Option<Token>> {
+    fn choose(&self, tokens: &[Token], logits: &[f32], ask: &mut Ask<'_>) -> Result<Option<Token>> {
         let options = SamplingOptions {
             temperature: 1.0,
             top_k: self.guided,
@@ -60,7 +120,7 @@ impl Steer for Guide {
             .iter()
             .map(|&(_, token)| tokens.iter().copied().chain([token]).collect())
             .collect();
-        let rewards = known(self.scorer.score(&continued)?);
+        let rewards = known(ask(&continued)?);
         let scores: Vec<(f64, Token)> = best
             .iter()
             .zip(rewards)
@@ -97,44 +157,30 @@ fn pick(scores: &[(f64, Token)], temperature: f64, uniform: f64) -> Option<Token
     Some(best.1)
 }
 
-impl Args {
-    /// ARGS with the reward of `facts`.
-    ///
-    /// # Errors
-    /// [`Error::Run`] where there is no reward to ask.
-    pub fn new(options: &MethodOptions, facts: &ModelFacts) -> Result<Self> {
-        let missing = || Error::Run("ARGS has no reward to ask".into());
-        let responses = options.samples.saturating_mul(options.iterations);
-        Ok(Self {
-            scorer: facts.scorer.clone().ok_or_else(missing)?,
-            guided: options.guided,
-            weight: options.weight,
-            temperature: f64::from(options.sampling.temperature),
-            seed: options.seed,
-            responses: u32::try_from(responses).unwrap_or(u32::MAX),
-            response: 0,
-        })
+impl Method for ArgsDecoding {
+    fn name(&self) -> &'static str {
+        ENTRY.name
     }
-}
 
-impl Method for Args {
+    fn shape(&self) -> (usize, usize) {
+        (1, self.responses)
+    }
+
     fn propose(&mut self) -> Vec<Proposal> {
         if self.response == self.responses {
             return Vec::new();
         }
         vec![Proposal {
             steer: Some(Arc::new(Guide {
-                scorer: Arc::clone(&self.scorer),
-                guided: self.guided,
-                weight: self.weight,
-                temperature: if self.response == 0 {
-                    0.0
-                } else {
-                    self.temperature
+                guided: self.settings.guided,
+                weight: self.settings.weight,
+                temperature: match self.response {
+                    0 => 0.0,
+                    _ => f64::from(self.settings.temp),
                 },
                 place: Place {
                     seed: self.seed,
-                    iteration: self.response,
+                    iteration: u32::try_from(self.response).unwrap_or(u32::MAX),
                     candidate: 0,
                 },
             })),

@@ -4,17 +4,58 @@
 
 use std::sync::Arc;
 
-use super::{Method, MethodOptions, Outcome, Place, Proposal, Telemetry};
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Entry, Group, SAMPLING, read};
+use super::{Facts, Method, Outcome, Place, Proposal, Rounds, Settings, Telemetry};
 use crate::error::Result;
-use crate::rollout::{Steer, TokenChoice};
+use crate::rollout::{SamplingOptions, Steer, TokenChoice};
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "best-of-n",
+    about: "the best of independent samples",
+    settings: &[Group {
+        only_with: None,
+        settings: SAMPLING,
+    }],
+    presets: &[],
+    build: read::<BestOfNSettings>,
+};
+
+/// Settings of best-of-n.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct BestOfNSettings {
+    /// How tokens are drawn.
+    #[serde(flatten)]
+    pub(super) sampling: SamplingOptions,
+}
+
+impl Settings for BestOfNSettings {
+    fn validate(&self, _rounds: &Rounds) -> Result<()> {
+        self.sampling.validate()
+    }
+
+    fn build(&self, rounds: &Rounds, _facts: &Facts) -> Result<Box<dyn Method>> {
+        Ok(Box::new(BestOfN::new(rounds, &self.sampling)))
+    }
+
+    fn kl_bound(&self, candidates: usize, _mean: Option<f64>) -> Option<f64> {
+        best_of_draws(candidates)
+    }
+}
+
+/// log n − (n−1)/n: what the best of n draws is from a draw, at most.
+pub(super) fn best_of_draws(candidates: usize) -> Option<f64> {
+    let n = candidates.max(1) as f64;
+    Some(n.ln() - (n - 1.0) / n)
+}
 
 /// The state of best-of-n for one prompt.
-pub struct BestOfN {
+pub(super) struct BestOfN {
     choice: TokenChoice,
-    seed: u64,
-    samples: u32,
-    iterations: u32,
-    iteration: u32,
+    rounds: Rounds,
+    iteration: usize,
 }
 
 /// The randomness of one sample.
@@ -31,31 +72,29 @@ impl Steer for Draw {
 }
 
 impl BestOfN {
-    /// Best-of-n with the sampling options given; `options` are valid.
-    #[must_use]
-    pub fn new(options: &MethodOptions) -> Self {
+    pub(super) fn new(rounds: &Rounds, sampling: &SamplingOptions) -> Self {
         Self {
-            choice: TokenChoice::Sample(options.sampling),
-            seed: options.seed,
-            samples: options.samples as u32,
-            iterations: options.iterations as u32,
+            choice: TokenChoice::Sample(*sampling),
+            rounds: *rounds,
             iteration: 0,
         }
     }
 }
 
 impl Method for BestOfN {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        (self.rounds.samples, self.rounds.iterations)
+    }
+
     fn propose(&mut self) -> Vec<Proposal> {
-        if self.iteration == self.iterations {
-            return Vec::new();
-        }
-        (0..self.samples)
-            .map(|candidate| Proposal {
-                steer: Some(Arc::new(Draw(Place {
-                    seed: self.seed,
-                    iteration: self.iteration,
-                    candidate,
-                }))),
+        let places = self.rounds.places(self.iteration);
+        places
+            .map(|place| Proposal {
+                steer: Some(Arc::new(Draw(place))),
                 choice: self.choice,
             })
             .collect()

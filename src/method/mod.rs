@@ -1,39 +1,148 @@
 //! Methods: how the candidates of the next iteration follow from the scores of the last.
 //!
 //! A [`Method`] proposes and observes, and never generates or scores itself: whoever drives
-//! it (see [`Aligner`](crate::Aligner)) may run the proposals of one prompt, or of many, in
+//! it (see [`Batch`](crate::Batch)) may run the proposals of one prompt, or of many, in
 //! one batch, and counts the same budget for every method.
+//!
+//! Each method is one file: its state, its [`Settings`], and its [`Entry`] in the table
+//! [`METHODS`]. What is written about a method elsewhere (flags, help, presets, the columns of a
+//! comparison) is made from that.
 
 mod aisp;
 mod args;
 mod best_of_n;
+mod entry;
+mod facts;
 mod greedy;
 mod misvo;
 mod re_control;
-mod settings;
+mod registry;
 mod soft_best_of_n;
+mod spec;
 mod value_file;
 
-use std::str::FromStr;
+use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+pub use entry::{Entry, Group, Read, Setting, read, setting};
+pub use facts::Facts;
+pub use re_control::Lessons;
+pub use registry::METHODS;
+pub use spec::{MethodSpec, parse_value, preset};
 
-pub use aisp::AispMethod;
-pub use args::Args;
-pub use best_of_n::BestOfN;
-pub use greedy::Greedy;
-pub use misvo::Misvo;
-pub use re_control::{Lessons, ReControl};
-pub use settings::Settings;
-pub use soft_best_of_n::SoftBestOfN;
-
-use crate::control::{ControlError, LambdaRule, NoiseKey};
-pub use crate::control::{DEFAULT_ESS_FRACTION, DEFAULT_LOGIT_SD, Telemetry, Update};
+pub use crate::control::Telemetry;
+use crate::control::{ControlError, NoiseKey};
 use crate::error::{Error, Result};
 use crate::llama::Token;
-use crate::output::OutputRows;
-use crate::rollout::{SamplingOptions, Steer, TokenChoice};
+use crate::rollout::{Steer, TokenChoice};
+
+/// What every method is told of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rounds {
+    /// Candidates of one iteration (default 16).
+    pub samples: usize,
+    /// Iterations (default 8); samples · iterations is the budget.
+    pub iterations: usize,
+    /// Seed of all randomness (default 0).
+    pub seed: u64,
+    /// Most tokens of a response (default 128).
+    pub max_tokens: usize,
+}
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Self {
+            samples: 16,
+            iterations: 8,
+            seed: 0,
+            max_tokens: 128,
+        }
+    }
+}
+
+impl Rounds {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`Error::Field`] naming the field and its value.
+    pub fn validate(&self) -> Result<()> {
+        at_least_one("samples", self.samples)?;
+        at_least_one("iterations", self.iterations)?;
+        at_least_one("max-tokens", self.max_tokens)
+    }
+
+    /// The places of an iteration's candidates; none after the last iteration.
+    fn places(self, iteration: usize) -> impl Iterator<Item = Place> {
+        let count = match iteration < self.iterations {
+            true => self.samples,
+            false => 0,
+        };
+        (0..count).map(move |candidate| self.place(iteration, candidate))
+    }
+
+    fn place(self, iteration: usize, candidate: usize) -> Place {
+        let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        Place {
+            seed: self.seed,
+            iteration: number(iteration),
+            candidate: number(candidate),
+        }
+    }
+}
+
+/// A count that a method cannot do without.
+fn at_least_one(field: &str, count: usize) -> Result<()> {
+    match count == 0 || u32::try_from(count).is_err() {
+        true => Err(Error::field(field, format!("{count}; give at least 1"))),
+        false => Ok(()),
+    }
+}
+
+/// A number that has to be positive.
+fn positive(field: &str, value: f64) -> Result<()> {
+    match value > 0.0 && value.is_finite() {
+        true => Ok(()),
+        false => Err(Error::field(
+            field,
+            format!("{value}; must be positive and finite"),
+        )),
+    }
+}
+
+/// What a method can be told beside the [`Rounds`]: the struct of each method's own settings.
+pub trait Settings: fmt::Debug + Send + Sync {
+    /// Checks everything that can be checked without a model.
+    ///
+    /// # Errors
+    /// [`Error::Field`] naming the setting and its value.
+    fn validate(&self, rounds: &Rounds) -> Result<()>;
+
+    /// Makes the method for one prompt; both are valid.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for settings that do not go with the model, [`Error::Model`] for a model
+    /// that the method cannot work on, [`Error::Io`] for a file that cannot be read.
+    fn build(&self, rounds: &Rounds, facts: &Facts) -> Result<Box<dyn Method>>;
+
+    /// Files that it reads.
+    fn files(&self) -> Vec<&Path> {
+        Vec::new()
+    }
+
+    /// Bound on the KL divergence in nats of the last iteration from the method's own unsteered
+    /// draws, from the candidates generated and from what [`Telemetry::kl`] said of the mean that
+    /// the iteration was drawn from; `None` where there is no bound.
+    fn kl_bound(&self, candidates: usize, mean: Option<f64>) -> Option<f64> {
+        let _ = candidates;
+        mean
+    }
+
+    /// Whether the answer is drawn, and so need not be the best candidate.
+    fn draws_its_answer(&self) -> bool {
+        false
+    }
+}
 
 impl From<ControlError> for Error {
     fn from(error: ControlError) -> Self {
@@ -93,6 +202,12 @@ impl Place {
 
 /// A way to search for a better response to one prompt.
 pub trait Method: Send {
+    /// Its name, as reports show it.
+    fn name(&self) -> &'static str;
+
+    /// Candidates of one iteration, and iterations, as far as it is not stopped.
+    fn shape(&self) -> (usize, usize);
+
     /// The candidates of the next iteration; none when the method is at its end.
     fn propose(&mut self) -> Vec<Proposal>;
 
@@ -113,279 +228,4 @@ pub trait Method: Send {
         let _ = rewards;
         0
     }
-}
-
-/// The methods by name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MethodKind {
-    /// Adaptive importance sampling on pre-logits.
-    #[default]
-    Aisp,
-    /// The best of independent samples.
-    BestOfN,
-    /// One candidate, always the most probable token.
-    Greedy,
-    /// One of independent samples, drawn by its reward.
-    SoftBestOfN,
-    /// Policy gradient on the mean of the pre-logits.
-    Misvo,
-    /// Pre-logits moved uphill on a value network.
-    ReControl,
-    /// The reward guides every token.
-    Args,
-}
-
-impl MethodKind {
-    /// Every method with its name.
-    pub const ALL: [(&'static str, Self); 7] = [
-        ("aisp", Self::Aisp),
-        ("best-of-n", Self::BestOfN),
-        ("greedy", Self::Greedy),
-        ("soft-best-of-n", Self::SoftBestOfN),
-        ("misvo", Self::Misvo),
-        ("re-control", Self::ReControl),
-        ("args", Self::Args),
-    ];
-
-    /// Whether its iterations have one candidate.
-    #[must_use]
-    pub fn is_single(self) -> bool {
-        matches!(self, Self::Greedy | Self::Args)
-    }
-
-    /// Whether it answers with the best of independent draws from the model.
-    #[must_use]
-    pub fn is_best_of_draws(self) -> bool {
-        matches!(self, Self::BestOfN | Self::SoftBestOfN)
-    }
-
-    /// Whether its answer is drawn, and so need not be the best candidate.
-    #[must_use]
-    pub fn draws_its_answer(self) -> bool {
-        self == Self::SoftBestOfN
-    }
-
-    /// The method's name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL
-            .iter()
-            .find(|(_, kind)| *kind == self)
-            .map_or("?", |(name, _)| name)
-    }
-}
-
-impl FromStr for MethodKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Self::ALL
-            .iter()
-            .find(|(name, _)| *name == text)
-            .map(|(_, kind)| *kind)
-            .ok_or_else(|| {
-                let names = Self::ALL.map(|(name, _)| name).join(", ");
-                Error::field("method", format!("no method {text:?}; there are {names}"))
-            })
-    }
-}
-
-/// The standard deviation of AISP's noise.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Sigma {
-    /// σ itself, in units of a pre-logit (the paper: σ² = 0.5).
-    Fixed(f64),
-    /// σ such that a logit's noise has this standard deviation, in root mean square over
-    /// the vocabulary.
-    LogitSd(f64),
-}
-
-impl FromStr for Update {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "regression" => Ok(Self::Regression),
-            "weights" => Ok(Self::Weights),
-            _ => Err(Error::field(
-                "update",
-                format!("{text:?} is neither regression nor weights"),
-            )),
-        }
-    }
-}
-
-/// Options of every method; each reads those that concern it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MethodOptions {
-    /// Candidates of one iteration (default 16).
-    pub samples: usize,
-    /// Iterations (default 8); samples · iterations is the budget.
-    pub iterations: usize,
-    /// Seed of all randomness (default 0).
-    pub seed: u64,
-    /// Most tokens of a response (default 128).
-    pub max_tokens: usize,
-    /// Temperature, top-k, top-p and min-p where tokens are drawn.
-    pub sampling: SamplingOptions,
-    /// AISP: positions that are perturbed; `None` is all of them.
-    pub horizon: Option<usize>,
-    /// AISP: how it learns (default: regression).
-    pub update: Update,
-    /// AISP by regression: norm of the mean in units of the noise's, for a reward that it
-    /// explains entirely (default 2).
-    pub steer: f64,
-    /// AISP by regression: candidates whose noise is refined (default 4).
-    pub elites: usize,
-    /// AISP by regression: probability of drawing a position's noise anew in the second
-    /// iteration (default 0.4).
-    pub mutation: f64,
-    /// AISP by regression: factor of that probability from iteration to iteration
-    /// (default 0.76).
-    pub mutation_decay: f64,
-    /// AISP by regression: where it stops falling (default 0.08).
-    pub mutation_floor: f64,
-    /// AISP by weights: their temperature (default: the one whose effective sample size is a
-    /// set fraction of the samples).
-    pub lambda: LambdaRule,
-    /// AISP: noise (default: what moves a logit like Gumbel noise at the sampling
-    /// temperature 0.8 would).
-    pub sigma: Sigma,
-    /// AISP by weights: how far the penalty's base follows U, 0 to 1 (default 0.999).
-    pub alpha: f64,
-    /// AISP by weights: whether positions past a candidate's end carry no weight (default true).
-    pub mask_past_end: bool,
-    /// AISP: whether candidate 0 of every iteration is the mean itself (default false).
-    pub null_candidate: bool,
-    /// AISP: draw tokens from the perturbed logits instead of taking the largest
-    /// (default false).
-    pub draw_tokens: bool,
-    /// MISVO, RE-Control: step size η; `None` is the method's own default.
-    pub step: Option<f64>,
-    /// RE-Control: gradient steps at each token (default 30).
-    pub steps: usize,
-    /// RE-Control: file of the value network.
-    pub value: Option<String>,
-    /// ARGS: tokens that are scored at each position (default 10).
-    pub guided: usize,
-    /// ARGS: weight of the reward against a logit (default 1.5).
-    pub weight: f64,
-}
-
-impl Default for MethodOptions {
-    fn default() -> Self {
-        Self {
-            samples: 16,
-            iterations: 8,
-            seed: 0,
-            max_tokens: 128,
-            sampling: SamplingOptions::default(),
-            horizon: None,
-            update: Update::default(),
-            steer: 2.0,
-            elites: 4,
-            mutation: 0.4,
-            mutation_decay: 0.76,
-            mutation_floor: 0.08,
-            lambda: LambdaRule::Ess(DEFAULT_ESS_FRACTION),
-            sigma: Sigma::LogitSd(DEFAULT_LOGIT_SD),
-            alpha: 0.999,
-            mask_past_end: true,
-            null_candidate: false,
-            draw_tokens: false,
-            step: None,
-            steps: re_control::DEFAULT_STEPS,
-            value: None,
-            guided: args::DEFAULT_GUIDED,
-            weight: args::DEFAULT_WEIGHT,
-        }
-    }
-}
-
-impl MethodOptions {
-    /// Checks everything that can be checked without a model.
-    ///
-    /// # Errors
-    /// [`Error::Field`] naming the flag and the value.
-    pub fn validate(&self) -> Result<()> {
-        let counts = [
-            ("samples", self.samples),
-            ("iterations", self.iterations),
-            ("max-tokens", self.max_tokens),
-            ("horizon", self.horizon.unwrap_or(1)),
-            ("guided", self.guided),
-            ("steps", self.steps),
-        ];
-        for (flag, count) in counts {
-            if count == 0 || u32::try_from(count).is_err() {
-                return Err(Error::field(flag, format!("{count}; give at least 1")));
-            }
-        }
-        self.sampling.validate()?;
-        if let Some(step) = self.step.filter(|step| !(*step > 0.0 && step.is_finite())) {
-            return Err(Error::field(
-                "step",
-                format!("{step}; give a positive number"),
-            ));
-        }
-        if !self.weight.is_finite() {
-            let reason = format!("{}; give a finite number", self.weight);
-            return Err(Error::field("weight", reason));
-        }
-        // The controller knows its own ranges.
-        AispMethod::new(
-            self,
-            &ModelFacts {
-                width: 1,
-                rms_row_norm: 1.0,
-                output: None,
-                scorer: None,
-            },
-        )
-        .map(drop)
-    }
-}
-
-/// What a method needs to know of the model.
-#[derive(Clone)]
-pub struct ModelFacts {
-    /// Width d of the pre-logits.
-    pub width: usize,
-    /// Root mean square of the row norms of the output matrix; 1 where it is not needed.
-    pub rms_row_norm: f64,
-    /// The output matrix, where the method reads it.
-    pub output: Option<Arc<OutputRows>>,
-    /// The reward of unfinished responses, where the method asks for it.
-    pub scorer: Option<Arc<dyn Scorer>>,
-}
-
-/// Scores responses that are being written.
-pub trait Scorer: Send + Sync {
-    /// The rewards of token sequences, in order; `None` for one without text or reward.
-    ///
-    /// # Errors
-    /// The reward failed as a whole.
-    fn score(&self, responses: &[Vec<Token>]) -> Result<Vec<Option<f64>>>;
-}
-
-/// Makes a method for one prompt.
-///
-/// # Errors
-/// [`Error::Field`] for options out of range.
-pub fn build(
-    kind: MethodKind,
-    options: &MethodOptions,
-    facts: &ModelFacts,
-) -> Result<Box<dyn Method>> {
-    options.validate()?;
-    Ok(match kind {
-        MethodKind::Aisp => Box::new(AispMethod::new(options, facts)?),
-        MethodKind::BestOfN => Box::new(BestOfN::new(options)),
-        MethodKind::Greedy => Box::new(Greedy::new()),
-        MethodKind::SoftBestOfN => Box::new(SoftBestOfN::new(options)),
-        MethodKind::Misvo => Box::new(Misvo::new(options, facts)?),
-        MethodKind::ReControl => Box::new(ReControl::new(options, facts)?),
-        MethodKind::Args => Box::new(Args::new(options, facts)?),
-    })
 }

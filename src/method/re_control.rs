@@ -6,21 +6,119 @@
 //!
 //! Source: arXiv 2406.05954.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use serde::{Deserialize, Serialize};
 
-use super::{BestOfN, Method, MethodOptions, ModelFacts, Outcome, Place, Proposal, Telemetry};
+use super::best_of_n::BestOfN;
+use super::entry::{Entry, Group, SAMPLING, read, setting};
+use super::{
+    Facts, Method, Outcome, Place, Proposal, Rounds, Settings, Telemetry, at_least_one, positive,
+};
 use crate::control::{Lesson, ValueNetwork};
 use crate::error::{Error, Result};
 use crate::llama::Edit;
-use crate::rollout::{Steer, TokenChoice};
+use crate::rollout::{SamplingOptions, Steer, TokenChoice};
 
-/// η, where it is not given.
-pub const DEFAULT_STEP: f64 = 0.5;
-/// Gradient steps m at each token.
-pub const DEFAULT_STEPS: usize = 30;
+pub(super) const ENTRY: Entry = Entry {
+    name: "re-control",
+    about: "pre-logits moved uphill on a value network",
+    settings: &[
+        Group {
+            only_with: None,
+            settings: &[
+                setting(
+                    "value",
+                    "FILE.safetensors",
+                    "the value network that `train-value` made",
+                ),
+                setting("step", "X", "step size"),
+                setting("steps", "M", "gradient steps at each token"),
+            ],
+        },
+        Group {
+            only_with: None,
+            settings: SAMPLING,
+        },
+    ],
+    presets: &[],
+    build: read::<ReControlSettings>,
+};
+
+/// Settings of RE-Control.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ReControlSettings {
+    /// File of the value network; there is no method without one.
+    value: Option<PathBuf>,
+    /// η (default 0.5).
+    step: f64,
+    /// Gradient steps m at each token (default 30).
+    steps: usize,
+    /// How tokens are drawn.
+    #[serde(flatten)]
+    sampling: SamplingOptions,
+}
+
+impl Default for ReControlSettings {
+    fn default() -> Self {
+        Self {
+            value: None,
+            step: 0.5,
+            steps: 30,
+            sampling: SamplingOptions::default(),
+        }
+    }
+}
+
+impl ReControlSettings {
+    fn path(&self) -> Result<&Path> {
+        self.value.as_deref().ok_or_else(|| {
+            let reason = "not given; give the network that `aisp-llama train-value` makes";
+            Error::field("value", reason)
+        })
+    }
+}
+
+impl Settings for ReControlSettings {
+    fn validate(&self, _rounds: &Rounds) -> Result<()> {
+        positive("step", self.step)?;
+        at_least_one("steps", self.steps)?;
+        self.sampling.validate()?;
+        self.path().map(drop)
+    }
+
+    fn build(&self, rounds: &Rounds, facts: &Facts) -> Result<Box<dyn Method>> {
+        let path = self.path()?;
+        let network = ValueNetwork::read(path)?;
+        if network.width() != facts.width() {
+            let reason = format!(
+                "{}: made for pre-logits of width {}, not {}; train one for this model",
+                path.display(),
+                network.width(),
+                facts.width()
+            );
+            return Err(Error::field("value", reason));
+        }
+        Ok(Box::new(ReControl {
+            climb: Arc::new(Climb {
+                network: Arc::new(network),
+                step: self.step as f32,
+                steps: self.steps,
+            }),
+            choice: TokenChoice::Sample(self.sampling),
+            rounds: *rounds,
+            iteration: 0,
+        }))
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.value.as_deref().into_iter().collect()
+    }
+}
 
 /// Climbs the network.
 struct Climb {
@@ -60,67 +158,34 @@ impl Steer for Steered {
 }
 
 /// The state of RE-Control for one prompt.
-pub struct ReControl {
+struct ReControl {
     climb: Arc<Climb>,
     choice: TokenChoice,
-    seed: u64,
-    samples: u32,
-    iterations: u32,
-    iteration: u32,
-}
-
-impl ReControl {
-    /// RE-Control with the network of `options.value`.
-    ///
-    /// # Errors
-    /// [`Error::Field`] where there is none, or one for pre-logits of another width.
-    pub fn new(options: &MethodOptions, facts: &ModelFacts) -> Result<Self> {
-        let wrong = |reason: String| Error::field("value", reason);
-        let path = options.value.as_deref().ok_or_else(|| {
-            wrong("re-control needs a value network; make one with `aisp-llama train-value`".into())
-        })?;
-        let network = ValueNetwork::read(Path::new(path))?;
-        if network.width() != facts.width {
-            return Err(wrong(format!(
-                "{path}: made for pre-logits of width {}, not {}; train one for this model",
-                network.width(),
-                facts.width
-            )));
-        }
-        Ok(Self {
-            climb: Arc::new(Climb {
-                network: Arc::new(network),
-                step: options.step.unwrap_or(DEFAULT_STEP) as f32,
-                steps: options.steps,
-            }),
-            choice: TokenChoice::Sample(options.sampling),
-            seed: options.seed,
-            samples: options.samples as u32,
-            iterations: options.iterations as u32,
-            iteration: 0,
-        })
-    }
+    rounds: Rounds,
+    iteration: usize,
 }
 
 impl Method for ReControl {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        (self.rounds.samples, self.rounds.iterations)
+    }
+
     fn propose(&mut self) -> Vec<Proposal> {
-        if self.iteration == self.iterations {
-            return Vec::new();
-        }
-        (0..self.samples)
-            .map(|candidate| Proposal {
-                steer: Some(Arc::new(Steered {
-                    climb: Arc::clone(&self.climb),
-                    place: Place {
-                        seed: self.seed,
-                        iteration: self.iteration,
-                        candidate,
-                    },
-                })),
-                choice: match (self.iteration, candidate) {
+        let places = self.rounds.places(self.iteration);
+        places
+            .map(|place| Proposal {
+                choice: match (place.iteration, place.candidate) {
                     (0, 0) => TokenChoice::Argmax,
                     _ => self.choice,
                 },
+                steer: Some(Arc::new(Steered {
+                    climb: Arc::clone(&self.climb),
+                    place,
+                })),
             })
             .collect()
     }
@@ -131,32 +196,40 @@ impl Method for ReControl {
     }
 }
 
-/// Draws responses as best-of-n does, and keeps what a value network learns from.
+/// Draws responses as best-of-n does, and gives away what a value network learns from: those with
+/// a reward.
 pub struct Lessons {
     draws: BestOfN,
     width: usize,
-    lessons: Vec<Lesson>,
+    lessons: Sender<Lesson>,
 }
 
 impl Lessons {
-    /// Of a model whose pre-logits have `width` columns; `options` are valid.
+    /// Of a model whose pre-logits have `width` columns.
     #[must_use]
-    pub fn new(options: &MethodOptions, width: usize) -> Self {
+    pub fn new(
+        rounds: &Rounds,
+        sampling: &SamplingOptions,
+        width: usize,
+        lessons: Sender<Lesson>,
+    ) -> Self {
         Self {
-            draws: BestOfN::new(options),
+            draws: BestOfN::new(rounds, sampling),
             width,
-            lessons: Vec::new(),
+            lessons,
         }
-    }
-
-    /// The responses with a reward.
-    #[must_use]
-    pub fn into_lessons(self) -> Vec<Lesson> {
-        self.lessons
     }
 }
 
 impl Method for Lessons {
+    fn name(&self) -> &'static str {
+        self.draws.name()
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        self.draws.shape()
+    }
+
     fn propose(&mut self) -> Vec<Proposal> {
         self.draws.propose()
     }
@@ -166,7 +239,8 @@ impl Method for Lessons {
             let shape = (outcome.tokens.len(), self.width);
             let pre_logits = Array2::from_shape_vec(shape, outcome.pre_logits.to_vec())
                 .map_err(|e| Error::Run(format!("pre-logits: {e}")))?;
-            self.lessons.push(Lesson {
+            // That nobody is left to learn from it does not matter.
+            let _ = self.lessons.send(Lesson {
                 pre_logits,
                 reward: outcome.reward,
             });

@@ -3,36 +3,101 @@
 //!
 //! Source: Verdun et al. 2025 (soft best-of-n sampling); λ as in AISP's weights.
 
-use super::{BestOfN, Method, MethodOptions, Outcome, Place, Proposal, Telemetry};
+use serde::{Deserialize, Serialize};
+
+use super::best_of_n::{BestOfN, best_of_draws};
+use super::entry::{Entry, Group, SAMPLING, read, setting};
+use super::{Facts, Method, Outcome, Place, Proposal, Rounds, Settings, Telemetry, positive};
 use crate::control::{LambdaRule, importance_weights};
 use crate::error::Result;
+use crate::rollout::SamplingOptions;
 
-/// λ in reward units, where it is not given.
-const DEFAULT_LAMBDA: f64 = 0.3;
+pub(super) const ENTRY: Entry = Entry {
+    name: "soft-best-of-n",
+    about: "one of independent samples, drawn by its reward",
+    settings: &[
+        Group {
+            only_with: None,
+            settings: &[setting(
+                "lambda",
+                "X",
+                "temperature of the draw among the samples, in reward units",
+            )],
+        },
+        Group {
+            only_with: None,
+            settings: SAMPLING,
+        },
+    ],
+    presets: &[],
+    build: read::<SoftBestOfNSettings>,
+};
+
+/// Settings of soft best-of-n.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SoftBestOfNSettings {
+    /// λ, in reward units (default 0.3).
+    lambda: f64,
+    /// How tokens are drawn.
+    #[serde(flatten)]
+    sampling: SamplingOptions,
+}
+
+impl Default for SoftBestOfNSettings {
+    fn default() -> Self {
+        Self {
+            lambda: 0.3,
+            sampling: SamplingOptions::default(),
+        }
+    }
+}
+
+impl Settings for SoftBestOfNSettings {
+    fn validate(&self, _rounds: &Rounds) -> Result<()> {
+        positive("lambda", self.lambda)?;
+        self.sampling.validate()
+    }
+
+    fn build(&self, rounds: &Rounds, _facts: &Facts) -> Result<Box<dyn Method>> {
+        Ok(Box::new(SoftBestOfN::new(self, rounds)))
+    }
+
+    fn kl_bound(&self, candidates: usize, _mean: Option<f64>) -> Option<f64> {
+        best_of_draws(candidates)
+    }
+
+    fn draws_its_answer(&self) -> bool {
+        true
+    }
+}
 
 /// The state of soft best-of-n for one prompt.
-pub struct SoftBestOfN {
+struct SoftBestOfN {
     draws: BestOfN,
     lambda: f64,
     seed: u64,
 }
 
 impl SoftBestOfN {
-    /// Soft best-of-n with the sampling options given; `options` are valid.
-    #[must_use]
-    pub fn new(options: &MethodOptions) -> Self {
+    fn new(settings: &SoftBestOfNSettings, rounds: &Rounds) -> Self {
         Self {
-            draws: BestOfN::new(options),
-            lambda: match options.lambda {
-                LambdaRule::Fixed(lambda) => lambda,
-                LambdaRule::Ess(_) => DEFAULT_LAMBDA,
-            },
-            seed: options.seed,
+            draws: BestOfN::new(rounds, &settings.sampling),
+            lambda: settings.lambda,
+            seed: rounds.seed,
         }
     }
 }
 
 impl Method for SoftBestOfN {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        self.draws.shape()
+    }
+
     fn propose(&mut self) -> Vec<Proposal> {
         self.draws.propose()
     }
@@ -75,11 +140,15 @@ mod tests {
     fn answers(lambda: f64) -> [usize; 3] {
         let mut counts = [0; 3];
         for seed in 0..2000 {
-            let mut method = SoftBestOfN::new(&MethodOptions {
-                lambda: LambdaRule::Fixed(lambda),
+            let settings = SoftBestOfNSettings {
+                lambda,
+                ..SoftBestOfNSettings::default()
+            };
+            let rounds = Rounds {
                 seed,
-                ..MethodOptions::default()
-            });
+                ..Rounds::default()
+            };
+            let mut method = SoftBestOfN::new(&settings, &rounds);
             counts[method.answer(&[2.0, 1.0, 0.0])] += 1;
         }
         counts
@@ -98,10 +167,11 @@ mod tests {
 
     #[test]
     fn prompts_of_one_seed_are_drawn_for_apart() {
-        let mut method = SoftBestOfN::new(&MethodOptions {
-            lambda: LambdaRule::Fixed(1.0),
-            ..MethodOptions::default()
-        });
+        let settings = SoftBestOfNSettings {
+            lambda: 1.0,
+            ..SoftBestOfNSettings::default()
+        };
+        let mut method = SoftBestOfN::new(&settings, &Rounds::default());
         let mut counts = [0; 3];
         for prompt in 0..2000 {
             let level = 0.001 * f64::from(prompt);

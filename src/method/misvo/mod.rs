@@ -17,17 +17,86 @@
 use std::sync::Arc;
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
+use serde::{Deserialize, Serialize};
 
-use super::{Method, MethodOptions, ModelFacts, Outcome, Place, Proposal, Telemetry};
-use crate::control::LambdaRule;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::method::entry::{Entry, Group, SAMPLING, read, setting};
+use crate::method::{
+    Facts, Method, Outcome, Place, Proposal, Rounds, Settings, Telemetry, at_least_one, positive,
+};
 use crate::output::OutputRows;
-use crate::rollout::{Steer, TokenChoice};
+use crate::rollout::{SamplingOptions, Steer, TokenChoice};
 
-/// η, where it is not given.
-pub const DEFAULT_STEP: f64 = 0.1;
-/// λ, where it is not given.
-const DEFAULT_LAMBDA: f64 = 1.0;
+pub(super) const ENTRY: Entry = Entry {
+    name: "misvo",
+    about: "policy gradient on the mean of the pre-logits",
+    settings: &[
+        Group {
+            only_with: None,
+            settings: &[
+                setting("step", "X", "step size"),
+                setting(
+                    "lambda",
+                    "X",
+                    "price of the KL divergence, in reward units a nat",
+                ),
+                setting(
+                    "horizon",
+                    "T",
+                    "response positions that are moved, if not all",
+                ),
+            ],
+        },
+        Group {
+            only_with: None,
+            settings: SAMPLING,
+        },
+    ],
+    presets: &[],
+    build: read::<MisvoSettings>,
+};
+
+/// Settings of MISVO.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MisvoSettings {
+    /// η (default 0.1).
+    step: f64,
+    /// λ (default 1).
+    lambda: f64,
+    /// Positions that are moved; by default all.
+    horizon: Option<usize>,
+    /// How tokens are drawn.
+    #[serde(flatten)]
+    sampling: SamplingOptions,
+}
+
+impl Default for MisvoSettings {
+    fn default() -> Self {
+        Self {
+            step: 0.1,
+            lambda: 1.0,
+            horizon: None,
+            sampling: SamplingOptions::default(),
+        }
+    }
+}
+
+impl Settings for MisvoSettings {
+    fn validate(&self, _rounds: &Rounds) -> Result<()> {
+        positive("step", self.step)?;
+        positive("lambda", self.lambda)?;
+        at_least_one("horizon", self.horizon.unwrap_or(1))?;
+        self.sampling.validate()
+    }
+
+    fn build(&self, rounds: &Rounds, facts: &Facts) -> Result<Box<dyn Method>> {
+        let output = facts.output()?;
+        output.check_plain(ENTRY.name)?;
+        Ok(Box::new(Misvo::new(output, self, rounds)))
+    }
+}
+
 /// Rows of probabilities in memory at once.
 const ROWS: usize = 256;
 
@@ -56,13 +125,11 @@ impl Matrix for OutputRows {
 }
 
 /// The state of MISVO for one prompt.
-pub struct Misvo {
+struct Misvo {
     output: Arc<dyn Matrix>,
     choice: TokenChoice,
-    seed: u64,
-    samples: u32,
-    iterations: u32,
-    iteration: u32,
+    rounds: Rounds,
+    iteration: usize,
     step: f32,
     lambda: f32,
     /// u `[τ, d]`.
@@ -103,32 +170,17 @@ impl Steer for Moved {
 
 impl Misvo {
     /// MISVO from a mean of zero.
-    ///
-    /// # Errors
-    /// [`Error::Model`] for a model whose logits are not W z alone.
-    pub fn new(options: &MethodOptions, facts: &ModelFacts) -> Result<Self> {
-        let missing = || Error::Run("MISVO has no output matrix to learn from".into());
-        let output = facts.output.clone().ok_or_else(missing)?;
-        output.check_plain("misvo")?;
-        Ok(Self::on(output, options))
-    }
-
-    fn on(output: Arc<dyn Matrix>, options: &MethodOptions) -> Self {
-        let horizon = options.horizon.unwrap_or(options.max_tokens);
-        let horizon = horizon.min(options.max_tokens);
+    fn new(output: Arc<dyn Matrix>, settings: &MisvoSettings, rounds: &Rounds) -> Self {
+        let horizon = settings.horizon.unwrap_or(rounds.max_tokens);
+        let horizon = horizon.min(rounds.max_tokens);
         Self {
             mean: Arc::new(Array2::zeros((horizon, output.shape().1))),
             output,
-            choice: TokenChoice::Sample(options.sampling),
-            seed: options.seed,
-            samples: options.samples as u32,
-            iterations: options.iterations as u32,
+            choice: TokenChoice::Sample(settings.sampling),
+            rounds: *rounds,
             iteration: 0,
-            step: options.step.unwrap_or(DEFAULT_STEP) as f32,
-            lambda: match options.lambda {
-                LambdaRule::Fixed(lambda) => lambda as f32,
-                LambdaRule::Ess(_) => DEFAULT_LAMBDA as f32,
-            },
+            step: settings.step as f32,
+            lambda: settings.lambda as f32,
             fisher: None,
         }
     }
@@ -229,19 +281,21 @@ fn advantages(rewards: &[f64]) -> Vec<f64> {
 }
 
 impl Method for Misvo {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        (self.rounds.samples, self.rounds.iterations)
+    }
+
     fn propose(&mut self) -> Vec<Proposal> {
-        if self.iteration == self.iterations {
-            return Vec::new();
-        }
-        (0..self.samples)
-            .map(|candidate| Proposal {
+        let places = self.rounds.places(self.iteration);
+        places
+            .map(|place| Proposal {
                 steer: Some(Arc::new(Moved {
                     mean: Arc::clone(&self.mean),
-                    place: Place {
-                        seed: self.seed,
-                        iteration: self.iteration,
-                        candidate,
-                    },
+                    place,
                 })),
                 choice: self.choice,
             })
@@ -255,7 +309,7 @@ impl Method for Misvo {
             ..Telemetry::default()
         };
         // Nobody draws from the last mean.
-        if self.iteration == self.iterations {
+        if self.iteration == self.rounds.iterations {
             return Ok(telemetry);
         }
         let scored: Vec<&Outcome<'_>> = outcomes.iter().filter(|o| o.reward.is_finite()).collect();
@@ -289,127 +343,4 @@ impl Method for Misvo {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn advantages_leave_one_out() {
-        assert_eq!(advantages(&[1.0, 2.0, 6.0]), [-3.0, -1.5, 4.5]);
-        assert_eq!(advantages(&[5.0]), [0.0]);
-        assert!(advantages(&[0.3, 0.7, -2.0]).iter().sum::<f64>().abs() < 1e-12);
-    }
-
-    impl Matrix for Array2<f32> {
-        fn shape(&self) -> (usize, usize) {
-            self.dim()
-        }
-
-        fn logits(&self, x: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
-            Ok(x.dot(&self.t()))
-        }
-
-        fn transposed(&self, p: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
-            Ok(p.dot(self))
-        }
-    }
-
-    const WIDTH: usize = 3;
-    const HORIZON: usize = 2;
-
-    fn matrix() -> Array2<f32> {
-        Array2::from_shape_fn((5, WIDTH), |(i, j)| ((i * 3 + j) as f32 * 1.7).sin())
-    }
-
-    fn misvo(options: MethodOptions) -> Misvo {
-        let options = MethodOptions {
-            max_tokens: HORIZON,
-            ..options
-        };
-        Misvo::on(Arc::new(matrix()), &options)
-    }
-
-    /// Three responses, the second of one token, the last without a usable reward.
-    fn outcomes(z: &Array2<f32>) -> [Outcome<'_>; 4] {
-        let z = z.as_slice().unwrap();
-        let outcome = |candidate, reward, tokens, row: usize| Outcome {
-            candidate,
-            reward,
-            tokens,
-            pre_logits: &z[row * WIDTH..(row + tokens.len()) * WIDTH],
-        };
-        [
-            outcome(0, 1.0, &[4, 0], 0),
-            outcome(1, 2.5, &[2], 2),
-            outcome(2, -0.5, &[1, 3], 3),
-            outcome(3, f64::NAN, &[1, 1], 5),
-        ]
-    }
-
-    fn pre_logits() -> Array2<f32> {
-        Array2::from_shape_fn((7, WIDTH), |(i, j)| ((i * 5 + j * 2) as f32 * 0.9).cos())
-    }
-
-    /// Position t of response i: z, token and advantage, by the formulas alone.
-    fn places(z: &Array2<f32>) -> Vec<(usize, Array1<f32>, usize, f32)> {
-        let a = [0.0, 2.25, -2.25];
-        [
-            (0, 0, 4, a[0]),
-            (1, 1, 0, a[0]),
-            (0, 2, 2, a[1]),
-            (0, 3, 1, a[2]),
-            (1, 4, 3, a[2]),
-        ]
-        .into_iter()
-        .map(|(t, row, token, a)| (t, z.row(row).to_owned(), token, a))
-        .collect()
-    }
-
-    fn probabilities(w: &Array2<f32>, x: &Array1<f32>) -> Array1<f32> {
-        let mut p = w.dot(x);
-        softmax(p.as_slice_mut());
-        p
-    }
-
-    #[test]
-    fn two_updates_follow_the_formulas() {
-        let (step, lambda) = (0.3_f32, 0.7_f32);
-        let mut method = misvo(MethodOptions {
-            step: Some(f64::from(step)),
-            lambda: LambdaRule::Fixed(f64::from(lambda)),
-            ..MethodOptions::default()
-        });
-        let (w, z) = (matrix(), pre_logits());
-        let mut u = Array2::<f32>::zeros((HORIZON, WIDTH));
-        for _ in 0..2 {
-            method.observe(&outcomes(&z)).unwrap();
-            let mut next = u.clone();
-            for (t, z, token, advantage) in places(&z) {
-                let mut score = -probabilities(&w, &(&z + &u.row(t)));
-                score[token] += 1.0;
-                let g = w.t().dot(&score) * (advantage / 3.0);
-                // The metric is that of the unsteered rollouts.
-                let p = probabilities(&w, &z);
-                let v = w.dot(&u.row(t));
-                let f = w.t().dot(&(&p * &v - &p * p.dot(&v))) / 3.0;
-                next.row_mut(t).scaled_add(step, &(g - f * lambda));
-            }
-            u = next;
-            let apart = (&*method.mean - &u).mapv(f32::abs).sum();
-            assert!(apart < 1e-5, "{apart}: {:?} {u:?}", method.mean);
-        }
-        assert!(
-            u.iter().all(|u| u.abs() > 1e-3),
-            "nothing was tested: {u:?}"
-        );
-    }
-
-    #[test]
-    fn an_absurd_reward_leaves_the_mean_where_it_was() {
-        let z = pre_logits();
-        let mut all = outcomes(&z);
-        all[0].reward = -1e300;
-        let mut method = misvo(MethodOptions::default());
-        method.observe(&all).unwrap();
-        assert!(method.mean.iter().all(|u| *u == 0.0));
-    }
-}
+mod tests;

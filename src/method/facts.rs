@@ -1,0 +1,56 @@
+//! What methods ask of the model; read from its file when the first one asks, and kept.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::error::Result;
+use crate::llama::Model;
+use crate::output::OutputRows;
+
+/// Facts about one model.
+pub struct Facts {
+    model: Arc<Model>,
+    output: OnceLock<Arc<OutputRows>>,
+    rms_row_norm: OnceLock<f64>,
+}
+
+impl Facts {
+    /// About `model`; nothing is read yet.
+    #[must_use]
+    pub fn new(model: Arc<Model>) -> Self {
+        Self {
+            model,
+            output: OnceLock::new(),
+            rms_row_norm: OnceLock::new(),
+        }
+    }
+
+    /// Width d of the pre-logits.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.model.width()
+    }
+
+    /// The output matrix.
+    ///
+    /// # Errors
+    /// Those of [`Model::output_rows`].
+    pub fn output(&self) -> Result<Arc<OutputRows>> {
+        if let Some(output) = self.output.get() {
+            return Ok(Arc::clone(output));
+        }
+        let output = Arc::new(self.model.output_rows()?);
+        Ok(Arc::clone(self.output.get_or_init(|| output)))
+    }
+
+    /// Root mean square of the row norms of the output matrix.
+    ///
+    /// # Errors
+    /// Those of [`OutputRows::rms_norm`].
+    pub fn rms_row_norm(&self) -> Result<f64> {
+        if let Some(norm) = self.rms_row_norm.get() {
+            return Ok(*norm);
+        }
+        let norm = self.output()?.rms_norm()?;
+        Ok(*self.rms_row_norm.get_or_init(|| norm))
+    }
+}
