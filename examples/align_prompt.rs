@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aisp_llama::llama::{Message, Model, ModelOptions};
-use aisp_llama::method::MethodOptions;
+use aisp_llama::method::Rounds;
 use aisp_llama::reward::{Classifier, ClassifierOptions};
-use aisp_llama::{AlignOptions, Aligner, AlignerOptions, Event, Prompt, Stop, default_threads};
+use aisp_llama::{AlignOptions, Aligner, EngineOptions, EventKind, Prompt, Stop, default_threads};
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -18,26 +18,27 @@ fn main() -> anyhow::Result<()> {
         anyhow::bail!("usage: align_prompt MODEL.gguf REWARD.gguf PROMPT");
     };
     let model = Arc::new(Model::load(Path::new(model), &ModelOptions::default())?);
-    let reward = Classifier::load(
+    let mut reward = Classifier::load(
         Path::new(reward),
         &ClassifierOptions {
             threads: default_threads(),
             ..ClassifierOptions::default()
         },
     )?;
-    let mut aligner = Aligner::new(model, Box::new(reward), AlignerOptions::default())?;
+    let mut aligner = Aligner::new(model, EngineOptions::default())?;
     let options = AlignOptions {
-        options: MethodOptions {
+        rounds: Rounds {
             samples: 16,
             iterations: 4,
             max_tokens: 32,
-            ..MethodOptions::default()
+            ..Rounds::default()
         },
         ..AlignOptions::default()
     };
     let prompt = Prompt::Chat(vec![Message::new("user", text)]);
-    let alignment = aligner.align(&prompt, &options, &Stop::new(), &mut |event| {
-        if let Event::IterationDone(stats) = event {
+    let stop = Stop::new();
+    let alignment = aligner.align(&prompt, &mut reward, &options, &stop, &mut |event| {
+        if let EventKind::IterationDone(stats) = &event.kind {
             eprintln!(
                 "iteration {}: mean {:?}, best {:?}",
                 stats.index, stats.mean_reward, stats.best_reward

@@ -8,19 +8,19 @@
 //! reward is the rules' own score; what is reported is the share of rules that are met.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use aisp_llama::llama::{Message, Model, ModelOptions};
-use aisp_llama::method::{MethodKind, MethodOptions};
-use aisp_llama::reward::{Reward, Rules, Sample, Scores};
-use aisp_llama::{AlignOptions, Aligner, AlignerOptions, Prompt, Result, Stop};
+use aisp_llama::method::Rounds;
+use aisp_llama::reward::Rules;
+use aisp_llama::{AlignOptions, Aligner, EngineOptions, Prompt, Stop};
 use anyhow::Context;
 use clap::Parser;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
-const METHODS: [MethodKind; 3] = [MethodKind::Greedy, MethodKind::BestOfN, MethodKind::Aisp];
+const METHODS: [&str; 3] = ["greedy", "best-of-n", "aisp"];
 
 #[derive(Parser)]
 struct Args {
@@ -50,21 +50,6 @@ struct Task {
     rule: String,
 }
 
-/// The rules of the prompt that is being answered.
-#[derive(Clone)]
-struct Current(Arc<Mutex<Rules>>);
-
-impl Reward for Current {
-    fn name(&self) -> String {
-        "rules".into()
-    }
-
-    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
-        let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        rules.score(samples)
-    }
-}
-
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let text = std::fs::read_to_string(&args.prompts)
@@ -74,29 +59,26 @@ fn main() -> anyhow::Result<()> {
         .map(serde_json::from_str)
         .collect::<std::result::Result<_, _>>()
         .with_context(|| args.prompts.display().to_string())?;
-    let first = tasks.first().context("no prompts")?;
-    let current = Current(Arc::new(Mutex::new(Rules::parse(&first.rule)?)));
     let model = Arc::new(Model::load(&args.model, &ModelOptions::default())?);
-    let mut aligner = Aligner::new(model, Box::new(current.clone()), AlignerOptions::default())?;
+    let mut aligner = Aligner::new(model, EngineOptions::default())?;
     // (rules met, rules) of every prompt, by method.
     let mut met: [Vec<(usize, usize)>; 3] = Default::default();
     for (index, task) in tasks.iter().enumerate() {
-        *current.0.lock().unwrap_or_else(PoisonError::into_inner) = Rules::parse(&task.rule)?;
+        let mut rules = Rules::parse(&task.rule)?;
         let prompt = Prompt::Chat(vec![Message::new("user", &task.prompt)]);
         for (method, met) in METHODS.into_iter().zip(&mut met) {
             let options = AlignOptions {
-                method,
-                options: MethodOptions {
+                method: method.parse()?,
+                rounds: Rounds {
                     samples: args.samples,
                     iterations: args.iterations,
                     max_tokens: args.predict,
                     seed: args.seed,
-                    ..MethodOptions::default()
                 },
                 ..AlignOptions::default()
             };
-            let found = aligner.align(&prompt, &options, &Stop::new(), &mut |_| {})?;
-            let results = Rules::parse(&task.rule)?.check(&found.response)?;
+            let found = aligner.align(&prompt, &mut rules, &options, &Stop::new(), &mut |_| {})?;
+            let results = rules.check(&found.response)?;
             met.push((results.iter().filter(|r| r.met).count(), results.len()));
         }
         eprintln!("{} of {}", index + 1, tasks.len());
@@ -107,7 +89,7 @@ fn main() -> anyhow::Result<()> {
         let all = met.iter().filter(|(met, of)| met == of).count();
         println!(
             "{:<10}  {:.3} ({low:.3} to {high:.3})          {all} of {}",
-            method.name(),
+            method,
             share(met),
             met.len()
         );
@@ -121,8 +103,8 @@ fn main() -> anyhow::Result<()> {
         let [low, high] = interval(tasks.len(), |i| difference(&i.collect::<Vec<_>>()));
         println!(
             "{} − {}: {:+.3} ({low:+.3} to {high:+.3})",
-            METHODS[a].name(),
-            METHODS[b].name(),
+            METHODS[a],
+            METHODS[b],
             difference(&rows)
         );
     }

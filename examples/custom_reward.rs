@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aisp_llama::llama::{Message, Model, ModelOptions};
-use aisp_llama::method::MethodOptions;
+use aisp_llama::method::Rounds;
 use aisp_llama::reward::FnReward;
-use aisp_llama::{AlignOptions, Aligner, AlignerOptions, Prompt, Stop};
+use aisp_llama::{AlignOptions, Aligner, EngineOptions, Prompt, Stop};
 
 const COLOURS: [&str; 12] = [
     "red", "orange", "yellow", "green", "blue", "purple", "pink", "white", "black", "grey", "gold",
@@ -33,18 +33,18 @@ fn main() -> anyhow::Result<()> {
         anyhow::bail!("usage: custom_reward MODEL.gguf PROMPT");
     };
     let model = Arc::new(Model::load(Path::new(model), &ModelOptions::default())?);
-    let reward = FnReward::new("colours", colours);
-    let mut aligner = Aligner::new(model, Box::new(reward), AlignerOptions::default())?;
+    let mut reward = FnReward::new("colours", colours);
+    let mut aligner = Aligner::new(model, EngineOptions::default())?;
     let options = AlignOptions {
-        options: MethodOptions {
+        rounds: Rounds {
             max_tokens: 40,
-            ..MethodOptions::default()
+            ..Rounds::default()
         },
         target_reward: Some(5.0),
         ..AlignOptions::default()
     };
     let prompt = Prompt::Chat(vec![Message::new("user", text)]);
-    let alignment = aligner.align(&prompt, &options, &Stop::new(), &mut |_| {})?;
+    let alignment = aligner.align(&prompt, &mut reward, &options, &Stop::new(), &mut |_| {})?;
     println!("{} (reward {})", alignment.response, alignment.reward);
     Ok(())
 }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use aisp_llama::control::{LambdaRule, importance_weights};
 use aisp_llama::llama::{Message, Model, ModelOptions};
-use aisp_llama::method::{MethodOptions, Update};
+use aisp_llama::method::Rounds;
 use aisp_llama::report::chart::{Panel, RGBColor, Series, draw};
 use aisp_llama::reward::{Classifier, ClassifierOptions};
-use aisp_llama::{AlignOptions, Aligner, AlignerOptions, Alignment, Prompt, Stop, default_threads};
+use aisp_llama::{AlignOptions, Aligner, Alignment, EngineOptions, Prompt, Stop, default_threads};
 
 const PROMPT: &str = "Write one sentence reviewing a movie about a lost dog.";
 const GREEN: RGBColor = RGBColor(0x2f, 0x8f, 0x4e);
@@ -31,11 +31,11 @@ fn main() -> anyhow::Result<()> {
         threads: default_threads(),
         ..ClassifierOptions::default()
     };
-    let reward = Classifier::load(Path::new(reward), &options)?;
-    let mut aligner = Aligner::new(model, Box::new(reward), AlignerOptions::default())?;
+    let mut reward = Classifier::load(Path::new(reward), &options)?;
+    let mut aligner = Aligner::new(model, EngineOptions::default())?;
 
     // Candidates of P: Gaussian noise of mean zero.
-    let drawn = align(&mut aligner, 512, 1)?;
+    let drawn = align(&mut aligner, &mut reward, 512, 1)?;
     let rewards: Vec<f64> = drawn.candidates.iter().filter_map(|c| c.reward).collect();
     let lambdas: Vec<f64> = (-10..=10)
         .map(|i| 10_f64.powf(f64::from(i) / 5.0))
@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<()> {
     }
 
     // Gaussians: what the paper's controller does to −J, at the λ that it is given.
-    let moved = align(&mut aligner, 64, 8)?;
+    let moved = align(&mut aligner, &mut reward, 64, 8)?;
     let lambda = 0.3;
     let bound = Tilted::at(&rewards, lambda).free_energy;
     println!("\n## Gaussians Q_U by the weights of λ = {lambda}, F = {bound:.3}\n");
@@ -73,20 +73,24 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// AISP by weights with the paper's λ.
-fn align(aligner: &mut Aligner, samples: usize, iterations: usize) -> anyhow::Result<Alignment> {
+fn align(
+    aligner: &mut Aligner,
+    reward: &mut Classifier,
+    samples: usize,
+    iterations: usize,
+) -> anyhow::Result<Alignment> {
     let options = AlignOptions {
-        options: MethodOptions {
+        method: "aisp:update=weights:lambda=0.3".parse()?,
+        rounds: Rounds {
             samples,
             iterations,
             max_tokens: 24,
-            update: Update::Weights,
-            lambda: LambdaRule::Fixed(0.3),
-            ..MethodOptions::default()
+            ..Rounds::default()
         },
         ..AlignOptions::default()
     };
     let prompt = Prompt::Chat(vec![Message::new("user", PROMPT)]);
-    Ok(aligner.align(&prompt, &options, &Stop::new(), &mut |_| {})?)
+    Ok(aligner.align(&prompt, reward, &options, &Stop::new(), &mut |_| {})?)
 }
 
 /// q* ∝ exp(r/λ)·P on the candidates that stand for P.

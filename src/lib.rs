@@ -1,4 +1,40 @@
-#![doc = include_str!("../README.md")]
+//! ```no_run
+//! use std::{path::Path, sync::Arc};
+//! use aisp_llama::llama::{Model, ModelOptions};
+//! use aisp_llama::reward::FnReward;
+//! use aisp_llama::{AlignOptions, Aligner, EngineOptions, Prompt, Stop};
+//!
+//! # fn main() -> aisp_llama::Result<()> {
+//! let model = Arc::new(Model::load(Path::new("base.gguf"), &ModelOptions::default())?);
+//! let mut aligner = Aligner::new(model, EngineOptions::default())?;
+//! let mut reward = FnReward::new("brevity", |_prompt, response| -(response.len() as f64));
+//! let (prompt, options) = (Prompt::user(None, "Describe the sea."), AlignOptions::default());
+//! let answer = aligner.align(&prompt, &mut reward, &options, &Stop::new(), &mut |_| {})?;
+//! println!("{} ({})", answer.response, answer.reward);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Test-time alignment of local GGUF models: while a model answers, it is steered towards what a
+//! reward likes, without training and without a change of its weights.
+//!
+//! ```text
+//! prompt ──► method ──► rollout ──► candidates ──► reward ──► method ──► next proposals ─┐
+//!              ▲                                                                          │
+//!              └──────────────────────────── iterations ──────────────────────────────────┘
+//! ```
+//!
+//! - [`Aligner`] answers one prompt after the other; a [`Batch`] turns many runs on one rollout.
+//! - [`method`]: aisp, best-of-n and the others, each a file with its settings, in one table.
+//! - [`rollout`]: candidates by the batch, which is kept full.
+//! - [`reward`]: classifiers, heads, judges, rules, programs, servers, and functions of your own.
+//! - [`control`]: the mathematics (arXiv 2510.26219), which touches no model.
+//! - [`llama`]: the engine, every `unsafe` line that touches llama.cpp.
+//! - [`output`]: the output matrix; [`gguf`]: the header reader, which never panics.
+//! - [`compare`], [`train`], [`report`]: methods side by side, value networks, plots and traces.
+//!
+//! The house is described in `docs/architecture.md`, with how to add a method or a reward; the
+//! command line and what was measured in the README. Errors name fields: see [`Error`].
 #![warn(missing_docs)]
 
 #[cfg(feature = "engine")]
@@ -7,11 +43,10 @@ mod align;
 pub mod compare;
 pub mod control;
 mod error;
-#[cfg(feature = "engine")]
-mod events;
 pub mod gguf;
 #[cfg(feature = "engine")]
 pub mod llama;
+mod math;
 #[cfg(feature = "engine")]
 pub mod method;
 pub mod output;
@@ -23,13 +58,20 @@ pub mod report;
 pub mod reward;
 #[cfg(feature = "engine")]
 pub mod rollout;
+#[cfg(feature = "engine")]
+pub mod train;
 
 #[cfg(feature = "engine")]
-pub use align::{AlignOptions, Aligner, AlignerOptions, Budget, Prompt, Stop, default_threads};
-pub use error::{Error, Result};
-#[cfg(feature = "engine")]
-pub use events::{
-    Alignment, Event, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings, Usage,
+pub use align::{
+    AlignOptions, Aligner, Alignment, Batch, Budget, Ended, EngineOptions, Event, EventKind,
+    IterationStats, ModelNames, Prompt, Rewards, RunId, RunRewards, ScoredCandidate, Stop,
+    StopReason, Timings, Usage, default_threads,
 };
+pub use error::{Error, Result};
 /// The arrays of the public functions.
 pub use ndarray;
+
+/// Keeps the README's Rust compiling.
+#[cfg(all(doctest, feature = "engine"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

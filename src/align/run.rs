@@ -1,215 +1,298 @@
-//! One run in progress: what was generated, scored and counted so far, and why it ends.
+//! One run: a search for the answer to one prompt, which says what it wants generated and scored,
+//! and takes both when it comes.
+//!
+//! ```text
+//! propose ──► candidates being written ──► take ──► is_written ──► close ─┐
+//!    ▲                                                                    │
+//!    └────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A run never waits for anything: whoever drives it, alone or among others, is a
+//! [`Batch`](super::Batch).
 
 use std::cmp::Ordering;
-use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::divergence::Divergence;
-use super::{AlignOptions, Stop};
+use super::events::EventKind;
+use super::record::{Alignment, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings};
+use super::request::{AlignOptions, Stop};
+use super::rewards::{RunRewards, beginnings, score};
+use super::tally::{Tally, is_empty};
 use crate::error::{Error, Result};
-use crate::events::{
-    Alignment, Event, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings, Usage,
-};
-use crate::method::{Method, Outcome};
-use crate::reward::{Reward, Sample};
-use crate::rollout::{Candidate, End, Job, Rollout};
+use crate::llama::{Model, Token};
+use crate::method::{Method, Outcome, Proposal};
+use crate::reward::Sample;
+use crate::rollout::{Candidate, End, Progress, Written};
 
-/// Candidates without a reward, by reason.
-#[derive(Default)]
-struct Failures {
-    empty: usize,
-    other: usize,
-    last: String,
+/// The iteration that is open.
+struct Iteration {
+    begun: Instant,
+    /// When its candidates were asked for.
+    asked: Instant,
+    /// By number; `None` for one that is still being written, or that a stop kept from it.
+    candidates: Vec<Option<Candidate>>,
+    progress: Progress,
+    /// Candidates that are still being written.
+    open: usize,
 }
 
-/// One run in progress.
-pub(super) struct Run<'a> {
-    prompt: &'a str,
-    options: &'a AlignOptions,
-    stop: &'a Stop,
+/// One run.
+pub(super) struct Run {
+    prompt: Arc<str>,
+    options: AlignOptions,
+    stop: Stop,
+    method: Box<dyn Method>,
     started: Instant,
-    usage: Usage,
+    iteration: Option<Iteration>,
+    tally: Tally,
     timings: Timings,
     iterations: Vec<IterationStats>,
-    best: Option<f64>,
-    held_out_best: Option<f64>,
+    held_out_failed: bool,
     divergence: Divergence,
-    ranked: Vec<ScoredCandidate>,
-    failures: Failures,
-    pub(super) stopped: Option<StopReason>,
+    stopped: Option<StopReason>,
+    /// Reward calls left to a method that asks while responses are written; one is kept for the
+    /// response itself.
+    calls_left: usize,
 }
 
-impl<'a> Run<'a> {
-    pub(super) fn new(prompt: &'a str, options: &'a AlignOptions, stop: &'a Stop) -> Self {
+impl Run {
+    /// A run on `prompt`, the text that the reward sees.
+    pub(super) fn new(
+        prompt: Arc<str>,
+        options: AlignOptions,
+        method: Box<dyn Method>,
+        stop: Stop,
+    ) -> Self {
         Self {
             prompt,
-            options,
             stop,
+            method,
             started: Instant::now(),
-            usage: Usage::default(),
+            iteration: None,
+            tally: Tally::default(),
             timings: Timings::default(),
             iterations: Vec::new(),
-            best: None,
-            held_out_best: None,
+            held_out_failed: false,
             divergence: Divergence::default(),
-            ranked: Vec::new(),
-            failures: Failures::default(),
             stopped: None,
+            calls_left: options.budget.reward_calls.unwrap_or(usize::MAX),
+            options,
         }
     }
 
-    fn iteration(&self) -> usize {
-        self.iterations.len()
+    /// How the run begins.
+    pub(super) fn begin(&mut self, rewards: &RunRewards<'_>) -> Result<EventKind> {
+        if self.options.stop_on_divergence && rewards.held_out.is_none() {
+            return Err(Error::field(
+                "stop-on-divergence",
+                "there is no second reward to watch; give a `held-out-reward`",
+            ));
+        }
+        let (samples, iterations) = self.method.shape();
+        Ok(EventKind::RunStarted {
+            prompt: self.prompt.to_string(),
+            method: self.method.name(),
+            seed: self.options.rounds.seed,
+            samples,
+            iterations,
+        })
     }
 
-    pub(super) fn generate(
-        &mut self,
-        rollout: &mut Rollout,
-        jobs: &[Job],
-        observe: &mut dyn FnMut(&Event),
-    ) -> Result<Vec<Option<Candidate>>> {
+    /// Opens the next iteration: what is to be generated. Nothing when the run is at its end.
+    pub(super) fn propose(&mut self) -> Vec<Proposal> {
+        if self.stopped.is_some() {
+            return Vec::new();
+        }
         let begun = Instant::now();
-        let iteration = self.iteration();
-        let (stop, started) = (self.stop, self.started);
-        let limit = self.options.budget.seconds;
-        let mut stopped = None;
-        let candidates = rollout.run(jobs, &mut |progress| {
-            observe(&Event::Progress {
-                iteration,
-                tokens: progress.tokens,
-                finished: progress.finished,
-                seconds: begun.elapsed().as_secs_f64(),
+        let proposals = self.method.propose();
+        if !proposals.is_empty() {
+            self.iteration = Some(Iteration {
+                begun,
+                asked: Instant::now(),
+                candidates: proposals.iter().map(|_| None).collect(),
+                progress: Progress::default(),
+                open: proposals.len(),
             });
-            if stop.is_requested() {
-                stopped = Some(StopReason::Interrupted);
-            } else if limit.is_some_and(|limit| started.elapsed().as_secs_f64() >= limit) {
-                stopped = Some(StopReason::TimeLimit);
-            }
-            match stopped {
-                Some(_) => ControlFlow::Break(()),
-                None => ControlFlow::Continue(()),
-            }
-        })?;
-        self.stopped = stopped;
-        self.timings.generation_seconds += begun.elapsed().as_secs_f64();
-        for candidate in candidates.iter().flatten() {
-            self.usage.candidates += 1;
-            self.usage.generated_tokens += candidate.tokens.len();
         }
-        Ok(candidates)
+        proposals
     }
 
-    /// Counts what the method itself asked the reward.
-    pub(super) fn guided(&mut self, usage: Usage) {
-        self.usage.reward_calls += usage.reward_calls;
-        self.usage.reward_tokens += usage.reward_tokens;
+    /// Most tokens of a response.
+    pub(super) fn max_tokens(&self) -> usize {
+        self.options.rounds.max_tokens
     }
 
-    /// Scores what the iteration brought. Responses cut short by a stop are scored only
-    /// when there is nothing else to answer with.
-    pub(super) fn score<'c>(
+    /// Whether candidates must bring their pre-logits.
+    pub(super) fn keeps_pre_logits(&self) -> bool {
+        self.method.keeps_pre_logits()
+    }
+
+    /// The rewards of beginnings of a response, for a method that asks.
+    pub(super) fn ask(
         &mut self,
-        reward: &mut dyn Reward,
-        held_out: &mut Option<Box<dyn Reward>>,
-        candidates: &'c [Option<Candidate>],
-        observe: &mut dyn FnMut(&Event),
-    ) -> Result<Vec<Outcome<'c>>> {
-        let begun = Instant::now();
+        rewards: RunRewards<'_>,
+        model: &Model,
+        responses: &[Vec<Token>],
+    ) -> Result<Vec<Option<f64>>> {
+        let texts = beginnings(model, responses);
+        let written = texts.iter().enumerate();
+        let written: Vec<(usize, &String)> = written
+            .filter_map(|(i, text)| Some((i, text.as_ref()?)))
+            .collect();
+        let mut answers = vec![None; texts.len()];
+        if written.is_empty() || written.len() >= self.calls_left {
+            return Ok(answers);
+        }
+        self.calls_left -= written.len();
+        let samples: Vec<Sample<'_>> = written
+            .iter()
+            .map(|(_, text)| Sample {
+                prompt: &self.prompt,
+                response: text,
+            })
+            .collect();
+        let scores = rewards.reward.score(&samples)?;
+        self.tally.usage.reward_calls += written.len();
+        for ((index, _), score) in written.into_iter().zip(scores) {
+            if let Ok(score) = score {
+                self.tally.usage.reward_tokens += score.tokens;
+                answers[index] = Some(score.reward).filter(|r| r.is_finite());
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Takes what a step has written for candidate `index`; whether that was its end.
+    pub(super) fn take(&mut self, index: usize, written: Written) -> Result<bool> {
+        let Some(iteration) = &mut self.iteration else {
+            return Ok(true);
+        };
+        iteration.progress.count(&written);
+        let Some(candidate) = written.done else {
+            return Ok(false);
+        };
+        iteration.candidates[index] = Some(candidate?);
+        iteration.open -= 1;
+        Ok(true)
+    }
+
+    /// Takes a candidate that a stop has cut short, or kept from being written.
+    pub(super) fn take_cancelled(&mut self, index: usize, candidate: Option<Candidate>) {
+        if let Some(iteration) = &mut self.iteration {
+            iteration.candidates[index] = candidate;
+            iteration.open -= 1;
+        }
+    }
+
+    /// How far the open iteration is.
+    pub(super) fn progress(&self) -> Option<EventKind> {
+        let iteration = self.iteration.as_ref()?;
+        Some(EventKind::Progress {
+            iteration: self.iterations.len(),
+            tokens: iteration.progress.tokens,
+            finished: iteration.progress.finished,
+            seconds: iteration.asked.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Whether the candidates that are being written are no longer wanted.
+    pub(super) fn is_over(&mut self) -> bool {
+        if self.stop.is_requested() {
+            self.stopped = Some(StopReason::Interrupted);
+        } else if self.out_of_time() {
+            self.stopped = Some(StopReason::TimeLimit);
+        }
+        self.stopped.is_some()
+    }
+
+    fn out_of_time(&self) -> bool {
+        let elapsed = self.started.elapsed().as_secs_f64();
+        let limit = self.options.budget.seconds;
+        limit.is_some_and(|limit| elapsed >= limit)
+    }
+
+    /// Whether all candidates of the open iteration are there.
+    pub(super) fn is_written(&self) -> bool {
+        self.iteration.as_ref().is_some_and(|i| i.open == 0)
+    }
+
+    /// Scores the iteration and closes it. Responses cut short by a stop are scored only when
+    /// there is nothing else to answer with.
+    pub(super) fn close(
+        &mut self,
+        mut rewards: RunRewards<'_>,
+        tell: &mut dyn FnMut(EventKind),
+    ) -> Result<()> {
+        let Some(Iteration {
+            begun,
+            asked,
+            candidates,
+            ..
+        }) = self.iteration.take()
+        else {
+            return Ok(());
+        };
+        self.timings.generation_seconds += asked.elapsed().as_secs_f64();
+        for candidate in candidates.iter().flatten() {
+            self.tally.usage.candidates += 1;
+            self.tally.usage.generated_tokens += candidate.tokens.len();
+        }
         let finished = |c: &Candidate| c.end != End::Stopped;
-        let any = self.best.is_some() || candidates.iter().flatten().any(finished);
+        let any = self.tally.best.is_some() || candidates.iter().flatten().any(finished);
         let used: Vec<(usize, &Candidate)> = candidates
             .iter()
             .enumerate()
             .filter_map(|(i, c)| Some((i, c.as_ref()?)))
             .filter(|(_, c)| finished(c) || !any)
             .collect();
+        let prompt = Arc::clone(&self.prompt);
         let samples: Vec<Sample<'_>> = used
             .iter()
-            .filter(|(_, c)| !c.text.trim().is_empty())
+            .filter(|(_, c)| !is_empty(c))
             .map(|(_, c)| Sample {
-                prompt: self.prompt,
+                prompt: &prompt,
                 response: &c.text,
             })
             .collect();
-        let scores = if samples.is_empty() {
-            Vec::new()
-        } else {
-            reward.score(&samples)?
-        };
-        if scores.len() != samples.len() {
-            return Err(Error::Reward(format!(
-                "{} scores for {} responses",
-                scores.len(),
-                samples.len()
-            )));
-        }
-        self.timings.reward_seconds += begun.elapsed().as_secs_f64();
-        let mut watched = self.watch(held_out, &samples, observe).into_iter();
-        let mut scores = scores.into_iter();
+        let scoring = Instant::now();
+        let scores = score(&mut *rewards.reward, &samples)?;
+        self.timings.reward_seconds += scoring.elapsed().as_secs_f64();
+        let watched = self.watch(&mut rewards, &samples, tell);
+        let (mut scores, mut watched) = (scores.into_iter(), watched.into_iter());
         let mut outcomes = Vec::with_capacity(used.len());
         for (index, candidate) in used {
-            let mut scored = ScoredCandidate {
-                iteration: self.iteration(),
-                candidate: index,
-                reward: None,
-                held_out: None,
-                tokens: candidate.tokens.len(),
-                end: candidate.end,
-                text: candidate.text.clone(),
-                error: None,
-                truncated: false,
-            };
-            if candidate.text.trim().is_empty() {
-                self.failures.empty += 1;
-                scored.error = Some("empty response".into());
-            } else {
-                self.usage.reward_calls += 1;
-                scored.held_out = watched.next().flatten();
-                match scores.next() {
-                    Some(Ok(score)) => {
-                        self.usage.reward_tokens += score.tokens;
-                        self.usage.truncated += usize::from(score.truncated);
-                        scored.truncated = score.truncated;
-                        if score.reward.is_finite() {
-                            scored.reward = Some(score.reward);
-                        } else {
-                            scored.error = Some(format!("the reward is {}", score.reward));
-                        }
-                    }
-                    Some(Err(error)) => scored.error = Some(error.to_string()),
-                    None => scored.error = Some("no score".into()),
-                }
-                if let Some(error) = &scored.error {
-                    self.failures.other += 1;
-                    self.failures.last.clone_from(error);
+            let mut scored = ScoredCandidate::new(self.iterations.len(), index, candidate);
+            match is_empty(candidate) {
+                true => self.tally.count_empty(&mut scored),
+                false => {
+                    scored.held_out = watched.next().flatten();
+                    self.tally.count(&mut scored, scores.next());
                 }
             }
-            self.usage.unscored += usize::from(scored.reward.is_none());
             outcomes.push(Outcome {
                 candidate: u32::try_from(index).unwrap_or(u32::MAX),
                 reward: scored.reward.unwrap_or(f64::NAN),
                 tokens: &candidate.tokens,
                 pre_logits: &candidate.pre_logits,
             });
-            observe(&Event::CandidateScored(scored.clone()));
-            if scored.reward > self.best {
-                self.best = scored.reward;
-                self.held_out_best = scored.held_out;
-            }
-            self.ranked.push(scored);
+            tell(EventKind::CandidateScored(scored.clone()));
+            self.tally.ranked.push(scored);
         }
-        Ok(outcomes)
+        self.observe(&outcomes, begun, tell)
     }
 
     /// What the held-out reward says of each sample. It only watches: when it fails as a
     /// whole the run goes on without it.
     fn watch(
         &mut self,
-        held_out: &mut Option<Box<dyn Reward>>,
+        rewards: &mut RunRewards<'_>,
         samples: &[Sample<'_>],
-        observe: &mut dyn FnMut(&Event),
+        tell: &mut dyn FnMut(EventKind),
     ) -> Vec<Option<f64>> {
-        let Some(reward) = held_out.as_mut().filter(|_| !samples.is_empty()) else {
+        let wanted = !samples.is_empty() && !self.held_out_failed;
+        let Some(reward) = rewards.held_out.as_mut().filter(|_| wanted) else {
             return Vec::new();
         };
         let begun = Instant::now();
@@ -221,28 +304,29 @@ impl<'a> Run<'a> {
                 .map(|score| Some(score.ok()?.reward).filter(|r| r.is_finite()))
                 .collect(),
             Err(error) => {
-                *held_out = None;
+                self.held_out_failed = true;
                 let reason = error.to_string();
-                observe(&Event::HeldOutFailed { reason });
+                tell(EventKind::HeldOutFailed { reason });
                 Vec::new()
             }
         }
     }
 
-    pub(super) fn close_iteration(
+    /// Gives the outcomes to the method, and puts the iteration down.
+    fn observe(
         &mut self,
         outcomes: &[Outcome<'_>],
-        method: &mut dyn Method,
         begun: Instant,
-        observe: &mut dyn FnMut(&Event),
+        tell: &mut dyn FnMut(EventKind),
     ) -> Result<()> {
         let control = Instant::now();
-        let telemetry = method.observe(outcomes)?;
+        let telemetry = self.method.observe(outcomes)?;
         self.timings.control_seconds += control.elapsed().as_secs_f64();
         let rewards = outcomes.iter().map(|o| o.reward).filter(|r| r.is_finite());
         let count = rewards.clone().count();
-        let index = self.iteration();
+        let index = self.iterations.len();
         let pairs: Vec<(f64, f64)> = self
+            .tally
             .ranked
             .iter()
             .filter(|c| c.iteration == index)
@@ -253,103 +337,82 @@ impl<'a> Run<'a> {
             index,
             mean_reward: (count > 0).then(|| rewards.clone().sum::<f64>() / count as f64),
             max_reward: rewards.reduce(f64::max),
-            best_reward: self.best,
+            best_reward: self.tally.best,
             held_out_mean: (!pairs.is_empty()).then(|| watched.sum::<f64>() / pairs.len() as f64),
-            held_out_best: self.held_out_best,
+            held_out_best: self.tally.held_out_best,
             telemetry,
             tokens: outcomes.iter().map(|o| o.tokens.len()).sum(),
-            reward_calls: self.usage.reward_calls,
+            reward_calls: self.tally.usage.reward_calls,
             seconds: begun.elapsed().as_secs_f64(),
         };
-        observe(&Event::IterationDone(stats.clone()));
+        tell(EventKind::IterationDone(stats.clone()));
         self.iterations.push(stats);
-        let diverged = self.divergence.observe(&pairs) && self.options.stop_on_divergence;
-        if self.stopped.is_some() {
-            return Ok(());
-        }
-        let elapsed = self.started.elapsed().as_secs_f64();
-        if self.stop.is_requested() {
-            self.stopped = Some(StopReason::Interrupted);
-        } else if self
-            .options
-            .target_reward
-            .is_some_and(|t| self.best >= Some(t))
-        {
-            self.stopped = Some(StopReason::TargetReward);
-        } else if diverged {
-            self.stopped = Some(StopReason::Divergence);
-        } else if self
-            .options
-            .budget
-            .seconds
-            .is_some_and(|limit| elapsed >= limit)
-        {
-            self.stopped = Some(StopReason::TimeLimit);
-        } else if self.options.budget.is_spent(&self.usage) {
-            self.stopped = Some(StopReason::Budget);
-        }
+        let diverged = self.divergence.observe(&pairs);
+        self.stopped = self.stopped.or_else(|| self.why_stop(diverged));
         Ok(())
     }
 
+    /// Why the run ends between two iterations, if it does.
+    fn why_stop(&self, diverged: bool) -> Option<StopReason> {
+        let target = self.options.target_reward;
+        if self.stop.is_requested() {
+            Some(StopReason::Interrupted)
+        } else if target.is_some_and(|target| self.tally.best >= Some(target)) {
+            Some(StopReason::TargetReward)
+        } else if diverged && self.options.stop_on_divergence {
+            Some(StopReason::Divergence)
+        } else if self.out_of_time() {
+            Some(StopReason::TimeLimit)
+        } else if self.options.budget.is_spent(&self.tally.usage) {
+            Some(StopReason::Budget)
+        } else {
+            None
+        }
+    }
+
+    /// The answer, once there is nothing more to propose.
     pub(super) fn finish(
         mut self,
         names: ModelNames,
-        method: &mut dyn Method,
-        observe: &mut dyn FnMut(&Event),
+        tell: &mut dyn FnMut(EventKind),
     ) -> Result<Alignment> {
         // Stable: of equal rewards the earlier candidate stays first.
-        self.ranked
+        self.tally
+            .ranked
             .sort_by(|a, b| b.reward.partial_cmp(&a.reward).unwrap_or(Ordering::Equal));
-        let rewards: Vec<f64> = self.ranked.iter().map_while(|c| c.reward).collect();
+        let rewards: Vec<f64> = self.tally.ranked.iter().map_while(|c| c.reward).collect();
         let answer = match rewards.is_empty() {
             true => 0,
-            false => method.answer(&rewards).min(rewards.len() - 1),
+            false => self.method.answer(&rewards).min(rewards.len() - 1),
         };
-        let answer = self.ranked.get(answer).filter(|c| c.reward.is_some());
+        let answer = self.tally.ranked.get(answer).filter(|c| c.reward.is_some());
         let Some(best) = answer.cloned() else {
-            return Err(self.no_answer());
+            return Err(self.tally.no_answer());
         };
         self.timings.total_seconds = self.started.elapsed().as_secs_f64();
         self.timings.tokens_per_second =
-            self.usage.generated_tokens as f64 / self.timings.generation_seconds.max(1e-9);
+            self.tally.usage.generated_tokens as f64 / self.timings.generation_seconds.max(1e-9);
         let stop = self.stopped.unwrap_or(StopReason::Completed);
-        observe(&Event::RunFinished {
+        tell(EventKind::RunFinished {
             stop,
             reward: best.reward,
-            usage: self.usage,
+            usage: self.tally.usage,
             timings: self.timings,
         });
         Ok(Alignment {
-            prompt: self.prompt.to_owned(),
+            prompt: self.prompt.to_string(),
             response: best.text,
             reward: best.reward.unwrap_or(f64::NAN),
             held_out: best.held_out,
-            method: self.options.method.name(),
-            seed: self.options.options.seed,
-            samples: self.options.samples(),
+            method: self.method.name(),
+            seed: self.options.rounds.seed,
+            samples: self.method.shape().0,
             stop,
             iterations: self.iterations,
-            usage: self.usage,
+            usage: self.tally.usage,
             timings: self.timings,
             names,
-            candidates: self.ranked,
+            candidates: self.tally.ranked,
         })
-    }
-
-    fn no_answer(&self) -> Error {
-        let Failures { empty, other, last } = &self.failures;
-        match (empty, other) {
-            (0, 0) => Error::Run(
-                "stopped before a candidate had any token; nothing to answer with".into(),
-            ),
-            (_, 0) => Error::Run(format!(
-                "every candidate is empty ({empty} of {empty}): the model ends its turn at once; \
-                 check the prompt and the chat template (--chat-template, --no-chat)"
-            )),
-            _ => Error::Reward(format!(
-                "no response could be scored: {other} of {} failed, the last with: {last}",
-                empty + other
-            )),
-        }
     }
 }

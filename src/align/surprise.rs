@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Aligner, Prompt};
 use crate::error::Result;
 use crate::llama::Token;
-use crate::rollout::{Job, Steer, TokenChoice};
+use crate::math::normaliser;
+use crate::rollout::{Ask, Job, Steer, TokenChoice};
 
 /// Goes along a given response and adds up −log p of its tokens.
 struct Along {
@@ -23,12 +24,16 @@ impl Steer for Along {
         0.0
     }
 
-    fn choose(&self, tokens: &[Token], logits: &[f32]) -> Result<Option<Token>> {
+    fn choose(
+        &self,
+        tokens: &[Token],
+        logits: &[f32],
+        _ask: &mut Ask<'_>,
+    ) -> Result<Option<Token>> {
         let token = self.tokens[tokens.len()];
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = logits.iter().map(|&l| f64::from(l - largest).exp()).sum();
+        let (largest, rest) = normaliser(logits);
         let own = logits.get(token as usize).copied().unwrap_or(largest);
-        let nats = f64::from(largest - own) + sum.ln();
+        let nats = f64::from(largest - own) + rest;
         *self.nats.lock().unwrap_or_else(PoisonError::into_inner) += nats;
         Ok(Some(token))
     }
@@ -49,7 +54,8 @@ impl Aligner {
             return Ok(None);
         }
         let prompt = self.tokenize(prompt)?;
-        let prompt = self.load_prompt(prompt, count)?;
+        let rollout = self.batch_for(prompt.len(), count)?.rollout_mut();
+        let prompt = rollout.add_prompt(prompt)?;
         let along = Arc::new(Along {
             tokens,
             nats: Mutex::new(0.0),
@@ -61,8 +67,9 @@ impl Aligner {
             choice: TokenChoice::Argmax,
             keep_pre_logits: false,
         };
-        self.rollout_mut()?
-            .run(&[job], &mut |_| ControlFlow::Continue(()))?;
+        let read = rollout.run(&[job], &mut |_| ControlFlow::Continue(()));
+        rollout.forget_prompt(prompt);
+        read?;
         let nats = *along.nats.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Some(nats / count as f64))
     }

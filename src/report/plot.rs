@@ -7,8 +7,8 @@ use std::path::Path;
 use plotters::style::RGBColor;
 
 use super::chart::{Panel, Series, draw};
+use crate::align::{Alignment, IterationStats};
 use crate::error::{Error, Result};
-use crate::events::{Alignment, IterationStats};
 
 const BLUE_MEAN: RGBColor = RGBColor(0x4c, 0x78, 0xa8);
 const ORANGE_MAX: RGBColor = RGBColor(0xf5, 0x85, 0x18);

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use crate::align::{Event, EventKind};
 use crate::error::{Error, Result};
-use crate::events::Event;
 
 /// A JSONL file that events are appended to.
 pub struct Trace {
@@ -31,14 +31,14 @@ impl Trace {
     /// Writes one event; progress within an iteration is left out. Whole iterations are on
     /// disk even when the program is killed later. A failure is kept for [`Self::finish`].
     pub fn write(&mut self, event: &Event) {
-        if matches!(event, Event::Progress { .. }) || self.failure.is_some() {
+        if matches!(event.kind, EventKind::Progress { .. }) || self.failure.is_some() {
             return;
         }
         let written = serde_json::to_writer(&mut self.out, event)
             .map_err(std::io::Error::from)
             .and_then(|()| self.out.write_all(b"\n"))
-            .and_then(|()| match event {
-                Event::CandidateScored(_) => Ok(()),
+            .and_then(|()| match event.kind {
+                EventKind::CandidateScored(_) => Ok(()),
                 _ => self.out.flush(),
             });
         self.failure = written.err();

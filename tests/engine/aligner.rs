@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aisp_llama::llama::Message;
-use aisp_llama::method::{MethodKind, MethodOptions};
+use aisp_llama::method::Rounds;
 use aisp_llama::reward::{FnReward, Reward, Sample, SampleError, Score, Scores};
 use aisp_llama::{
-    AlignOptions, Aligner, AlignerOptions, Alignment, Budget, Error, Event, Prompt, Result, Stop,
-    StopReason,
+    AlignOptions, Aligner, Alignment, Budget, EngineOptions, Error, EventKind, Prompt, Result,
+    Stop, StopReason,
 };
 
 use crate::common::smollm2;
@@ -16,21 +16,21 @@ fn chat(text: &str) -> Prompt {
     Prompt::Chat(vec![Message::new("user", text)])
 }
 
-fn options(method: MethodKind) -> AlignOptions {
+fn options(method: &str) -> AlignOptions {
     AlignOptions {
-        method,
-        options: MethodOptions {
+        method: method.parse().unwrap(),
+        rounds: Rounds {
             samples: 8,
             iterations: 3,
             max_tokens: 12,
-            ..MethodOptions::default()
+            ..Rounds::default()
         },
         ..AlignOptions::default()
     }
 }
 
-fn aligner(reward: impl Reward + 'static) -> Aligner {
-    Aligner::new(smollm2(), Box::new(reward), AlignerOptions::default()).unwrap()
+fn aligner() -> Aligner {
+    Aligner::new(smollm2(), EngineOptions::default()).unwrap()
 }
 
 /// Shorter texts are better.
@@ -38,26 +38,24 @@ fn brevity() -> impl Reward {
     FnReward::new("brevity", |_, response| -(response.len() as f64))
 }
 
-fn align(reward: impl Reward + 'static, options: &AlignOptions) -> Result<Alignment> {
-    aligner(reward).align(&chat("Say something."), options, &Stop::new(), &mut |_| {})
+fn align(mut reward: impl Reward, options: &AlignOptions) -> Result<Alignment> {
+    let prompt = chat("Say something.");
+    aligner().align(&prompt, &mut reward, options, &Stop::new(), &mut |_| {})
 }
 
 #[test]
 fn the_budget_is_counted_the_same_way_for_every_method() {
-    for (method, candidates) in [
-        (MethodKind::Aisp, 24),
-        (MethodKind::BestOfN, 24),
-        (MethodKind::Greedy, 1),
-    ] {
+    for (method, candidates) in [("aisp", 24), ("best-of-n", 24), ("greedy", 1)] {
         let mut tokens = 0;
         let mut scored = 0;
-        let alignment = aligner(brevity())
+        let alignment = aligner()
             .align(
                 &chat("Say something."),
+                &mut brevity(),
                 &options(method),
                 &Stop::new(),
                 &mut |event| {
-                    if let Event::CandidateScored(candidate) = event {
+                    if let EventKind::CandidateScored(candidate) = &event.kind {
                         tokens += candidate.tokens;
                         scored += 1;
                     }
@@ -95,7 +93,7 @@ fn limits_end_the_run_after_the_iteration_that_reaches_them() {
             brevity(),
             &AlignOptions {
                 budget,
-                ..options(MethodKind::BestOfN)
+                ..options("best-of-n")
             },
         )
         .unwrap();
@@ -106,7 +104,7 @@ fn limits_end_the_run_after_the_iteration_that_reaches_them() {
 
 #[test]
 fn the_best_so_far_never_falls_and_is_the_answer() {
-    let alignment = align(brevity(), &options(MethodKind::Aisp)).unwrap();
+    let alignment = align(brevity(), &options("aisp")).unwrap();
     let best: Vec<f64> = alignment
         .iterations
         .iter()
@@ -126,11 +124,11 @@ fn aisp_moves_the_mean_reward_towards_what_scores_well() {
     let alignment = align(
         reward,
         &AlignOptions {
-            options: MethodOptions {
+            rounds: Rounds {
                 samples: 16,
                 iterations: 10,
                 max_tokens: 16,
-                ..MethodOptions::default()
+                ..Rounds::default()
             },
             ..AlignOptions::default()
         },
@@ -156,7 +154,7 @@ fn nan_and_infinite_rewards_are_counted_and_never_win() {
             _ => response.len() as f64,
         }
     });
-    let alignment = align(broken, &options(MethodKind::Aisp)).unwrap();
+    let alignment = align(broken, &options("aisp")).unwrap();
     assert_eq!(alignment.usage.unscored, 18);
     assert_eq!(alignment.reward, alignment.response.len() as f64);
     for iteration in &alignment.iterations {
@@ -168,7 +166,7 @@ fn nan_and_infinite_rewards_are_counted_and_never_win() {
 #[test]
 fn a_reward_that_never_works_ends_with_the_reason() {
     let nan = FnReward::new("nan", |_, _| f64::NAN);
-    let error = align(nan, &options(MethodKind::Aisp)).unwrap_err();
+    let error = align(nan, &options("aisp")).unwrap_err();
     assert!(matches!(error, Error::Reward(_)), "{error}");
     assert!(error.to_string().contains("NaN"), "{error}");
 }
@@ -207,10 +205,10 @@ impl Reward for Failing {
 
 #[test]
 fn failures_of_a_sample_are_counted_and_failures_of_the_reward_end_the_run() {
-    let alignment = align(Failing { fatal: false }, &options(MethodKind::Aisp)).unwrap();
+    let alignment = align(Failing { fatal: false }, &options("aisp")).unwrap();
     assert_eq!(alignment.usage.unscored, 21);
     assert_eq!(alignment.usage.reward_tokens, 9);
-    let error = align(Failing { fatal: true }, &options(MethodKind::Aisp)).unwrap_err();
+    let error = align(Failing { fatal: true }, &options("aisp")).unwrap_err();
     assert!(matches!(error, Error::Reward(_)));
     assert!(error.to_string().contains("the judge has left"));
 }
@@ -222,14 +220,14 @@ fn candidates_that_are_all_empty_are_an_error_with_a_remedy() {
          <|im_start|>assistant\nThe capital of France is Paris."
             .into(),
     );
-    let mut options = options(MethodKind::Greedy);
-    options.options.max_tokens = 1;
-    let error = aligner(brevity())
-        .align(&prompt, &options, &Stop::new(), &mut |_| {})
+    let mut options = options("greedy");
+    options.rounds.max_tokens = 1;
+    let error = aligner()
+        .align(&prompt, &mut brevity(), &options, &Stop::new(), &mut |_| {})
         .unwrap_err();
     assert!(matches!(error, Error::Run(_)), "{error}");
     assert!(error.to_string().contains("empty"), "{error}");
-    assert!(error.to_string().contains("--chat-template"), "{error}");
+    assert!(error.to_string().contains("chat-template"), "{error}");
 }
 
 #[test]
@@ -237,13 +235,14 @@ fn a_request_to_stop_keeps_what_is_there() {
     for steps in [3, 15] {
         let stop = Stop::new();
         let mut seen = 0;
-        let alignment = aligner(brevity())
+        let alignment = aligner()
             .align(
                 &chat("Say something."),
-                &options(MethodKind::Aisp),
+                &mut brevity(),
+                &options("aisp"),
                 &stop,
                 &mut |event| {
-                    if matches!(event, Event::Progress { .. }) {
+                    if matches!(event.kind, EventKind::Progress { .. }) {
                         seen += 1;
                         if seen == steps {
                             stop.request();
@@ -261,8 +260,8 @@ fn a_request_to_stop_keeps_what_is_there() {
 
 #[test]
 fn one_aligner_answers_many_prompts_as_if_each_were_alone() {
-    let options = options(MethodKind::Aisp);
-    let mut shared = aligner(brevity());
+    let options = options("aisp");
+    let mut shared = aligner();
     for text in [
         "Say something.",
         "Name a river that flows through several countries.",
@@ -270,10 +269,10 @@ fn one_aligner_answers_many_prompts_as_if_each_were_alone() {
     ] {
         let prompt = chat(text);
         let together = shared
-            .align(&prompt, &options, &Stop::new(), &mut |_| {})
+            .align(&prompt, &mut brevity(), &options, &Stop::new(), &mut |_| {})
             .unwrap();
-        let alone = aligner(brevity())
-            .align(&prompt, &options, &Stop::new(), &mut |_| {})
+        let alone = aligner()
+            .align(&prompt, &mut brevity(), &options, &Stop::new(), &mut |_| {})
             .unwrap();
         assert_eq!(together.candidates, alone.candidates, "{text}");
     }

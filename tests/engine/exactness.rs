@@ -10,7 +10,7 @@ use aisp_llama::llama::{
     ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, Row, Token,
 };
 use aisp_llama::rollout::{
-    Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Steer, TokenChoice,
+    Ask, Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Steer, TokenChoice,
 };
 use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -82,7 +82,6 @@ fn generate(
     prompts: &[Vec<Token>],
     steers: &[Option<Arc<dyn Steer>>],
 ) -> Vec<Candidate> {
-    rollout.clear_prompts();
     let mut jobs = Vec::new();
     for prompt in prompts {
         let prompt = rollout.add_prompt(prompt.clone()).unwrap();
@@ -393,7 +392,12 @@ impl Steer for Recorder {
         0.0
     }
 
-    fn choose(&self, _tokens: &[Token], logits: &[f32]) -> aisp_llama::Result<Option<Token>> {
+    fn choose(
+        &self,
+        _tokens: &[Token],
+        logits: &[f32],
+        _ask: &mut Ask<'_>,
+    ) -> aisp_llama::Result<Option<Token>> {
         self.0.lock().unwrap().push(logits.to_vec());
         Ok(None)
     }

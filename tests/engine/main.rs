@@ -5,6 +5,8 @@
 mod common;
 
 mod aligner;
+mod batch;
 mod exactness;
 mod reward;
+mod sequences;
 mod text;

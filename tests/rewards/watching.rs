@@ -1,10 +1,11 @@
 //! The held-out reward: it watches, is reported, and can end a run.
 
 use aisp_llama::llama::Message;
-use aisp_llama::method::MethodOptions;
+use aisp_llama::method::Rounds;
 use aisp_llama::reward::{FnReward, Reward, Sample, Scores};
 use aisp_llama::{
-    AlignOptions, Aligner, AlignerOptions, Error, Event, Prompt, Result, Stop, StopReason,
+    AlignOptions, Aligner, Alignment, EngineOptions, Error, EventKind, Prompt, Result, Rewards,
+    RunRewards, Stop, StopReason,
 };
 
 use crate::common::smollm2;
@@ -17,18 +18,19 @@ fn letters(letter: char, sign: f64) -> impl Reward {
 
 fn options() -> AlignOptions {
     AlignOptions {
-        options: MethodOptions {
+        rounds: Rounds {
             samples: 8,
             iterations: 2,
             max_tokens: 12,
-            ..MethodOptions::default()
+            ..Rounds::default()
         },
         ..AlignOptions::default()
     }
 }
 
-fn aligner(reward: impl Reward + 'static) -> Aligner {
-    Aligner::new(smollm2(), Box::new(reward), AlignerOptions::default()).unwrap()
+fn align(rewards: &mut dyn Rewards, options: &AlignOptions) -> Result<Alignment> {
+    let mut aligner = Aligner::new(smollm2(), EngineOptions::default()).unwrap();
+    aligner.align(&prompt(), rewards, options, &Stop::new(), &mut |_| {})
 }
 
 fn prompt() -> Prompt {
@@ -37,13 +39,12 @@ fn prompt() -> Prompt {
 
 #[test]
 fn it_is_reported_and_changes_nothing() {
-    let align = |aligner: &mut Aligner| {
-        aligner
-            .align(&prompt(), &options(), &Stop::new(), &mut |_| {})
-            .unwrap()
+    let without = align(&mut letters('e', 1.0), &options()).unwrap();
+    let mut both = RunRewards {
+        reward: &mut letters('e', 1.0),
+        held_out: Some(&mut letters('o', 1.0)),
     };
-    let without = align(&mut aligner(letters('e', 1.0)));
-    let with = align(&mut aligner(letters('e', 1.0)).with_held_out(Box::new(letters('o', 1.0))));
+    let with = align(&mut both, &options()).unwrap();
     assert_eq!(without.response, with.response);
     assert_eq!(
         (without.held_out, without.names.held_out_model),
@@ -71,19 +72,20 @@ fn it_is_reported_and_changes_nothing() {
 fn a_run_ends_when_it_falls_while_the_reward_rises() {
     // The second judge is the opposite of the first: any progress is over-optimisation.
     let options = AlignOptions {
-        options: MethodOptions {
+        rounds: Rounds {
             samples: 16,
             iterations: 30,
             max_tokens: 12,
-            ..MethodOptions::default()
+            ..Rounds::default()
         },
         stop_on_divergence: true,
         ..AlignOptions::default()
     };
-    let mut aligner = aligner(letters('e', 1.0)).with_held_out(Box::new(letters('e', -1.0)));
-    let found = aligner
-        .align(&prompt(), &options, &Stop::new(), &mut |_| {})
-        .unwrap();
+    let mut both = RunRewards {
+        reward: &mut letters('e', 1.0),
+        held_out: Some(&mut letters('e', -1.0)),
+    };
+    let found = align(&mut both, &options).unwrap();
     assert_eq!(found.stop, StopReason::Divergence);
     let first = &found.iterations[0];
     let last = found.iterations.last().unwrap();
@@ -96,11 +98,9 @@ fn stopping_needs_something_to_watch() {
         stop_on_divergence: true,
         ..options()
     };
-    let error = aligner(letters('e', 1.0))
-        .align(&prompt(), &options, &Stop::new(), &mut |_| {})
-        .unwrap_err();
+    let error = align(&mut letters('e', 1.0), &options).unwrap_err();
     assert!(matches!(error, Error::Field { .. }));
-    assert!(error.to_string().contains("held-out"), "{error}");
+    assert!(error.to_string().contains("held-out-reward"), "{error}");
 }
 
 #[test]
@@ -115,14 +115,24 @@ fn a_failing_one_is_told_and_the_run_goes_on() {
         }
     }
     let mut told = 0;
-    let found = aligner(letters('e', 1.0))
-        .with_held_out(Box::new(Broken))
-        .align(&prompt(), &options(), &Stop::new(), &mut |event| {
-            if let Event::HeldOutFailed { reason } = event {
-                assert!(reason.contains("out of order"));
-                told += 1;
-            }
-        })
+    let mut both = RunRewards {
+        reward: &mut letters('e', 1.0),
+        held_out: Some(&mut Broken),
+    };
+    let mut aligner = Aligner::new(smollm2(), EngineOptions::default()).unwrap();
+    let found = aligner
+        .align(
+            &prompt(),
+            &mut both,
+            &options(),
+            &Stop::new(),
+            &mut |event| {
+                if let EventKind::HeldOutFailed { reason } = &event.kind {
+                    assert!(reason.contains("out of order"));
+                    told += 1;
+                }
+            },
+        )
         .unwrap();
     assert_eq!(told, 1);
     assert_eq!((found.held_out, found.iterations.len()), (None, 2));

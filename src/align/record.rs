@@ -1,59 +1,9 @@
-//! What is told about a run while it goes on, and what is left of it at the end.
+//! What is left of a run: its candidates, its iterations in numbers, what it cost.
 
 use serde::{Deserialize, Serialize};
 
 use crate::method::Telemetry;
 use crate::rollout::End;
-
-/// Something that happened.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
-    /// The run begins.
-    RunStarted {
-        /// The prompt as the reward sees it.
-        prompt: String,
-        /// The method's name.
-        method: &'static str,
-        /// Seed of all randomness.
-        seed: u64,
-        /// Candidates of one iteration.
-        samples: usize,
-        /// Iterations.
-        iterations: usize,
-    },
-    /// A decoding step is done.
-    Progress {
-        /// The iteration, from 0.
-        iteration: usize,
-        /// Tokens generated so far in it.
-        tokens: usize,
-        /// Candidates finished so far in it.
-        finished: usize,
-        /// Seconds spent on generating so far in it.
-        seconds: f64,
-    },
-    /// A candidate has its reward, or has none for a reason.
-    CandidateScored(ScoredCandidate),
-    /// An iteration is done.
-    IterationDone(IterationStats),
-    /// The held-out reward failed as a whole; the run goes on without it.
-    HeldOutFailed {
-        /// Why.
-        reason: String,
-    },
-    /// The run is over.
-    RunFinished {
-        /// Why.
-        stop: StopReason,
-        /// The best reward.
-        reward: Option<f64>,
-        /// What it cost.
-        usage: Usage,
-        /// How long it took.
-        timings: Timings,
-    },
-}
 
 /// A candidate with its reward.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -1,0 +1,134 @@
+//! What is asked for: a prompt, a method, limits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::record::Usage;
+use crate::error::{Error, Result};
+use crate::llama::Message;
+use crate::method::{MethodSpec, Rounds};
+
+/// What the model is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// Text that the model continues; special tokens written in it are special tokens.
+    Raw(String),
+    /// A conversation, rendered with the chat template.
+    Chat(Vec<Message>),
+}
+
+impl Prompt {
+    /// A conversation of one message, behind a system prompt where there is one.
+    #[must_use]
+    pub fn user(system: Option<&str>, text: impl Into<String>) -> Self {
+        let mut messages: Vec<Message> = system
+            .map(|text| Message::new("system", text))
+            .into_iter()
+            .collect();
+        messages.push(Message::new("user", text));
+        Self::Chat(messages)
+    }
+
+    /// The text that the reward sees as the prompt, and that reports show: the raw text, or
+    /// the last user message.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Raw(text) => text,
+            Self::Chat(messages) => messages
+                .iter()
+                .rev()
+                .find(|m| m.role == "user")
+                .map_or("", |m| &m.content),
+        }
+    }
+}
+
+/// Limits of one run, counted the same way for every method. `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Budget {
+    /// Generated candidates.
+    pub candidates: Option<usize>,
+    /// Tokens generated.
+    pub generated_tokens: Option<usize>,
+    /// Candidates scored.
+    pub reward_calls: Option<usize>,
+    /// Tokens read by the reward model.
+    pub reward_tokens: Option<usize>,
+    /// Wall-clock seconds; stops in the middle of an iteration.
+    pub seconds: Option<f64>,
+}
+
+impl Budget {
+    pub(super) fn is_spent(&self, usage: &Usage) -> bool {
+        let over = |limit: Option<usize>, used: usize| limit.is_some_and(|limit| used >= limit);
+        over(self.candidates, usage.candidates)
+            || over(self.generated_tokens, usage.generated_tokens)
+            || over(self.reward_calls, usage.reward_calls)
+            || over(self.reward_tokens, usage.reward_tokens)
+    }
+}
+
+/// A request to stop, given from another thread or a signal handler. The best response so
+/// far is still the answer.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// No request yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks the run to stop after the step it is in.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the run was asked to stop.
+    #[must_use]
+    pub fn is_requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one run does.
+#[derive(Clone, Debug, Default)]
+pub struct AlignOptions {
+    /// The method with its settings (default: aisp).
+    pub method: MethodSpec,
+    /// Samples, iterations, seed and length.
+    pub rounds: Rounds,
+    /// Limits besides samples and iterations.
+    pub budget: Budget,
+    /// Ends the run once a response has at least this reward.
+    pub target_reward: Option<f64>,
+    /// Ends the run once, since some earlier iteration, the mean reward has risen and the
+    /// mean held-out reward has fallen, both by more than two standard errors.
+    pub stop_on_divergence: bool,
+}
+
+impl AlignOptions {
+    /// Checks everything that can be checked without a model.
+    ///
+    /// # Errors
+    /// [`Error::Field`] naming the field and its value.
+    pub fn validate(&self) -> Result<()> {
+        self.method.validate(&self.rounds)?;
+        self.check_limits()
+    }
+
+    /// The same without the method.
+    pub(super) fn check_limits(&self) -> Result<()> {
+        self.rounds.validate()?;
+        if let Some(limit) = self.budget.seconds.filter(|l| !l.is_finite() || *l <= 0.0) {
+            let reason = format!("{limit}; must be a number of seconds above 0");
+            return Err(Error::field("time-limit", reason));
+        }
+        if self.target_reward.is_some_and(f64::is_nan) {
+            return Err(Error::field("target-reward", "NaN; must be a number"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! Which reward is asked for which run.
+
+use super::events::RunId;
+use crate::error::{Error, Result};
+use crate::llama::{Model, Token};
+use crate::reward::{Reward, Sample, Scores};
+
+/// The rewards of one run.
+pub struct RunRewards<'a> {
+    /// What is optimised.
+    pub reward: &'a mut dyn Reward,
+    /// A second reward that only watches: it scores the same candidates, is reported beside the
+    /// first, and steers nothing. When it fails as a whole, the run goes on without it
+    /// ([`HeldOutFailed`](super::EventKind::HeldOutFailed)).
+    pub held_out: Option<&'a mut dyn Reward>,
+}
+
+impl<'a> RunRewards<'a> {
+    /// Of rewards as they are loaded.
+    pub fn new(reward: &'a mut dyn Reward, held_out: &'a mut Option<Box<dyn Reward>>) -> Self {
+        Self {
+            reward,
+            held_out: match held_out {
+                Some(reward) => Some(reward.as_mut()),
+                None => None,
+            },
+        }
+    }
+}
+
+/// The rewards of every run: they are handed in with each call, so that they belong to whoever
+/// drives the runs. Any [`Reward`] is one for all runs; so are a reward and a held-out one
+/// ([`RunRewards`]).
+pub trait Rewards {
+    /// Those of `run`.
+    fn of(&mut self, run: RunId) -> RunRewards<'_>;
+}
+
+impl<R: Reward> Rewards for R {
+    fn of(&mut self, _run: RunId) -> RunRewards<'_> {
+        RunRewards {
+            reward: self,
+            held_out: None,
+        }
+    }
+}
+
+impl Rewards for RunRewards<'_> {
+    fn of(&mut self, _run: RunId) -> RunRewards<'_> {
+        RunRewards {
+            reward: &mut *self.reward,
+            held_out: match &mut self.held_out {
+                Some(reward) => Some(&mut **reward),
+                None => None,
+            },
+        }
+    }
+}
+
+/// The scores of `samples`, as many as there are.
+pub(super) fn score(reward: &mut dyn Reward, samples: &[Sample<'_>]) -> Result<Scores> {
+    if samples.is_empty() {
+        return Ok(Vec::new());
+    }
+    let scores = reward.score(samples)?;
+    if scores.len() == samples.len() {
+        return Ok(scores);
+    }
+    Err(Error::Reward(format!(
+        "{} scores for {} responses",
+        scores.len(),
+        samples.len()
+    )))
+}
+
+/// Texts of responses that are being written; `None` for those without any text yet.
+pub(super) fn beginnings(model: &Model, responses: &[Vec<Token>]) -> Vec<Option<String>> {
+    let texts = responses.iter().map(|tokens| model.text(tokens));
+    texts
+        .map(|text| Some(text).filter(|text| !text.trim().is_empty()))
+        .collect()
+}
