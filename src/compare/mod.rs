@@ -14,7 +14,6 @@ mod tuning;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -26,40 +25,9 @@ pub use stats::{Interval, mean, paired_bootstrap, standard_deviation};
 pub use summary::summary;
 pub use tuning::{Stage, Verdict, stages, verdicts};
 
-use crate::align::{AlignOptions, Aligner, Budget, Prompt, Stop};
+use crate::align::{AlignOptions, Aligner, Budget, EventKind, Prompt, Rewards, Stop, StopReason};
 use crate::error::{Error, Result};
-use crate::events::{Event, StopReason};
-use crate::method::{MethodKind, MethodOptions, Settings};
-
-/// A method with its settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Entrant {
-    /// As it was written, for instance `best-of-n:temp=1:top-p=0.9`.
-    pub name: String,
-    /// The method.
-    pub method: MethodKind,
-    /// What differs from its defaults.
-    pub settings: Settings,
-}
-
-impl FromStr for Entrant {
-    type Err = Error;
-
-    /// `METHOD[:NAME=VALUE]…`, see [`Settings::parse`].
-    fn from_str(text: &str) -> Result<Self> {
-        let mut parts = text.split(':');
-        let method = parts.next().unwrap_or_default().parse()?;
-        let mut settings = Settings::default();
-        for part in parts {
-            settings = settings.merged(&Settings::parse(part)?);
-        }
-        Ok(Self {
-            name: text.to_owned(),
-            method,
-            settings,
-        })
-    }
-}
+use crate::method::{MethodSpec, Rounds};
 
 /// What is equal for all methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,23 +39,8 @@ pub enum By {
     Seconds,
 }
 
-impl FromStr for By {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "candidates" => Ok(Self::Candidates),
-            "seconds" => Ok(Self::Seconds),
-            _ => Err(Error::field(
-                "by",
-                format!("{text:?} is neither candidates nor seconds"),
-            )),
-        }
-    }
-}
-
 /// A comparison: everything that determines its rows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
     /// Version of this program.
     pub version: String,
@@ -112,7 +65,7 @@ pub struct Plan {
     /// Whether prompts go through the chat template.
     pub chat: bool,
     /// The methods, the first of which the others are compared with.
-    pub methods: Vec<Entrant>,
+    pub methods: Vec<MethodSpec>,
     /// Seeds 0 to this.
     pub seeds: u64,
     /// Candidates or seconds of a run.
@@ -201,9 +154,6 @@ pub struct Cell {
     pub method: usize,
 }
 
-/// Fields of a method's options that a plan gives to all of them.
-const SHARED: [&str; 4] = ["samples", "iterations", "seed", "max-tokens"];
-
 impl Plan {
     /// Checks what can be checked without a model.
     ///
@@ -233,24 +183,24 @@ impl Plan {
                 return Err(Error::field("budget", reason));
             }
         }
-        for (i, entrant) in self.methods.iter().enumerate() {
-            if self.methods[..i].iter().any(|e| e.name == entrant.name) {
-                return Err(Error::field("methods", format!("{}: twice", entrant.name)));
-            }
-            let options = self.options(i, 0);
+        let rounds = self.rounds(0);
+        rounds.validate()?;
+        for (i, method) in self.methods.iter().enumerate() {
             let named =
-                |reason: String| Error::field("methods", format!("{}: {reason}", entrant.name));
-            options.validate().map_err(|error| match error {
-                // These are the plan's own, whatever method stumbles over them first.
-                Error::Field { ref field, .. } if SHARED.contains(&field.as_str()) => error,
-                Error::Field { field, reason } => named(format!("{field}: {reason}")),
-                other => other,
-            })?;
-            if entrant.method == MethodKind::ReControl && options.value.is_none() {
-                let reason = "give its value network, :value=FILE.safetensors; \
-                              `aisp-llama train-value` makes one";
-                return Err(named(reason.into()));
+                |reason: String| Error::field("methods", format!("{}: {reason}", method.label()));
+            if let Some(same) = self.methods[..i].iter().find(|other| *other == method) {
+                return Err(named(match same.label() == method.label() {
+                    true => "twice".into(),
+                    false => format!("the same as {}", same.label()),
+                }));
             }
+            method
+                .settings()
+                .validate(&rounds)
+                .map_err(|error| match error {
+                    Error::Field { field, reason } => named(format!("{field}: {reason}")),
+                    other => other,
+                })?;
         }
         Ok(())
     }
@@ -272,7 +222,7 @@ impl Plan {
 
     /// The error, with where it came up.
     fn in_cell(&self, cell: Cell, error: Error) -> Error {
-        let method = &self.methods[cell.method].name;
+        let method = self.methods[cell.method].label();
         let place = format!("prompt {}, seed {}, {method}", cell.prompt + 1, cell.seed);
         match error {
             Error::Run(reason) => Error::Run(format!("{place}: {reason}")),
@@ -282,8 +232,8 @@ impl Plan {
         }
     }
 
-    /// Options of method number `method` under `seed`.
-    fn options(&self, method: usize, seed: u64) -> MethodOptions {
+    /// Samples, iterations and length under `seed`.
+    fn rounds(&self, seed: u64) -> Rounds {
         let (samples, iterations) = match self.by {
             By::Candidates => {
                 let samples = self.samples.min(self.budget as usize);
@@ -292,27 +242,18 @@ impl Plan {
             // The time limit ends it.
             By::Seconds => (self.samples, u32::MAX as usize),
         };
-        let mut options = MethodOptions {
+        Rounds {
             samples,
             iterations,
             seed,
             max_tokens: self.max_tokens,
-            ..MethodOptions::default()
-        };
-        self.methods[method].settings.apply(&mut options);
-        options
-    }
-
-    /// Every option of every method, as text.
-    fn resolved(&self) -> Vec<String> {
-        let options = (0..self.methods.len()).map(|i| self.options(i, 0));
-        options.map(|options| format!("{options:?}")).collect()
+        }
     }
 
     fn align_options(&self, cell: Cell) -> AlignOptions {
         AlignOptions {
-            method: self.methods[cell.method].method,
-            options: self.options(cell.method, cell.seed),
+            method: self.methods[cell.method].clone(),
+            rounds: self.rounds(cell.seed),
             budget: match self.by {
                 // A candidate is scored once; methods that ask more often get fewer of them.
                 By::Candidates => Budget {
@@ -346,6 +287,7 @@ impl Plan {
     pub fn run(
         &self,
         aligner: &mut Aligner,
+        rewards: &mut dyn Rewards,
         coherence: &mut Coherence,
         store: &mut Store,
         stop: &Stop,
@@ -366,8 +308,8 @@ impl Plan {
             let options = self.align_options(cell);
             let mut failed = None;
             let alignment = aligner
-                .align(&prompt, &options, stop, &mut |event| {
-                    if let Event::HeldOutFailed { reason } = event {
+                .align(&prompt, rewards, &options, stop, &mut |event| {
+                    if let EventKind::HeldOutFailed { reason } = &event.kind {
                         failed = Some(reason.clone());
                     }
                 })

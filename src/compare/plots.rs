@@ -36,15 +36,15 @@ pub fn write_plots(plan: &Plan, rows: &[Row], folder: &Path) -> Result<()> {
             x_range: limit,
             y_range: None,
             series: series
-                .map(|(i, entrant)| {
+                .map(|(i, method)| {
                     // The curve of a method that draws its answer would be that of the best.
-                    let drawn = entrant.method.draws_its_answer();
-                    let own = rows.iter().filter(|r| r.method == entrant.name && !drawn);
+                    let drawn = method.settings().draws_its_answer();
+                    let own = rows.iter().filter(|r| r.method == method.label() && !drawn);
                     let own: Vec<&Row> = own.collect();
                     let points = curve(&own, x, y);
                     Series {
                         name: if names {
-                            entrant.name.clone()
+                            method.label().to_owned()
                         } else {
                             String::new()
                         },
@@ -115,12 +115,12 @@ fn curve(rows: &[&Row], x: &X, y: &Y) -> Vec<(f64, f64)> {
 
 /// One dot a method: how far its answers are from what the model itself would say.
 fn surprise(plan: &Plan, rows: &[Row]) -> Panel {
-    let series = plan.methods.iter().enumerate().map(|(i, entrant)| {
-        let own = rows.iter().filter(|r| r.method == entrant.name);
+    let series = plan.methods.iter().enumerate().map(|(i, method)| {
+        let own = rows.iter().filter(|r| r.method == method.label());
         let (xs, ys): (Vec<f64>, Vec<f64>) =
             own.filter_map(|r| Some((r.surprise?, r.reward))).unzip();
         Series {
-            name: entrant.name.clone(),
+            name: method.label().to_owned(),
             color: COLORS[i % COLORS.len()],
             width: 0,
             points: if xs.is_empty() {

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Cell, Plan, diversity, files, standard_deviation};
+use crate::align::{Alignment, Usage};
 use crate::error::{Error, Result};
-use crate::events::{Alignment, Usage};
-use crate::method::{MethodKind, Update};
 
 /// A run after one of its iterations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,12 +94,7 @@ impl Row {
         surprise: Option<f64>,
         coherence: Option<f64>,
     ) -> Self {
-        let entrant = &plan.methods[cell.method];
-        let options = plan.options(cell.method, cell.seed);
-        let per_iteration = match entrant.method.is_single() {
-            true => 1,
-            false => options.samples,
-        };
+        let method = &plan.methods[cell.method];
         let mut samples = 0;
         let mut tokens = 0;
         let mut seconds = 0.0;
@@ -111,7 +105,7 @@ impl Row {
                 let own = run.candidates.iter();
                 let own: Vec<_> = own.filter(|c| c.iteration == stats.index).collect();
                 let rewards: Vec<f64> = own.iter().filter_map(|c| c.reward).collect();
-                let whole = own.len() == per_iteration;
+                let whole = own.len() == run.samples;
                 samples += own.len();
                 tokens += stats.tokens;
                 seconds += stats.seconds;
@@ -136,16 +130,12 @@ impl Row {
             })
             .collect();
         let last = checkpoints.iter().rfind(|c| c.mean.is_some());
-        let n = samples.max(1) as f64;
-        let refines = entrant.method == MethodKind::Aisp
-            && options.update == Update::Regression
-            && options.elites > 0;
         // The last iteration was drawn from the mean that the one before it left.
         let before = checkpoints.len().checked_sub(2).map(|i| &checkpoints[i]);
         Self {
             prompt: cell.prompt,
             seed: cell.seed,
-            method: entrant.name.clone(),
+            method: method.label().to_owned(),
             response: run.response.clone(),
             reward: run.reward,
             held_out: run.held_out,
@@ -154,10 +144,9 @@ impl Row {
             diversity: diversity(&run.response),
             coherence,
             surprise,
-            kl: match entrant.method.is_best_of_draws() {
-                true => Some(n.ln() - (n - 1.0) / n),
-                false => before.and_then(|c| c.kl).filter(|_| !refines),
-            },
+            kl: method
+                .settings()
+                .kl_bound(samples, before.and_then(|c| c.kl)),
             usage: run.usage,
             seconds: run.timings.total_seconds,
             iterations: checkpoints,
@@ -203,11 +192,7 @@ impl Store {
             }
             Err(TryLockError::Error(source)) => return Err(Error::io(&results)(source)),
         }
-        let json =
-            |value| serde_json::to_value::<&Plan>(value).map_err(|e| Error::Run(e.to_string()));
-        let mut wanted = json(plan)?;
-        // The defaults may be others in another build.
-        wanted["options"] = plan.resolved().into();
+        let wanted = serde_json::to_value(plan).map_err(|e| Error::Run(e.to_string()))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(Error::io(&results))?;
         match std::fs::read_to_string(&settings) {
@@ -265,10 +250,10 @@ impl Store {
     /// Whether the row is there.
     #[must_use]
     pub fn has(&self, plan: &Plan, cell: Cell) -> bool {
-        let name = &plan.methods[cell.method].name;
+        let name = plan.methods[cell.method].label();
         self.rows
             .iter()
-            .any(|r| (r.prompt, r.seed) == (cell.prompt, cell.seed) && r.method == *name)
+            .any(|r| (r.prompt, r.seed) == (cell.prompt, cell.seed) && r.method == name)
     }
 
     /// Adds a row in one piece.

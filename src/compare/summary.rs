@@ -16,7 +16,7 @@ pub fn summary(plan: &Plan, rows: &[Row]) -> String {
         own.sort_by_key(|r| (r.prompt, r.seed));
         own
     };
-    let all: Vec<Vec<&Row>> = plan.methods.iter().map(|m| of(&m.name)).collect();
+    let all: Vec<Vec<&Row>> = plan.methods.iter().map(|m| of(m.label())).collect();
     let has = |own: &[&Row], r: &Row| own.iter().any(|o| (o.prompt, o.seed) == (r.prompt, r.seed));
     let complete: Vec<Vec<&Row>> = all
         .iter()
@@ -64,7 +64,7 @@ fn heading(out: &mut String, plan: &Plan, cells: usize) {
         held_out.map_or(String::new(), |h| format!(", held out {h}")),
         plan.max_tokens,
         plan.samples,
-        plan.methods[0].name,
+        plan.methods[0].label(),
     );
 }
 
@@ -92,15 +92,15 @@ fn by_budget(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
     out.push_str(&"---|".repeat(budgets.len() + 1));
     out.push('\n');
     let goal = mean(&complete[0].iter().map(|r| r.reward).collect::<Vec<_>>());
-    for (entrant, own) in plan.methods.iter().zip(complete) {
-        let _ = write!(out, "| {} |", entrant.name);
+    for (method, own) in plan.methods.iter().zip(complete) {
+        let _ = write!(out, "| {} |", method.label());
         // The best so far is no answer where that is drawn.
-        let drawn = entrant.method.draws_its_answer();
+        let drawn = method.settings().draws_its_answer();
         for &budget in &budgets {
             let values: Vec<f64> = own.iter().filter_map(|r| best(r, budget)).collect();
             let all = values.len() == own.len() && !drawn;
             let difference = difference(own, &complete[0], |r| best(r, budget));
-            let shown = match (entrant == &plan.methods[0], difference) {
+            let shown = match (method == &plan.methods[0], difference) {
                 (false, Some(interval)) => format!(" ({})", show(interval)),
                 _ => String::new(),
             };
@@ -131,7 +131,7 @@ fn at_the_end(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
          diversity | coherence | nats a token | KL bound | tokens | reward calls | seconds |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
-    for (entrant, own) in plan.methods.iter().zip(complete) {
+    for (method, own) in plan.methods.iter().zip(complete) {
         let column = |value: &dyn Fn(&Row) -> Option<f64>, digits: usize| {
             let values: Vec<f64> = own.iter().filter_map(|r| value(r)).collect();
             match values.is_empty() {
@@ -139,7 +139,7 @@ fn at_the_end(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
                 false => format!("{:.digits$}", mean(&values)),
             }
         };
-        let first = entrant == &plan.methods[0];
+        let first = method == &plan.methods[0];
         let versus = |value: &dyn Fn(&Row) -> Option<f64>| match first {
             true => "–".to_owned(),
             false => difference(own, &complete[0], value).map_or("–".into(), show),
@@ -153,7 +153,7 @@ fn at_the_end(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
         let _ = writeln!(
             out,
             "| {} | {} | {} | {wins} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-            entrant.name,
+            method.label(),
             column(&reward, 3),
             versus(&reward),
             column(&held_out, 3),
@@ -175,14 +175,14 @@ fn means(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
         "\n## Mean reward of an iteration\n\n| method | first | last | sample sd, first | sample \
          sd, last |\n|---|---|---|---|---|\n",
     );
-    for (entrant, own) in plan.methods.iter().zip(complete) {
+    for (method, own) in plan.methods.iter().zip(complete) {
         let first: Vec<_> = own.iter().filter_map(|r| r.iterations.first()).collect();
         let last: Vec<f64> = own.iter().filter_map(|r| r.mean_last).collect();
         let pooled = |sds: Vec<f64>| mean(&sds.iter().map(|s| s * s).collect::<Vec<_>>()).sqrt();
         let _ = writeln!(
             out,
             "| {} | {:.3} | {:.3} | {:.3} | {:.3} |",
-            entrant.name,
+            method.label(),
             mean(&first.iter().filter_map(|c| c.mean).collect::<Vec<_>>()),
             mean(&last),
             pooled(first.iter().map(|c| c.sd).collect()),
@@ -193,7 +193,7 @@ fn means(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
     let _ = writeln!(
         out,
         "\nThe final best reward of `{}` has a standard deviation of {:.3} over its runs.",
-        plan.methods[0].name,
+        plan.methods[0].label(),
         standard_deviation(&rewards)
     );
 }

@@ -1,9 +1,10 @@
 //! AISP's settings chosen for a model and a reward, one group of settings after the other.
 
+use super::Plan;
 use super::rows::Row;
 use super::stats::{mean, standard_deviation};
-use super::{Entrant, Plan};
 use crate::error::Result;
+use crate::method::MethodSpec;
 
 /// A response set is no worse than the incumbent's where it keeps this share of its diversity:
 /// rewards that fall for repetition are not to choose it.
@@ -20,8 +21,8 @@ pub struct Stage {
 
 /// The stages in their order. The last depends on which rule the second one chose.
 #[must_use]
-pub fn stages(entrant: &Entrant, index: usize) -> Option<Stage> {
-    let by_weights = entrant.settings.update == Some(crate::method::Update::Weights);
+pub fn stages(incumbent: &MethodSpec, index: usize) -> Option<Stage> {
+    let by_weights = incumbent.all()["update"] == "weights";
     let (name, trials): (_, &[_]) = match index {
         0 => ("1-noise", &["logit-sd=0.5", "logit-sd=0.7", "logit-sd=1.4"]),
         1 => (
@@ -55,18 +56,18 @@ impl Stage {
     ///
     /// # Errors
     /// None for the trials of [`stages`].
-    pub fn entrants(&self, incumbent: &Entrant) -> Result<Vec<Entrant>> {
+    pub fn methods(&self, incumbent: &MethodSpec) -> Result<Vec<MethodSpec>> {
         let trials = self
             .trials
             .iter()
-            .map(|trial| format!("{}:{trial}", incumbent.name).parse());
+            .map(|trial| format!("{}:{trial}", incumbent.label()).parse());
         std::iter::once(Ok(incumbent.clone()))
             .chain(trials)
             .collect()
     }
 }
 
-/// How an entrant did beside the incumbent.
+/// How a method did beside the incumbent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
     /// Mean best reward.
@@ -95,18 +96,18 @@ pub fn verdicts(plan: &Plan, rows: &[Row]) -> (Vec<Verdict>, usize) {
             .map(|prompt| of(name, prompt, value))
             .collect()
     };
-    let first = all(&plan.methods[0].name, |r| r.reward);
+    let first = all(plan.methods[0].label(), |r| r.reward);
     let verdicts: Vec<Verdict> = plan
         .methods
         .iter()
-        .map(|entrant| {
-            let rewards = all(&entrant.name, |r| r.reward);
+        .map(|method| {
+            let rewards = all(method.label(), |r| r.reward);
             let differences: Vec<f64> = rewards.iter().zip(&first).map(|(a, b)| a - b).collect();
             Verdict {
                 reward: mean(&rewards),
                 difference: mean(&differences),
                 error: standard_deviation(&differences) / (differences.len() as f64).sqrt(),
-                diversity: mean(&all(&entrant.name, |r| r.diversity)),
+                diversity: mean(&all(method.label(), |r| r.diversity)),
             }
         })
         .collect();
@@ -120,8 +121,8 @@ pub fn verdicts(plan: &Plan, rows: &[Row]) -> (Vec<Verdict>, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::align::Usage;
     use crate::compare::{By, FileId};
-    use crate::events::Usage;
 
     fn plan(methods: &[&str]) -> Plan {
         Plan {
@@ -154,7 +155,7 @@ mod tests {
             .map(|cell| Row {
                 prompt: cell.prompt,
                 seed: cell.seed,
-                method: plan.methods[cell.method].name.clone(),
+                method: plan.methods[cell.method].label().to_owned(),
                 response: String::new(),
                 reward: rewards[cell.method][cell.prompt],
                 held_out: None,
@@ -194,15 +195,15 @@ mod tests {
 
     #[test]
     fn trials_are_put_to_the_settings_so_far() {
-        let mut entrant: Entrant = "aisp:logit-sd=0.5".parse().unwrap();
-        let rule = stages(&entrant, 1).unwrap().entrants(&entrant).unwrap();
+        let mut incumbent: MethodSpec = "aisp:logit-sd=0.5".parse().unwrap();
+        let rule = stages(&incumbent, 1).unwrap().methods(&incumbent).unwrap();
         assert_eq!(rule.len(), 7);
-        assert_eq!(rule[0], entrant);
-        assert_eq!(rule[4].settings.logit_sd, Some(0.5));
-        assert_eq!(rule[4].settings.ess, Some(0.125));
-        entrant = rule[4].clone();
-        let schedule = stages(&entrant, 2).unwrap();
+        assert_eq!(rule[0], incumbent);
+        assert_eq!(rule[4].all()["logit-sd"], 0.5);
+        assert_eq!(rule[4].all()["ess"], 0.125);
+        incumbent = rule[4].clone();
+        let schedule = stages(&incumbent, 2).unwrap();
         assert!(schedule.trials.iter().all(|t| t.starts_with("alpha")));
-        assert_eq!(stages(&entrant, 3), None);
+        assert_eq!(stages(&incumbent, 3), None);
     }
 }
