@@ -1,9 +1,9 @@
 //! `compare`: methods side by side.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use aisp_llama::compare::{By, Entrant, summary};
+use aisp_llama::compare::{By, summary};
+use aisp_llama::method::MethodSpec;
 
 use super::output::{self, INTERRUPTED};
 use super::values;
@@ -20,9 +20,9 @@ pub struct CompareArgs {
         value_name = "A,B,…",
         value_delimiter = ',',
         default_value = "best-of-n,aisp",
-        value_parser = values::reason(Entrant::from_str)
+        value_parser = values::reason(values::method_with_settings)
     )]
-    pub methods: Vec<Entrant>,
+    pub methods: Vec<MethodSpec>,
     /// Candidates, or seconds, of one run
     #[arg(
         long,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use aisp_llama::compare::read_prompts;
 use aisp_llama::llama::ModelOptions;
-use aisp_llama::reward::{RewardSpec, RewardText, TooLong};
+use aisp_llama::reward::{RewardSpec, RewardText, TooLong, kinds};
 use aisp_llama::{Prompt, Result};
 
 use super::values;
@@ -79,9 +79,7 @@ pub struct RewardArgs {
         help_heading = "Rewards"
     )]
     pub model_reward: Vec<String>,
-    /// A reward of any kind, [WEIGHT*]KIND:…; may be given several times. Kinds: classifier:FILE,
-    /// head:FILE;head=FILE, judge:FILE|self, rule:EXPRESSION, command:COMMAND, http:URL
-    #[arg(long, value_name = "KIND:…", value_parser = values::reason(RewardSpec::parse), allow_hyphen_values = true, help_heading = "Rewards")]
+    #[arg(long, help = reward_help(), value_name = "KIND:…", value_parser = values::reason(RewardSpec::parse), allow_hyphen_values = true, help_heading = "Rewards")]
     pub reward: Vec<RewardSpec>,
     /// Text that -mr rewards see: {response}, {prompt}\n{response}, or chat [default: what the file states]
     #[arg(long, value_name = "TEXT", value_parser = values::reason(RewardText::parse), help_heading = "Rewards")]
@@ -95,6 +93,16 @@ pub struct RewardArgs {
         help_heading = "Rewards"
     )]
     pub reward_too_long: TooLong,
+}
+
+/// The help of `--reward`, from the table of kinds.
+fn reward_help() -> String {
+    let kinds = kinds().iter();
+    let kinds: Vec<String> = kinds.map(|k| format!("{}, {}", k.usage, k.about)).collect();
+    format!(
+        "A reward of any kind, [WEIGHT*]KIND:…; may be given several times. Kinds: {}",
+        kinds.join("; ")
+    )
 }
 
 #[derive(Debug, clap::Args)]

@@ -125,7 +125,8 @@ fn exit_code(error: &Error) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::values::AutoOr;
+    use aisp_llama::method::Rounds;
+
     use super::*;
 
     fn parse(line: &str) -> run::RunArgs {
@@ -169,10 +170,10 @@ mod tests {
 
     #[test]
     fn negative_numbers_reach_the_checks() {
-        let args = parse("aisp-llama run -p hi --sigma -1 --lambda auto");
-        assert_eq!(
-            (args.settings.sigma, args.settings.lambda),
-            (Some(AutoOr::Number(-1.0)), Some(AutoOr::Auto))
-        );
+        let args = parse("aisp-llama run -p hi --sigma -1 --steer 3");
+        let spec = args.settings.spec(&args.method).unwrap();
+        assert_eq!(spec.all()["sigma"].as_f64(), Some(-1.0));
+        assert_eq!(spec.all()["steer"].as_f64(), Some(3.0));
+        assert!(spec.validate(&Rounds::default()).is_err());
     }
 }

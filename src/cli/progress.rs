@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use aisp_llama::{Event, IterationStats};
+use aisp_llama::{Event, EventKind, IterationStats};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output;
@@ -38,9 +38,9 @@ impl Progress {
 
     /// Shows one event.
     pub fn show(&mut self, event: &Event) {
-        match event {
-            Event::RunStarted { iterations, .. } => self.iterations = *iterations,
-            Event::Progress {
+        match &event.kind {
+            EventKind::RunStarted { iterations, .. } => self.iterations = *iterations,
+            EventKind::Progress {
                 iteration,
                 finished,
                 tokens,
@@ -58,7 +58,7 @@ impl Progress {
                     ));
                 }
             }
-            Event::CandidateScored(candidate) => {
+            EventKind::CandidateScored(candidate) => {
                 if candidate.truncated {
                     self.line(&format!(
                         "candidate {}.{}: too long for the reward, its end was not read",
@@ -74,11 +74,11 @@ impl Progress {
                     ));
                 }
             }
-            Event::IterationDone(stats) => self.iteration(stats),
-            Event::HeldOutFailed { reason } => self.line(&format!(
+            EventKind::IterationDone(stats) => self.iteration(stats),
+            EventKind::HeldOutFailed { reason } => self.line(&format!(
                 "the held-out reward failed; the run goes on without it: {reason}"
             )),
-            Event::RunFinished { usage, timings, .. } => self.line(&format!(
+            EventKind::RunFinished { usage, timings, .. } => self.line(&format!(
                 "{} candidates, {} tokens in {:.1} s ({:.0} tokens/s), {} scored in {:.1} s",
                 usage.candidates,
                 usage.generated_tokens,

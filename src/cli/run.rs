@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aisp_llama::llama::{LogitsRoute, Model};
-use aisp_llama::method::{MethodKind, MethodOptions};
+use aisp_llama::method::{MethodSpec, Rounds};
 use aisp_llama::report::{Trace, write_plot};
 use aisp_llama::{
-    AlignOptions, Aligner, AlignerOptions, Alignment, Budget, Error, Prompt, Result, Stop,
-    StopReason,
+    AlignOptions, Aligner, Alignment, Budget, EngineOptions, Error, Prompt, Result, RunRewards,
+    Stop, StopReason,
 };
 use clap::ArgGroup;
 
@@ -51,9 +51,15 @@ pub struct RunArgs {
     )]
     pub chat_template: Option<String>,
 
-    /// How candidates are made
-    #[arg(long, default_value = "aisp", value_parser = values::one_of(MethodKind::ALL), help_heading = "Method")]
-    pub method: MethodKind,
+    #[arg(
+        long,
+        help = values::method_help(),
+        default_value = "aisp",
+        value_parser = values::method(),
+        hide_possible_values = true,
+        help_heading = "Method"
+    )]
+    pub method: MethodSpec,
     #[command(flatten)]
     pub samples: SamplesArgs,
     /// Iterations
@@ -158,14 +164,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let model = Arc::new(Model::load(&path, &args.model.load.options())?);
     model.check_generator()?;
     let load = &args.model.load;
-    let reward = setup::load_reward(&args.reward, load, Some(Arc::clone(&model)))?;
-    let mut aligner = Aligner::new(Arc::clone(&model), reward, aligner_options(args))?;
-    if let Some(spec) = &args.held_out.held_out {
-        aligner = aligner.with_held_out(setup::load_held_out(spec, load, &model)?);
-    }
+    let mut reward = setup::load_reward(&args.reward, load, Some(Arc::clone(&model)))?;
+    let mut aligner = Aligner::new(Arc::clone(&model), engine_options(args))?;
+    let mut held_out = setup::load_held_out(&args.held_out, load, &model)?;
+    let mut rewards = RunRewards::new(reward.as_mut(), &mut held_out);
     let load_seconds = started.elapsed().as_secs_f64();
     let mut progress = Progress::new(args.samples.samples);
-    let aligned = aligner.align(&prompt, &options, &stop, &mut |event| {
+    let aligned = aligner.align(&prompt, &mut rewards, &options, &stop, &mut |event| {
         progress.show(event);
         if let Some(trace) = &mut trace {
             trace.write(event);
@@ -187,39 +192,28 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
 }
 
 fn align_options(args: &RunArgs) -> Result<AlignOptions> {
-    let mut options = MethodOptions {
-        samples: args.samples.samples,
-        iterations: args.iterations,
-        seed: u64::try_from(args.seed).unwrap_or_else(|_| u64::from(rand::random::<u32>())),
-        max_tokens: args.length.predict,
-        ..MethodOptions::default()
-    };
-    args.settings.settings()?.apply(&mut options);
-    options.validate()?;
-    if let Some(limit) = args.time_limit.filter(|l| !l.is_finite() || *l <= 0.0) {
-        return Err(Error::field(
-            "time-limit",
-            format!("{limit}; must be a number of seconds above 0"),
-        ));
-    }
-    if args.target_reward.is_some_and(f64::is_nan) {
-        return Err(Error::field("target-reward", "NaN; must be a number"));
-    }
-    Ok(AlignOptions {
-        method: args.method,
-        options,
+    let options = AlignOptions {
+        method: args.settings.spec(&args.method)?,
+        rounds: Rounds {
+            samples: args.samples.samples,
+            iterations: args.iterations,
+            seed: u64::try_from(args.seed).unwrap_or_else(|_| u64::from(rand::random::<u32>())),
+            max_tokens: args.length.predict,
+        },
         budget: Budget {
             seconds: args.time_limit,
             ..Budget::default()
         },
         target_reward: args.target_reward,
         stop_on_divergence: args.stop_on_divergence,
-    })
+    };
+    options.validate()?;
+    Ok(options)
 }
 
-fn aligner_options(args: &RunArgs) -> AlignerOptions {
-    let defaults = AlignerOptions::default();
-    AlignerOptions {
+fn engine_options(args: &RunArgs) -> EngineOptions {
+    let defaults = EngineOptions::default();
+    EngineOptions {
         parallel: args
             .parallel
             .unwrap_or(defaults.parallel.min(args.samples.samples)),

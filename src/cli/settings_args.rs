@@ -1,150 +1,174 @@
-//! The flags that set a method up, and their merging with a preset.
+//! The flags that set a method up, made from the table of methods.
 
-use aisp_llama::Result;
-use aisp_llama::method::{Settings, Update};
+use std::collections::BTreeMap;
 
-use super::values::AutoOr;
+use aisp_llama::method::{METHODS, MethodSpec, parse_value, preset};
+use aisp_llama::{Error, Result};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
+use serde_json::{Map, Value};
 
-/// Options of the methods; those that are not given come from the preset, or are the defaults.
-#[derive(Debug, Default, clap::Args)]
-#[command(next_help_heading = "Method")]
-pub struct SettingsArgs {
-    /// paper, or a file that `tune` wrote; flags that are given come before it
-    #[arg(long, value_name = "NAME|FILE.json")]
-    pub preset: Option<String>,
-    /// Response positions that AISP perturbs [default: all]
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
-    pub horizon: Option<usize>,
-    /// AISP: standard deviation of the noise, or auto for one that suits the output matrix
-    /// [default: auto]
-    #[arg(long, value_name = "X|auto", allow_negative_numbers = true)]
-    pub sigma: Option<AutoOr>,
-    /// AISP: what it learns with, regression or weights [default: regression]
-    #[arg(long, value_name = "RULE")]
-    pub update: Option<Update>,
-    /// Regression: norm of the mean in units of the noise's, for a reward that it explains
-    /// entirely [default: 2]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub steer: Option<f64>,
-    /// Regression: candidates whose noise is refined; 0 draws all noise anew [default: 4]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub elites: Option<usize>,
-    /// Regression: probability of drawing a position's noise anew in the second iteration
-    /// [default: 0.4]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    pub mutation: Option<f64>,
-    /// Regression: its factor from iteration to iteration [default: 0.76]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub mutation_decay: Option<f64>,
-    /// Regression: where it stops falling [default: 0.08]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    pub mutation_floor: Option<f64>,
-    /// Weights: their temperature in reward units, or auto for a set effective sample size
-    /// [default: auto]
-    #[arg(long, value_name = "X|auto", allow_negative_numbers = true)]
-    pub lambda: Option<AutoOr>,
-    /// Weights: effective sample size that --lambda auto aims at, as a fraction of the samples
-    /// [default: 0.25]
-    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
-    pub ess: Option<f64>,
-    /// Weights: how far the penalty's base follows the mean, 0 to 1 [default: 0.999]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub alpha: Option<f64>,
-    /// Weights: count positions past a candidate's end as well (the unmasked variant)
-    #[arg(long)]
-    pub unmasked: bool,
-    /// AISP: make candidate 0 of every iteration the mean itself
-    #[arg(long)]
-    pub null_candidate: bool,
-    /// AISP: draw tokens from the perturbed logits instead of taking the largest
-    #[arg(long)]
-    pub draw_tokens: bool,
-    /// misvo, re-control: step size [default: 0.1, 0.5]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub step: Option<f64>,
-    /// re-control: gradient steps at each token [default: 30]
-    #[arg(long, value_name = "M")]
-    pub steps: Option<usize>,
-    /// re-control: the value network that `train-value` made
-    #[arg(long, value_name = "FILE.safetensors")]
-    pub value: Option<String>,
-    /// args: tokens that are scored at each position [default: 10]
-    #[arg(long, value_name = "K")]
-    pub guided: Option<usize>,
-    /// args: weight of the reward against a logit [default: 1.5]
-    #[arg(long, value_name = "W", allow_negative_numbers = true)]
-    pub weight: Option<f64>,
-    /// Temperature where tokens are drawn [default: 0.8]
-    #[arg(
-        long,
-        visible_alias = "temperature",
-        value_name = "T",
-        env = "LLAMA_ARG_TEMPERATURE",
-        allow_negative_numbers = true
-    )]
-    pub temp: Option<f32>,
-    /// Keep the K most probable tokens; 0 keeps all [default: 40]
-    #[arg(
-        long,
-        value_name = "K",
-        env = "LLAMA_ARG_TOP_K",
-        allow_negative_numbers = true
-    )]
-    pub top_k: Option<usize>,
-    /// Keep the tokens that make up this probability; 1 keeps all [default: 0.95]
-    #[arg(
-        long,
-        value_name = "P",
-        env = "LLAMA_ARG_TOP_P",
-        allow_negative_numbers = true
-    )]
-    pub top_p: Option<f32>,
-    /// Keep tokens at least this fraction as probable as the first; 0 keeps all [default: 0.05]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    pub min_p: Option<f32>,
+/// Settings that llama.cpp has a variable for: theirs is a wish, heard where the method has it.
+const VARIABLES: [(&str, &str); 3] = [
+    ("temp", "LLAMA_ARG_TEMPERATURE"),
+    ("top-k", "LLAMA_ARG_TOP_K"),
+    ("top-p", "LLAMA_ARG_TOP_P"),
+];
+const PRESET_HELP: &str = "A preset of the method (aisp: paper), or a file that `tune` wrote; \
+                           flags that are given come before it";
+/// Another spelling of a flag.
+const ALIASES: [(&str, &str); 1] = [("temp", "temperature")];
+
+/// How responses are drawn where there is nothing to search.
+pub const DRAWS: &str = "best-of-n";
+
+/// What was set, by name; what was not comes from the preset, or is the default. With `ALL` the
+/// settings of every method, else those of [`DRAWS`].
+#[derive(Clone, Debug, Default)]
+pub struct SettingsArgs<const ALL: bool = true> {
+    preset: Option<String>,
+    given: Map<String, Value>,
+    wished: Map<String, Value>,
 }
 
-impl SettingsArgs {
-    /// The preset with the flags in place of what it says.
-    pub fn settings(&self) -> Result<Settings> {
+impl<const ALL: bool> SettingsArgs<ALL> {
+    /// `method` with its preset, and what was given in place of what that says.
+    pub fn spec(&self, method: &MethodSpec) -> Result<MethodSpec> {
         let preset = match &self.preset {
-            Some(name) => Settings::preset(name)?,
-            None => Settings::default(),
+            Some(name) => preset(method.entry(), name)?,
+            None => Map::new(),
         };
-        let number = |value: Option<AutoOr>| match value {
-            Some(AutoOr::Number(x)) => Some(x),
-            _ => None,
+        let spec = method.clone().with([&preset, &self.given]);
+        let spec = spec.map_err(|error| match (error, &self.preset) {
+            (Error::Field { field, reason }, Some(name)) if !self.given.contains_key(&field) => {
+                Error::field("preset", format!("{name}: {field}: {reason}"))
+            }
+            (error, _) => error,
+        })?;
+        let heard = self.wished.iter().filter(|(name, _)| spec.reads(name));
+        let heard = heard.map(|(name, value)| (name.clone(), value.clone()));
+        let heard: Map<String, Value> = heard.collect();
+        spec.with([&heard])
+    }
+}
+
+/// Every setting of any method, or of [`DRAWS`], in the order of the table, with its value and
+/// help.
+fn flags(all: bool) -> Vec<(&'static str, &'static str, String)> {
+    let mut order: Vec<(&str, &str)> = Vec::new();
+    // By setting: what it does, and the methods for which it does that.
+    let mut uses: BTreeMap<&str, Vec<(String, Vec<String>)>> = BTreeMap::new();
+    for &entry in METHODS.iter().filter(|entry| all || entry.name == DRAWS) {
+        let defaults = MethodSpec::of(entry);
+        for group in entry.settings {
+            for setting in group.settings {
+                let default = match &defaults.all()[setting.name] {
+                    Value::Null | Value::Bool(_) => String::new(),
+                    Value::String(text) => format!(" [default: {text}]"),
+                    Value::Number(number) => match number.as_f64() {
+                        Some(x) if number.is_f64() => format!(" [default: {x}]"),
+                        _ => format!(" [default: {number}]"),
+                    },
+                    other => format!(" [default: {other}]"),
+                };
+                let what = format!("{}{default}", setting.help);
+                let method = match group.only_with {
+                    Some((other, "true")) => format!("{} with --{other}", entry.name),
+                    Some((other, value)) => format!("{} with --{other} {value}", entry.name),
+                    None => entry.name.to_owned(),
+                };
+                if !uses.contains_key(setting.name) {
+                    order.push((setting.name, setting.value));
+                }
+                let known = uses.entry(setting.name).or_default();
+                match known.iter_mut().find(|(other, _)| *other == what) {
+                    Some((_, methods)) => methods.push(method),
+                    None => known.push((what, vec![method])),
+                }
+            }
+        }
+    }
+    order
+        .into_iter()
+        .map(|(name, value)| {
+            let uses = uses[name].iter();
+            let help: Vec<String> = uses
+                .map(|(what, methods)| format!("{}: {what}", methods.join(", ")))
+                .collect();
+            (name, value, help.join("; "))
+        })
+        .collect()
+}
+
+fn variable(name: &str) -> Option<&'static str> {
+    let found = VARIABLES.iter().find(|(setting, _)| *setting == name);
+    found.map(|(_, variable)| *variable)
+}
+
+impl<const ALL: bool> clap::Args for SettingsArgs<ALL> {
+    fn augment_args(command: Command) -> Command {
+        let mut command = command.next_help_heading("Method");
+        if ALL {
+            command = command.arg(
+                Arg::new("preset")
+                    .long("preset")
+                    .value_name("NAME|FILE.json")
+                    .help(PRESET_HELP),
+            );
+        }
+        for (name, value, help) in flags(ALL) {
+            let mut flag = Arg::new(name).long(name).help(help);
+            flag = match value {
+                "" => flag.action(ArgAction::SetTrue),
+                _ => flag.value_name(value).allow_negative_numbers(true),
+            };
+            if let Some(variable) = variable(name) {
+                flag = flag.env(variable);
+            }
+            if let Some((_, alias)) = ALIASES.iter().find(|(setting, _)| *setting == name) {
+                flag = flag.visible_alias(*alias);
+            }
+            command = command.arg(flag);
+        }
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<const ALL: bool> FromArgMatches for SettingsArgs<ALL> {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
+        let mut args = Self {
+            preset: match ALL {
+                true => matches.get_one::<String>("preset").cloned(),
+                false => None,
+            },
+            ..Self::default()
         };
-        let given = |set: bool| set.then_some(true);
-        let auto = |value: Option<AutoOr>| value == Some(AutoOr::Auto);
-        let flags = Settings {
-            update: self.update,
-            sigma: number(self.sigma),
-            logit_sd: auto(self.sigma).then_some(aisp_llama::method::DEFAULT_LOGIT_SD),
-            horizon: self.horizon,
-            steer: self.steer,
-            elites: self.elites,
-            mutation: self.mutation,
-            mutation_decay: self.mutation_decay,
-            mutation_floor: self.mutation_floor,
-            lambda: number(self.lambda),
-            ess: self
-                .ess
-                .or(auto(self.lambda).then_some(aisp_llama::method::DEFAULT_ESS_FRACTION)),
-            alpha: self.alpha,
-            unmasked: given(self.unmasked),
-            null_candidate: given(self.null_candidate),
-            draw_tokens: given(self.draw_tokens),
-            step: self.step,
-            steps: self.steps,
-            value: self.value.clone(),
-            guided: self.guided,
-            weight: self.weight,
-            temp: self.temp,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-        };
-        Ok(preset.merged(&flags))
+        for (name, value, _) in flags(ALL) {
+            let value = match value {
+                "" => Value::Bool(true),
+                _ => match matches.get_one::<String>(name) {
+                    Some(text) => parse_value(text),
+                    None => continue,
+                },
+            };
+            match matches.value_source(name) {
+                Some(ValueSource::CommandLine) => args.given.insert(name.into(), value),
+                Some(ValueSource::EnvVariable) => args.wished.insert(name.into(), value),
+                _ => None,
+            };
+        }
+        Ok(args)
+    }
+
+    fn update_from_arg_matches(
+        &mut self,
+        matches: &ArgMatches,
+    ) -> std::result::Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use aisp_llama::llama::Model;
 use aisp_llama::reward::{Reward, RewardLoader, RewardSpec, kill_commands};
 use aisp_llama::{Error, Result, Stop};
 
-use super::flags::{LoadArgs, ModelArgs, RewardArgs};
+use super::flags::{HeldOutArgs, LoadArgs, ModelArgs, RewardArgs};
 use super::output::INTERRUPTED;
 
 /// The default generator, by its name in the cache folder.
@@ -97,17 +97,19 @@ pub fn load_reward(
     loader.load(&specs)
 }
 
-/// The held-out reward.
+/// The held-out reward, where one is given.
 pub fn load_held_out(
-    spec: &RewardSpec,
+    args: &HeldOutArgs,
     load: &LoadArgs,
     generator: &Arc<Model>,
-) -> Result<Box<dyn Reward>> {
+) -> Result<Option<Box<dyn Reward>>> {
+    let Some(spec) = &args.held_out else {
+        return Ok(None);
+    };
     let generator = Some(Arc::clone(generator));
     let mut loader = RewardLoader::new(generator, load.options(), load.threads());
-    loader
-        .load(std::slice::from_ref(spec))
-        .map_err(blame("held-out-reward"))
+    let reward = loader.load(std::slice::from_ref(spec));
+    reward.map(Some).map_err(blame("held-out-reward"))
 }
 
 /// For `map_err`: `field` is to blame where the library says `reward`, as it does of all rewards.

@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use aisp_llama::Error;
-use aisp_llama::compare::{By, Entrant, Plan, Verdict, stages, verdicts};
+use aisp_llama::compare::{By, Plan, Verdict, stages, verdicts};
+use aisp_llama::method::MethodSpec;
 
 use super::output::{self, INTERRUPTED};
 use super::workbench::{GroundArgs, Workbench};
@@ -26,7 +27,7 @@ pub struct TuneArgs {
 
 /// Runs the command; the answer is the exit code.
 pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
-    let mut incumbent: Entrant = "aisp".parse()?;
+    let mut incumbent = MethodSpec::named("aisp")?;
     let methods = vec![incumbent.clone()];
     let budget = f64::from(args.budget);
     let plan = args
@@ -45,7 +46,7 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
         let Some(stage) = stages(&incumbent, index) else {
             break;
         };
-        bench.plan.methods = stage.entrants(&incumbent)?;
+        bench.plan.methods = stage.methods(&incumbent)?;
         let (rows, finished) = bench.run(&args.output.join(stage.name))?;
         if !finished {
             return Ok(INTERRUPTED);
@@ -55,11 +56,10 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
         incumbent = bench.plan.methods[chosen].clone();
     }
     let path = args.output.join("preset.json");
-    let text = serde_json::to_string_pretty(&incumbent.settings)? + "\n";
-    let io = Error::io(&path);
-    std::fs::write(&path, text).map_err(io)?;
+    let text = serde_json::to_string_pretty(incumbent.given())? + "\n";
+    std::fs::write(&path, text).map_err(Error::io(&path))?;
     let shown = path.display();
-    let _ = match incumbent.settings == aisp_llama::method::Settings::default() {
+    let _ = match incumbent.given().is_empty() {
         true => writeln!(report, "The defaults stay; {shown} is an empty preset."),
         false => writeln!(report, "Use them with --preset {shown}"),
     };
@@ -73,11 +73,11 @@ fn table(report: &mut String, stage: &str, plan: &Plan, verdicts: &[Verdict], ch
         "## {stage}\n\n| settings | best reward | difference ± its error | diversity | |\n\
          |---|---|---|---|---|"
     );
-    for (i, (entrant, verdict)) in plan.methods.iter().zip(verdicts).enumerate() {
+    for (i, (method, verdict)) in plan.methods.iter().zip(verdicts).enumerate() {
         let _ = writeln!(
             report,
             "| {} | {:.3} | {:+.3} ± {:.3} | {:.3} | {} |",
-            entrant.name,
+            method.label(),
             verdict.reward,
             verdict.difference,
             verdict.error,

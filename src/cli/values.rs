@@ -1,33 +1,14 @@
 //! From the words of a command line to values.
 
 use std::ffi::OsStr;
-use std::str::FromStr;
 
+use aisp_llama::Error;
+use aisp_llama::method::{METHODS, MethodSpec};
 use aisp_llama::reward::RewardSpec;
 use clap::builder::{PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::{Arg, Command};
 
 use super::names::Names;
-
-/// `auto` or a number.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum AutoOr {
-    Auto,
-    Number(f64),
-}
-
-impl FromStr for AutoOr {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "auto" {
-            return Ok(Self::Auto);
-        }
-        text.parse()
-            .map(Self::Number)
-            .map_err(|_| "neither a number nor auto".into())
-    }
-}
 
 /// One of a few words, which help and completions list.
 pub fn one_of<T, const N: usize>(words: [(&'static str, T); N]) -> impl TypedValueParser<Value = T>
@@ -38,6 +19,31 @@ where
     PossibleValuesParser::new(names).try_map(move |text| {
         let found = words.iter().find(|(name, _)| *name == text);
         found.map(|(_, value)| value.clone()).ok_or("no such word")
+    })
+}
+
+/// The help of `--method`, from the table of methods.
+pub fn method_help() -> String {
+    let methods = METHODS.iter();
+    let methods: Vec<String> = methods
+        .map(|e| format!("{}, {}", e.name, e.about))
+        .collect();
+    format!("How candidates are made: {}", methods.join("; "))
+}
+
+/// A method by its name.
+pub fn method() -> impl TypedValueParser<Value = MethodSpec> {
+    let names = METHODS.iter().map(|entry| entry.name);
+    PossibleValuesParser::new(names).try_map(|name| MethodSpec::named(&name))
+}
+
+/// `--methods`: a method with its settings, of which a wrong one is named.
+pub fn method_with_settings(text: &str) -> aisp_llama::Result<MethodSpec> {
+    text.parse().map_err(|error| match error {
+        Error::Field { field, reason } if field != "method" => {
+            Error::field("methods", format!("{field}: {reason}"))
+        }
+        other => other,
     })
 }
 

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aisp_llama::compare::{
-    By, Coherence, Entrant, FileId, Plan, Row, Store, files, summary, write_plots,
-};
+use aisp_llama::compare::{By, Coherence, FileId, Plan, Row, Store, files, summary, write_plots};
 use aisp_llama::llama::Model;
-use aisp_llama::{Aligner, AlignerOptions, Error, Result, Stop};
+use aisp_llama::method::MethodSpec;
+use aisp_llama::reward::Reward;
+use aisp_llama::{Aligner, EngineOptions, Error, Result, RunRewards, Stop};
 
 use super::flags::{HeldOutArgs, LengthArgs, ModelArgs, PromptsArgs, RewardArgs, SamplesArgs};
 use super::{output, setup};
@@ -37,6 +37,8 @@ pub struct Workbench {
     /// May get other methods between runs.
     pub plan: Plan,
     aligner: Aligner,
+    reward: Box<dyn Reward>,
+    held_out: Option<Box<dyn Reward>>,
     coherence: Coherence,
     stop: Stop,
 }
@@ -50,19 +52,17 @@ impl Workbench {
             &load.options(),
         )?);
         let reward = setup::load_reward(&ground.reward, load, Some(Arc::clone(&model)))?;
-        let options = AlignerOptions {
-            parallel: AlignerOptions::default()
+        let options = EngineOptions {
+            parallel: EngineOptions::default()
                 .parallel
                 .min(ground.samples.samples.max(1)),
             threads: load.threads(),
-            ..AlignerOptions::default()
+            ..EngineOptions::default()
         };
-        let mut aligner = Aligner::new(Arc::clone(&model), reward, options)?;
-        if let Some(spec) = &ground.held_out.held_out {
-            aligner = aligner.with_held_out(setup::load_held_out(spec, load, &model)?);
-        }
-        let (reward, held_out) = aligner.reward_names();
-        (plan.reward, plan.held_out) = (short(&reward), held_out.as_deref().map(short));
+        let aligner = Aligner::new(Arc::clone(&model), options)?;
+        let held_out = setup::load_held_out(&ground.held_out, load, &model)?;
+        plan.reward = short(&reward.name());
+        plan.held_out = held_out.as_ref().map(|reward| short(&reward.name()));
         let embedding = match &ground.embedding {
             Some(path) => Arc::new(Model::load(path, &load.options())?),
             None => model,
@@ -72,6 +72,8 @@ impl Workbench {
         Ok(Self {
             plan,
             aligner,
+            reward,
+            held_out,
             coherence: Coherence::new(embedding, load.threads())?,
             stop,
         })
@@ -97,7 +99,16 @@ impl Workbench {
             ));
         };
         let (aligner, coherence) = (&mut self.aligner, &mut self.coherence);
-        let finished = plan.run(aligner, coherence, &mut store, &self.stop, &mut told)?;
+        let mut rewards = RunRewards::new(self.reward.as_mut(), &mut self.held_out);
+        let stop = &self.stop;
+        let finished = plan.run(
+            aligner,
+            &mut rewards,
+            coherence,
+            &mut store,
+            stop,
+            &mut told,
+        )?;
         let [_, _, path] = files(folder);
         std::fs::write(&path, summary(plan, store.rows())).map_err(Error::io(&path))?;
         write_plots(plan, store.rows(), folder)?;
@@ -107,14 +118,8 @@ impl Workbench {
 
 impl GroundArgs {
     /// What is known before anything is loaded, checked as far as it can be.
-    pub fn plan(&self, methods: Vec<Entrant>, seeds: u64, budget: f64, by: By) -> Result<Plan> {
+    pub fn plan(&self, methods: Vec<MethodSpec>, seeds: u64, budget: f64, by: By) -> Result<Plan> {
         let (samples, max_tokens) = (self.samples.samples, self.length.predict);
-        // All methods share them: the flag is to blame, not the first method.
-        for (field, count) in [("samples", samples), ("max-tokens", max_tokens)] {
-            if count == 0 {
-                return Err(Error::field(field, "0; give at least 1"));
-            }
-        }
         let mut paths: Vec<PathBuf> = Vec::new();
         for text in &self.reward.model_reward {
             paths.push(
@@ -128,8 +133,8 @@ impl GroundArgs {
         }
         let specs = || self.reward.reward.iter().chain(&self.held_out.held_out);
         paths.extend(specs().flat_map(|spec| spec.files()).map(Path::to_path_buf));
-        let values = methods.iter().filter_map(|m| m.settings.value.as_ref());
-        paths.extend(values.map(PathBuf::from));
+        let values = methods.iter().flat_map(|m| m.settings().files());
+        paths.extend(values.map(Path::to_path_buf));
         let files: Result<Vec<FileId>> = paths.iter().map(|path| FileId::of(path)).collect();
         let mut details: Vec<String> = specs().map(|spec| format!("{spec:?}")).collect();
         details.extend(self.reward.model_reward.iter().map(|text| short(text)));

@@ -196,7 +196,7 @@ fn a_template_that_cannot_be_rendered_is_quoted() {
     let output = run(&["--chat-template", "{{ raise_exception('no such role') }}"]);
     assert_refused(&output, 2, &["no such role", "--chat-template"]);
     let output = run(&["--chat-template", "{% if %}"]);
-    assert_refused(&output, 2, &["chat template"]);
+    assert_refused(&output, 2, &["--chat-template: ", "syntax error"]);
     let output = run(&["--chat-template", "chatml"]);
     assert_refused(&output, 2, &["--chat-template", "chatml"]);
 }

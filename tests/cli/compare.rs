@@ -1,5 +1,6 @@
 //! `compare`: a folder of rows that survives anything.
 
+use aisp_llama::method::{self, MethodSpec};
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
@@ -247,11 +248,19 @@ fn plans_that_cannot_be_carried_out_name_their_option() {
     for (flags, words) in [
         (&["--methods", "best-of-n,worst-of-n"][..], "worst-of-n"),
         (&["--methods", "aisp:sigmoid=1"], "sigmoid"),
-        (&["--methods", "aisp,aisp"], "--methods"),
+        (&["--methods", "aisp,aisp"], "--methods: aisp: twice"),
+        (&["--methods", "aisp,aisp:elites=4"], "the same as aisp"),
+        (
+            &["--methods", "best-of-n,best-of-n:elites=8"],
+            "elites: no setting of best-of-n",
+        ),
         (&["--budget", "0"], "--budget"),
         (&["--budget", "1.5"], "whole number"),
         (&["--budget", "100", "--samples", "16"], "give 96 or 112"),
-        (&["--methods", "aisp,re-control"], "value=FILE"),
+        (
+            &["--methods", "aisp,re-control"],
+            "re-control: value: not given",
+        ),
         (&["--methods", "aisp:sigma=-1"], "--methods: aisp:sigma=-1"),
         (&["--seeds", "0"], "--seeds"),
     ] {
@@ -327,9 +336,9 @@ fn tune_writes_a_preset_that_run_reads_and_computes_no_row_twice() {
         .rfind(|line| line.ends_with("| chosen |"))
         .and_then(|line| line.split('|').nth(1))
         .unwrap();
-    let entrant: aisp_llama::compare::Entrant = chosen.trim().parse().unwrap();
-    let read = aisp_llama::method::Settings::preset(path("out/preset.json").to_str().unwrap());
-    assert_eq!(read.unwrap(), entrant.settings);
+    let chosen: MethodSpec = chosen.trim().parse().unwrap();
+    let read = method::preset(chosen.entry(), path("out/preset.json").to_str().unwrap());
+    assert_eq!(read.unwrap(), *chosen.given());
     let preset = path("out/preset.json");
     let short = ["--preset", preset.to_str().unwrap(), "--samples", "8"];
     let output = run(&[&short[..], &["--iterations", "1", "-n", "4"]].concat());

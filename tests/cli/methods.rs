@@ -148,7 +148,8 @@ fn train_value_refuses_before_it_generates() {
     let there = folder.path().join("value.safetensors");
     for (flags, words) in [
         (["--learning-rate", "0"], "--learning-rate"),
-        (["--responses", "0"], "--"),
+        (["--responses", "0"], "--responses: 0"),
+        (["--elites", "8"], "--elites"),
     ] {
         assert_refused(&train(&there, &flags), 2, &[words]);
     }
@@ -173,4 +174,76 @@ fn options_of_the_methods_are_checked() {
     ] {
         assert_refused(&run(&["--method", method, flag, value]), 2, &[flag, value]);
     }
+}
+
+#[test]
+fn a_setting_that_the_method_does_not_have_is_refused_with_those_it_has() {
+    let sampling = "--temp, --top-k, --top-p, --min-p";
+    for (flags, words) in [
+        (
+            &["--method", "best-of-n", "--elites", "8"][..],
+            &["--elites: no setting of best-of-n", sampling][..],
+        ),
+        (
+            &["--method", "best-of-n", "--sigma", "5"],
+            &["--sigma: no setting of best-of-n", sampling],
+        ),
+        (
+            &["--method", "best-of-n", "--draw-tokens"],
+            &["--draw-tokens: ", sampling],
+        ),
+        (
+            &["--method", "greedy", "--lambda", "3"],
+            &["--lambda: no setting of greedy", "none"],
+        ),
+        (
+            &["--method", "greedy", "--guided", "99"],
+            &["--guided: no setting of greedy", "none"],
+        ),
+        (
+            &["--method", "args", "--top-k", "3"],
+            &["--top-k: no setting of args", "--guided, --weight, --temp"],
+        ),
+        (
+            &["--method", "best-of-n", "--preset", "paper"],
+            &["--preset: paper: no preset of best-of-n"],
+        ),
+        // Those that nothing reads beside the others.
+        (
+            &["--temp", "0.3"],
+            &["--temp: it only goes with --draw-tokens"],
+        ),
+        (
+            &["--alpha", "0.5"],
+            &["--alpha: it only goes with --update weights"],
+        ),
+        (
+            &["--preset", "paper", "--steer", "1"],
+            &["--steer: it only goes with --update regression"],
+        ),
+    ] {
+        assert_refused(&run(flags), 2, words);
+    }
+    let folder = TempDir::new().unwrap();
+    let preset = folder.path().join("preset.json");
+    fs::write(&preset, r#"{"elites": 8}"#).unwrap();
+    let preset = preset.to_str().unwrap();
+    let words = ["--preset: ", preset, "elites: no setting of misvo"];
+    assert_refused(&run(&["--method", "misvo", "--preset", preset]), 2, &words);
+}
+
+#[test]
+fn a_variable_of_llama_cpp_is_heard_where_the_method_samples() {
+    let answer = |method: &str, temperature: &str| {
+        let output = program()
+            .args(["run", "-p", "Say something.", "-n", "8", "--method", method])
+            .args(["--samples", "8", "--iterations", "1"])
+            .env("LLAMA_ARG_TEMPERATURE", temperature)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output)
+    };
+    assert_eq!(answer("aisp", "5"), answer("aisp", "0.1"));
+    assert_ne!(answer("best-of-n", "5"), answer("best-of-n", "0.1"));
 }
