@@ -53,13 +53,23 @@ pub enum Error {
     #[error("{0}")]
     Run(String),
     /// A file could not be read or written.
-    #[error("{}: {cause}", path.display())]
+    #[error("{}: {}", path.display(), io_reason(.cause))]
     Io {
         /// The file.
         path: PathBuf,
         /// The system's error.
         cause: io::Error,
     },
+}
+
+/// What the system said, with a remedy where there is one.
+pub(crate) fn io_reason(cause: &io::Error) -> String {
+    match cause.kind() {
+        io::ErrorKind::NotFound => "no such file or folder; check the path and its spelling".into(),
+        io::ErrorKind::PermissionDenied => "this user may not; change its permissions".into(),
+        io::ErrorKind::IsADirectory => "a directory, not a file; name the file".into(),
+        _ => cause.to_string(),
+    }
 }
 
 impl Error {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_reason};
 use crate::method::entry::{Entry, Setting};
 use crate::method::registry::METHODS;
 use crate::method::{Facts, Method, Rounds, Settings};
@@ -208,7 +208,7 @@ pub fn preset(entry: &'static Entry, name: &str) -> Result<Map<String, Value>> {
                     let method = entry.name;
                     format!("no preset of {method}, and no such file; give {names}a JSON file")
                 }
-                _ => error.to_string(),
+                _ => io_reason(&error),
             })
         })?,
     };

@@ -10,14 +10,14 @@ mod check;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use regex::Regex;
 
 use super::terms::{self, Term};
 use super::{Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores};
-use crate::error::Result;
+use crate::error::{Result, io_reason};
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
@@ -238,11 +238,9 @@ fn rule(term: &Term) -> std::result::Result<Rule, String> {
 }
 
 fn schema(path: &Path) -> std::result::Result<Rule, String> {
-    let named = |reason: String| format!("{}: {reason}", PathBuf::from(path).display());
-    let text = std::fs::read_to_string(path).map_err(|e| named(e.to_string()))?;
-    let json = serde_json::from_str(&text).map_err(|e| named(format!("no JSON: {e}")))?;
-    let validator =
-        jsonschema::validator_for(&json).map_err(|e| named(format!("no JSON schema: {e}")))?;
+    let text = std::fs::read_to_string(path).map_err(|e| io_reason(&e))?;
+    let json = serde_json::from_str(&text).map_err(|e| format!("no JSON: {e}"))?;
+    let validator = jsonschema::validator_for(&json).map_err(|e| format!("no JSON schema: {e}"))?;
     Ok(Rule::Schema(Box::new(validator)))
 }
 

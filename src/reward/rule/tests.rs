@@ -123,7 +123,7 @@ fn a_wrong_term_is_named_with_the_remedy() {
         ("words", ["words", "needs a value"]),
         ("json=1", ["json=1", "takes no value"]),
         ("regex=(", ["regex=(", "unclosed"]),
-        ("json-schema=no/such.json", ["no/such.json", "No such file"]),
+        ("json-schema=no/such.json", ["no/such.json", "no such file"]),
         ("language-tag=xx", ["language-tag=xx", "en, es"]),
         ("0*json", ["weight 0", "above 0"]),
         ("contains=\"a", ["contains", "not closed"]),
