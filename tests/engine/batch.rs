@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aisp_llama::llama::{LogitsRoute, Model, Token};
 use aisp_llama::method::{Facts, Method, Outcome, Proposal, Rounds, Telemetry};
-use aisp_llama::reward::{FnReward, Reward, Sample, Scores};
+use aisp_llama::reward::{FnReward, Judge, JudgeOptions, Reward, Sample, Scores};
 use aisp_llama::rollout::{Ask, RolloutOptions, Steer, TokenChoice};
 use aisp_llama::{
     AlignOptions, Aligner, Alignment, Batch, EngineOptions, Error, Event, EventKind, Prompt,
@@ -236,6 +236,34 @@ fn a_reward_that_fails_ends_its_run_alone() {
     assert!(matches!(&found[1].1, Err(Error::Reward(reason)) if reason.contains("has left")));
     let found = timeless(found[0].1.as_ref().unwrap());
     assert_eq!(found, TASKS[0].alone(&model));
+}
+
+#[test]
+fn a_judge_that_runs_share_tells_each_what_it_tells_it_alone() {
+    let model = smollm2();
+    let facts = Facts::new(Arc::clone(&model));
+    let judge = || {
+        let options = JudgeOptions {
+            threads: aisp_llama::default_threads(),
+            ..JudgeOptions::default()
+        };
+        Judge::new(Arc::clone(&model), &options).unwrap()
+    };
+    let mut batch = batch(&model, 16);
+    for task in &TASKS[..2] {
+        task.add(&mut batch, &model, &facts);
+    }
+    for ((_, found), task) in finish(&mut batch, &mut judge()).iter().zip(&TASKS) {
+        let mut aligner = Aligner::new(Arc::clone(&model), EngineOptions::default()).unwrap();
+        let prompt = Prompt::Raw(task.prompt.into());
+        let (options, stop) = (task.options(), Stop::new());
+        let alone = aligner.align(&prompt, &mut judge(), &options, &stop, &mut |_| {});
+        // What it had to read anew is another matter.
+        assert_eq!(
+            found.as_ref().unwrap().candidates,
+            alone.unwrap().candidates
+        );
+    }
 }
 
 /// A method of a caller's own, none of whose candidates gets a second token.
