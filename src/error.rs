@@ -110,6 +110,17 @@ impl Error {
         }
     }
 
+    /// What is wrong with a prompt, seen from a list of them, of which it is number `index`, from 0.
+    #[cfg(feature = "engine")]
+    pub(crate) fn in_prompts(self, index: usize) -> Self {
+        match self {
+            Self::Field { field, reason } if field == "prompt" => {
+                Self::field("prompts", format!("prompt {}: {reason}", index + 1))
+            }
+            other => other,
+        }
+    }
+
     /// A failure of the engine, seen from a reward that runs on it.
     #[cfg(feature = "engine")]
     pub(crate) fn in_reward(self) -> Self {

@@ -134,7 +134,9 @@ fn collect(
         let (sender, lessons) = channel();
         let width = aligner.model().width();
         let method = Lessons::new(&run.rounds, &options.sampling, width, sender);
-        let run = aligner.align_by(prompt, rewards, &run, Box::new(method), stop, &mut |_| {})?;
+        let run = aligner
+            .align_by(prompt, rewards, &run, Box::new(method), stop, &mut |_| {})
+            .map_err(|error| error.in_prompts(index))?;
         if run.stop == StopReason::Interrupted {
             return Ok(None);
         }

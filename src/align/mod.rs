@@ -102,9 +102,11 @@ impl Aligner {
     /// than when it was written, so there is room for twice as many.
     ///
     /// # Errors
-    /// Those of [`tokenize`](Self::tokenize).
+    /// Those of [`tokenize`](Self::tokenize), and [`Error::Field`] for a prompt that is too long.
     pub fn reserve(&mut self, prompt: &Prompt, max_tokens: usize) -> Result<()> {
-        let needed = self.tokenize(prompt)?.len() + 2 * max_tokens;
+        let length = self.tokenize(prompt)?.len();
+        self.check_length(length, max_tokens)?;
+        let needed = length + 2 * max_tokens;
         self.reserved = self.reserved.max(needed);
         Ok(())
     }
@@ -173,20 +175,26 @@ impl Aligner {
         }
     }
 
+    /// Whether the model was trained for so many tokens, where the context is not given.
+    fn check_length(&self, prompt: usize, response: usize) -> Result<()> {
+        let trained = self.model.trained_context();
+        if self.options.context.is_some() || trained == 0 || prompt + response <= trained {
+            return Ok(());
+        }
+        Err(Error::field(
+            "prompt",
+            format!(
+                "{prompt} prompt tokens and {response} response tokens exceed the {trained} \
+                 tokens that the model was trained for; shorten the prompt or give a smaller \
+                 `max-tokens`"
+            ),
+        ))
+    }
+
     /// The batch, made or made anew where its context is too short.
     fn batch_for(&mut self, prompt: usize, response: usize) -> Result<&mut Batch> {
         let needed = prompt + response;
-        let trained = self.model.trained_context();
-        if self.options.context.is_none() && trained > 0 && needed > trained {
-            return Err(Error::field(
-                "prompt",
-                format!(
-                    "{prompt} prompt tokens and {response} response tokens exceed the {trained} \
-                     tokens that the model was trained for; shorten the prompt or give a smaller \
-                     `max-tokens`"
-                ),
-            ));
-        }
+        self.check_length(prompt, response)?;
         let context = self.options.context.unwrap_or(needed.max(self.reserved));
         let made = self.batch.take();
         let added = made.as_ref().map_or(0, |batch| batch.added);

@@ -228,7 +228,7 @@ impl Plan {
             Error::Run(reason) => Error::Run(format!("{place}: {reason}")),
             Error::Reward(reason) => Error::Reward(format!("{place}: {reason}")),
             Error::Engine(reason) => Error::Engine(format!("{place}: {reason}")),
-            other => other,
+            other => other.in_prompts(cell.prompt),
         }
     }
 
@@ -295,7 +295,8 @@ impl Plan {
     ) -> Result<bool> {
         // One context for all prompts, so that no result depends on which came before.
         for prompt in 0..self.prompts.len() {
-            aligner.reserve(&self.prompt(prompt), self.max_tokens)?;
+            let reserved = aligner.reserve(&self.prompt(prompt), self.max_tokens);
+            reserved.map_err(|error| error.in_prompts(prompt))?;
         }
         for cell in self.cells() {
             if store.has(self, cell) {

@@ -119,7 +119,7 @@ fn a_flag_of_the_command_is_named_and_named_once() {
     for (command, prompts) in [("compare", 1), ("tune", 2), ("train-value", 5)] {
         let long = "word ".repeat(9000);
         let output = on(command, &vec![long.as_str(); prompts], &["-n", "8"]);
-        assert_refused(&output, 2, &["--prompts", "8192"]);
+        assert_refused(&output, 2, &["--prompts: prompt 1: ", "8192"]);
         // It may name the flag that shortens the response.
         let others: Vec<String> = flags(&output).into_iter().filter(|f| f != "-n").collect();
         assert_eq!(others, ["--prompts"], "{command}");
