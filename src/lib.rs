@@ -29,7 +29,7 @@
 //! - [`rollout`]: candidates by the batch, which is kept full.
 //! - [`reward`]: classifiers, heads, judges, rules, programs, servers, and functions of your own.
 //! - [`control`]: the mathematics (arXiv 2510.26219), which touches no model.
-//! - [`llama`]: the engine, every `unsafe` line that touches llama.cpp.
+//! - [`llama`]: the engine, all that touches llama.cpp.
 //! - [`output`]: the output matrix; [`gguf`]: the header reader, which never panics.
 //! - [`compare`], [`train`], [`report`]: methods side by side, value networks, plots and traces.
 //!
