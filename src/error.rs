@@ -93,14 +93,18 @@ impl Error {
 
     /// For `map_err`: the system's error at a file.
     pub fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_path_buf();
-        move |cause| Self::Io { path, cause }
+        move |cause| Self::Io {
+            path: path.to_path_buf(),
+            cause,
+        }
     }
 
     /// For `map_err`: what is wrong with a GGUF file.
     pub fn gguf(path: &Path) -> impl FnOnce(GgufError) -> Self {
-        let path = path.to_path_buf();
-        move |cause| Self::Gguf { path, cause }
+        move |cause| Self::Gguf {
+            path: path.to_path_buf(),
+            cause,
+        }
     }
 
     pub(crate) fn model(path: &Path, reason: impl Into<String>) -> Self {
