@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::noise::NoiseKey;
 use super::options::{ControlError, SearchOptions, WeightedOptions};
-use super::search::{Search, Trajectory, Trial};
+use super::search::{Search, Trial};
+use super::trajectory::Trajectory;
 use super::weighted::{Scored, WeightedMean};
 
 /// How AISP learns from an iteration.
