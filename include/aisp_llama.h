@@ -38,13 +38,14 @@ typedef enum aisp_tier {
   AISP_TIER_SAMPLER = 1,
 } aisp_tier;
 
-// How the controller learns.
-typedef enum aisp_update_rule {
-  // Regression of the reward on the output matrix, and elites: the default.
-  AISP_UPDATE_REGRESSION = 0,
-  // The importance-weighted mean of the noise, as in arXiv 2510.26219.
-  AISP_UPDATE_WEIGHTS = 1,
-} aisp_update_rule;
+// What makes the next candidates of the last.
+typedef enum aisp_method {
+  // The search: a mean by regression on the output matrix, and the best candidates continued.
+  // The default.
+  AISP_METHOD_SEARCH = 0,
+  // Adaptive importance sampling, arXiv 2510.26219: the weighted mean of the noise.
+  AISP_METHOD_AISP = 1,
+} aisp_method;
 
 // One alignment run: the search for the best response to one prompt. Belongs to one thread at
 // a time.
@@ -58,8 +59,8 @@ typedef struct aisp_options {
   const char *model_path;
   // An aisp_tier.
   int tier;
-  // An aisp_update_rule.
-  int update;
+  // An aisp_method.
+  int method;
   // Candidates of one iteration, 1 to 4096 (16).
   uint32_t samples;
   // Iterations (8).
@@ -72,27 +73,23 @@ typedef struct aisp_options {
   // Standard deviation of the noise on a pre-logit; below 0 (the default) it follows from
   // logit_sd.
   double sigma;
-  // Standard deviation of the noise on a logit, in root mean square over the vocabulary
-  // (1.026: Gumbel noise at temperature 0.8).
+  // Standard deviation of the noise on a logit beside what all logits share, in root mean square
+  // over the vocabulary (0.770: Gumbel noise at temperature 0.6).
   double logit_sd;
-  // Regression: norm of the mean in units of the noise's, for a reward that it explains
-  // entirely (2).
+  // Search: norm of the mean in units of the noise's, for a reward that it explains entirely
+  // (2).
   double steer;
-  // Regression: candidates whose noise is refined (4).
+  // Search: candidates that are continued from a cut (4).
   uint32_t elites;
-  // Regression: probability of drawing a position's noise anew in the second iteration (0.4).
-  double mutation;
-  // Regression: factor of that probability from iteration to iteration (0.76).
-  double mutation_decay;
-  // Regression: where it stops falling (0.08).
-  double mutation_floor;
-  // Weights: their temperature; 0 or less (the default) is the one that meets `ess`.
+  // Search: share of an iteration's candidates that are drawn anew (0.25).
+  double fresh;
+  // Aisp: temperature of the weights; 0 or less (the default) is the one that meets `ess`.
   double lambda;
-  // Weights: target effective sample size as a fraction of the samples (0.25).
+  // Aisp: target effective sample size as a fraction of the samples (0.25).
   double ess;
-  // Weights: how far the penalty's base follows the mean, 0 to 1 (0.999).
+  // Aisp: how far the penalty's base follows the mean, 0 to 1 (0.999).
   double alpha;
-  // Weights: whether positions past a candidate's end carry no weight (1).
+  // Aisp: whether positions past a candidate's end carry no weight (1).
   int mask_past_end;
   // Whether candidate 0 of every iteration is the mean itself (0).
   int null_candidate;

@@ -19,3 +19,91 @@ pub(crate) fn normaliser(logits: &[f32]) -> (f32, f64) {
         log_sum_exp(logits.iter().map(|&l| f64::from(l - largest))),
     )
 }
+
+/// −log p of `token` and the entropy, both in nats, of the distribution softmax(`logits`).
+#[cfg(feature = "engine")]
+pub(crate) fn surprise_and_entropy(logits: &[f32], token: usize) -> (f64, f64) {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let (mut sum, mut moment) = (0.0_f64, 0.0_f64);
+    // Sums of lanes, so that the compiler may use vectors.
+    for chunk in logits.chunks(512) {
+        let (mut sums, mut moments) = ([0.0_f32; 8], [0.0_f32; 8]);
+        let (eights, rest) = chunk.as_chunks::<8>();
+        for eight in eights {
+            for lane in 0..8 {
+                let x = (eight[lane] - largest).max(LEAST);
+                let weight = exp(x);
+                sums[lane] += weight;
+                moments[lane] += weight * x;
+            }
+        }
+        for (lane, &logit) in rest.iter().enumerate() {
+            let x = (logit - largest).max(LEAST);
+            sums[lane] += exp(x);
+            moments[lane] += exp(x) * x;
+        }
+        sum += sums.iter().map(|&s| f64::from(s)).sum::<f64>();
+        moment += moments.iter().map(|&m| f64::from(m)).sum::<f64>();
+    }
+    let normaliser = sum.ln();
+    let own = logits.get(token).copied().unwrap_or(largest);
+    let surprise = normaliser + f64::from(largest - own);
+    (surprise, (normaliser - moment / sum).max(0.0))
+}
+
+/// Below this e^x is nothing beside e^0.
+#[cfg(feature = "engine")]
+const LEAST: f32 = -80.0;
+
+/// e^x for x from [`LEAST`] to 0, to a relative 10⁻⁵, without a branch.
+#[cfg(feature = "engine")]
+fn exp(x: f32) -> f32 {
+    // Adding this rounds to a whole number, which then stands in the last bits.
+    const ROUND: f32 = 12_582_912.0;
+    let scaled = x * std::f32::consts::LOG2_E;
+    let shifted = scaled + ROUND;
+    let fraction = (scaled - (shifted - ROUND)) * std::f32::consts::LN_2;
+    let whole = shifted.to_bits().wrapping_sub(ROUND.to_bits());
+    let power = f32::from_bits(whole.wrapping_add(127) << 23);
+    // Taylor; |fraction| ≤ ln 2 / 2.
+    let series = 1.0
+        + fraction
+            * (1.0
+                + fraction
+                    * (0.5
+                        + fraction
+                            * (1.0 / 6.0
+                                + fraction
+                                    * (1.0 / 24.0 + fraction * (1.0 / 120.0 + fraction / 720.0)))));
+    power * series
+}
+
+#[cfg(all(test, feature = "engine"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exponentials() {
+        for i in 0..80_000 {
+            let x = -(i as f32) / 1000.0;
+            let exact = f64::from(x).exp();
+            assert!((f64::from(exp(x)) / exact - 1.0).abs() < 1e-5, "{x}");
+        }
+        assert_eq!(exp(0.0), 1.0);
+    }
+
+    #[test]
+    fn surprise_and_entropy_are_those_of_the_softmax() {
+        let logits: Vec<f32> = (0..1003).map(|i| ((i * 37 % 101) as f32).sqrt()).collect();
+        let (largest, rest) = normaliser(&logits);
+        let log_p = |l: f32| f64::from(l - largest) - rest;
+        let entropy: f64 = logits.iter().map(|&l| -log_p(l) * log_p(l).exp()).sum();
+        let (surprise, found) = surprise_and_entropy(&logits, 17);
+        assert!((surprise + log_p(logits[17])).abs() < 1e-6);
+        assert!((found - entropy).abs() < 1e-5, "{found} {entropy}");
+        // Certain, whatever else is impossible.
+        let certain = [f32::NEG_INFINITY, 3.0, f32::NEG_INFINITY];
+        let (surprise, entropy) = surprise_and_entropy(&certain, 1);
+        assert!(surprise.abs() < 1e-12 && entropy.abs() < 1e-12);
+    }
+}

@@ -47,7 +47,7 @@ class Options(ctypes.Structure):
         ("size", c_size_t),
         ("model_path", c_char_p),
         ("tier", c_int),
-        ("update", c_int),
+        ("method", c_int),
         ("samples", c_uint32),
         ("iterations", c_uint32),
         ("horizon", c_uint32),
@@ -56,9 +56,7 @@ class Options(ctypes.Structure):
         ("logit_sd", c_double),
         ("steer", c_double),
         ("elites", c_uint32),
-        ("mutation", c_double),
-        ("mutation_decay", c_double),
-        ("mutation_floor", c_double),
+        ("fresh", c_double),
         ("lambda_", c_double),
         ("ess", c_double),
         ("alpha", c_double),
@@ -200,8 +198,14 @@ def _aisp(verb: str, result: object, *arguments: object) -> object:
     return _function(_LIBRARY, f"aisp_{verb}", result, *arguments)
 
 
+def prompt_seed(seed: int, tokens: list[int]) -> int:
+    """The seed for a prompt of these tokens: runs of one seed are then independent draws."""
+    return _prompt_seed(seed, (c_int32 * len(tokens))(*tokens), len(tokens))
+
+
 _LIBRARY = _load()
 _options_init = _aisp("options_init", c_int, POINTER(Options), c_size_t)
+_prompt_seed = _aisp("prompt_seed", c_uint64, c_uint64, POINTER(c_int32), c_size_t)
 _create = _aisp("create", c_void_p, POINTER(Options), POINTER(_Host))
 _begin = _aisp("begin", c_int32, c_void_p)
 _bind = _aisp("bind", c_int, c_void_p, POINTER(c_int32), c_size_t)

@@ -1,7 +1,7 @@
 /* Aligns one prompt with a decoding loop of its own, and AISP as a sampler.
  *
  *   align -m model.gguf -mr reward.gguf -p prompt [-n 32] [-s 0] [-t 1] [--samples 16]
- *         [--iterations 8] [--tier exact|sampler]
+ *         [--iterations 8] [--tier exact|sampler] [--method search|aisp]
  *
  * The prompt is raw text, special tokens included. The reward is a classifier with one output.
  * Prints every candidate and every iteration, then the best response.
@@ -201,6 +201,7 @@ static int number(const char *flag, const char *text) {
 
 int main(int argc, char **argv) {
     const char *model_path = NULL, *reward_path = NULL, *prompt = NULL, *tier = "exact";
+    const char *method = "search";
     int         predict = 32, seed = 0, threads = 1, samples = 16, iterations = 8;
     for (int i = 1; i < argc; i += 2) {
         const char *flag = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
@@ -224,6 +225,8 @@ int main(int argc, char **argv) {
             iterations = number(flag, value);
         } else if (strcmp(flag, "--tier") == 0) {
             tier = value;
+        } else if (strcmp(flag, "--method") == 0) {
+            method = value;
         } else {
             die(flag, "no such option");
         }
@@ -234,6 +237,11 @@ int main(int argc, char **argv) {
     const bool exact = strcmp(tier, "exact") == 0;
     if (!exact && strcmp(tier, "sampler") != 0) {
         die("--tier", "give exact or sampler");
+    }
+
+    const bool aisp_method = strcmp(method, "aisp") == 0;
+    if (!aisp_method && strcmp(method, "search") != 0) {
+        die("--method", "give search or aisp");
     }
 
     llama_log_set(quiet, NULL);
@@ -259,10 +267,11 @@ int main(int argc, char **argv) {
     }
     options.model_path = model_path;
     options.tier       = exact ? AISP_TIER_EXACT : AISP_TIER_SAMPLER;
+    options.method     = aisp_method ? AISP_METHOD_AISP : AISP_METHOD_SEARCH;
     options.samples    = (uint32_t) samples;
     options.iterations = (uint32_t) iterations;
     options.horizon    = (uint32_t) predict;
-    options.seed       = (uint64_t) seed;
+    options.seed       = aisp_prompt_seed((uint64_t) seed, tokens, (size_t) needed);
     aisp_host host     = aisp_glue_host();
     aisp *    run      = aisp_create(&options, &host);
     if (run == NULL) {

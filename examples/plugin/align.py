@@ -133,7 +133,7 @@ def main() -> None:
     options.samples = args.samples
     options.iterations = args.iterations
     options.horizon = args.predict
-    options.seed = args.seed
+    options.seed = aisp_llama.prompt_seed(args.seed, prompt)
     run = aisp_llama.Run(options)
 
     # A context with a key-value stream for every candidate.

@@ -147,7 +147,8 @@ impl Aligner {
         stop: &Stop,
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Alignment> {
-        let method = options.method.build(&options.rounds, &self.facts)?;
+        let rounds = options.rounds.on(&self.tokenize(prompt)?);
+        let method = options.method.build(&rounds, &self.facts)?;
         self.align_by(prompt, rewards, options, method, stop, observe)
     }
 

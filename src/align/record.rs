@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::method::Telemetry;
-use crate::rollout::End;
+use crate::rollout::{End, Price};
 
 /// A candidate with its reward.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -17,6 +17,14 @@ pub struct ScoredCandidate {
     /// What the held-out reward says, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<f64>,
+    /// How dear it is to the model itself.
+    pub price: Option<Price>,
+    /// Whether it is too dear to be the answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub too_dear: bool,
+    /// Whether an earlier candidate of the run has the same text.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub repeat: bool,
     /// Tokens generated, the end-of-turn token included.
     pub tokens: usize,
     /// Why it ended.
@@ -36,12 +44,16 @@ pub struct ScoredCandidate {
 pub struct IterationStats {
     /// The iteration, from 0.
     pub index: usize,
-    /// Mean reward of its scored candidates.
+    /// Mean reward of its scored candidates, repeats left out.
     pub mean_reward: Option<f64>,
     /// Highest reward of its candidates.
     pub max_reward: Option<f64>,
-    /// Highest reward so far in the run.
+    /// Reward of the best candidate so far in the run, the answer if it ended here.
     pub best_reward: Option<f64>,
+    /// Mean price of its scored candidates in nats a token, repeats left out.
+    pub mean_price: Option<f64>,
+    /// Price of the best candidate so far in the run, in nats a token.
+    pub best_price: Option<f64>,
     /// Mean held-out reward of its candidates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out_mean: Option<f64>,
@@ -84,7 +96,7 @@ pub struct Usage {
     pub candidates: usize,
     /// Tokens generated.
     pub generated_tokens: usize,
-    /// Candidates given to the reward.
+    /// Texts given to the reward; a repeated one has the reward that it had.
     pub reward_calls: usize,
     /// Tokens read by the reward model.
     pub reward_tokens: usize,
@@ -128,10 +140,12 @@ pub struct ModelNames {
 pub struct Alignment {
     /// The prompt as the reward sees it.
     pub prompt: String,
-    /// The response with the highest reward.
+    /// The response with the highest reward that the method's price allows.
     pub response: String,
     /// Its reward.
     pub reward: f64,
+    /// How dear it is to the model itself.
+    pub price: Option<Price>,
     /// Its held-out reward, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<f64>,

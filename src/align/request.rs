@@ -96,7 +96,7 @@ impl Stop {
 /// What one run does.
 #[derive(Clone, Debug, Default)]
 pub struct AlignOptions {
-    /// The method with its settings (default: aisp).
+    /// The method with its settings (default: the first of [`METHODS`](crate::method::METHODS)).
     pub method: MethodSpec,
     /// Samples, iterations, seed and length.
     pub rounds: Rounds,

@@ -10,7 +10,6 @@
 //! A run never waits for anything: whoever drives it, alone or among others, is a
 //! [`Batch`](super::Batch).
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,7 +18,7 @@ use super::events::EventKind;
 use super::record::{Alignment, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings};
 use super::request::{AlignOptions, Stop};
 use super::rewards::{RunRewards, beginnings, score};
-use super::tally::{Tally, is_empty};
+use super::tally::Tally;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
 use crate::method::{Method, Outcome, Proposal};
@@ -240,47 +239,55 @@ impl Run {
             self.tally.usage.generated_tokens += candidate.tokens.len();
         }
         let finished = |c: &Candidate| c.end != End::Stopped;
-        let any = self.tally.best.is_some() || candidates.iter().flatten().any(finished);
+        let any = self.tally.best().is_some() || candidates.iter().flatten().any(finished);
         let used: Vec<(usize, &Candidate)> = candidates
             .iter()
             .enumerate()
             .filter_map(|(i, c)| Some((i, c.as_ref()?)))
             .filter(|(_, c)| finished(c) || !any)
             .collect();
-        let prompt = Arc::clone(&self.prompt);
-        let samples: Vec<Sample<'_>> = used
-            .iter()
-            .filter(|(_, c)| !is_empty(c))
-            .map(|(_, c)| Sample {
-                prompt: &prompt,
-                response: &c.text,
-            })
-            .collect();
-        let scoring = Instant::now();
-        let scores = score(&mut *rewards.reward, &samples)?;
-        self.timings.reward_seconds += scoring.elapsed().as_secs_f64();
-        let watched = self.watch(&mut rewards, &samples, tell);
-        let (mut scores, mut watched) = (scores.into_iter(), watched.into_iter());
+        self.score(&mut rewards, &used, tell)?;
         let mut outcomes = Vec::with_capacity(used.len());
         for (index, candidate) in used {
-            let mut scored = ScoredCandidate::new(self.iterations.len(), index, candidate);
-            match is_empty(candidate) {
-                true => self.tally.count_empty(&mut scored),
-                false => {
-                    scored.held_out = watched.next().flatten();
-                    self.tally.count(&mut scored, scores.next());
-                }
-            }
+            let scored = ScoredCandidate::new(self.iterations.len(), index, candidate);
+            let scored = self.tally.count(scored);
             outcomes.push(Outcome {
                 candidate: u32::try_from(index).unwrap_or(u32::MAX),
                 reward: scored.reward.unwrap_or(f64::NAN),
                 tokens: &candidate.tokens,
+                nats: &candidate.nats,
                 pre_logits: &candidate.pre_logits,
             });
             tell(EventKind::CandidateScored(scored.clone()));
-            self.tally.ranked.push(scored);
         }
         self.observe(&outcomes, begun, tell)
+    }
+
+    /// Scores the texts of `candidates` that have no score yet.
+    fn score(
+        &mut self,
+        rewards: &mut RunRewards<'_>,
+        candidates: &[(usize, &Candidate)],
+        tell: &mut dyn FnMut(EventKind),
+    ) -> Result<()> {
+        let texts = self.tally.unknown(candidates);
+        let prompt = Arc::clone(&self.prompt);
+        let samples: Vec<Sample<'_>> = texts
+            .iter()
+            .map(|&response| Sample {
+                prompt: &prompt,
+                response,
+            })
+            .collect();
+        let begun = Instant::now();
+        let scores = score(&mut *rewards.reward, &samples)?;
+        self.timings.reward_seconds += begun.elapsed().as_secs_f64();
+        let watched = self.watch(rewards, &samples, tell);
+        let mut watched = watched.into_iter();
+        for (text, score) in texts.into_iter().zip(scores) {
+            self.tally.learn(text, score, watched.next().flatten());
+        }
+        Ok(())
     }
 
     /// What the held-out reward says of each sample. It only watches: when it fails as a
@@ -322,27 +329,29 @@ impl Run {
         let control = Instant::now();
         let telemetry = self.method.observe(outcomes)?;
         self.timings.control_seconds += control.elapsed().as_secs_f64();
-        let rewards = outcomes.iter().map(|o| o.reward).filter(|r| r.is_finite());
-        let count = rewards.clone().count();
+        let Self { method, tally, .. } = self;
+        tally.rank(|reward, price| method.worth(reward, price));
         let index = self.iterations.len();
-        let pairs: Vec<(f64, f64)> = self
-            .tally
-            .ranked
+        let own = tally.ranked.iter().filter(|c| c.iteration == index);
+        let new: Vec<&ScoredCandidate> = own.clone().filter(|c| !c.repeat).collect();
+        let pairs: Vec<(f64, f64)> = new
             .iter()
-            .filter(|c| c.iteration == index)
             .filter_map(|c| Some((c.reward?, c.held_out?)))
             .collect();
-        let watched = pairs.iter().map(|p| p.1);
+        let scored = || new.iter().filter(|c| c.reward.is_some());
+        let best = tally.best();
         let stats = IterationStats {
             index,
-            mean_reward: (count > 0).then(|| rewards.clone().sum::<f64>() / count as f64),
-            max_reward: rewards.reduce(f64::max),
-            best_reward: self.tally.best,
-            held_out_mean: (!pairs.is_empty()).then(|| watched.sum::<f64>() / pairs.len() as f64),
-            held_out_best: self.tally.held_out_best,
+            mean_reward: average(scored().filter_map(|c| c.reward)),
+            max_reward: own.filter_map(|c| c.reward).reduce(f64::max),
+            best_reward: best.and_then(|c| c.reward),
+            mean_price: average(scored().filter_map(|c| Some(c.price?.per_token))),
+            best_price: best.and_then(|c| Some(c.price?.per_token)),
+            held_out_mean: average(pairs.iter().map(|p| p.1)),
+            held_out_best: best.and_then(|c| c.held_out),
             telemetry,
             tokens: outcomes.iter().map(|o| o.tokens.len()).sum(),
-            reward_calls: self.tally.usage.reward_calls,
+            reward_calls: tally.usage.reward_calls,
             seconds: begun.elapsed().as_secs_f64(),
         };
         tell(EventKind::IterationDone(stats.clone()));
@@ -357,7 +366,7 @@ impl Run {
         let target = self.options.target_reward;
         if self.stop.is_requested() {
             Some(StopReason::Interrupted)
-        } else if target.is_some_and(|target| self.tally.best >= Some(target)) {
+        } else if target.is_some_and(|t| self.tally.best().is_some_and(|c| c.reward >= Some(t))) {
             Some(StopReason::TargetReward)
         } else if diverged && self.options.stop_on_divergence {
             Some(StopReason::Divergence)
@@ -376,10 +385,6 @@ impl Run {
         names: ModelNames,
         tell: &mut dyn FnMut(EventKind),
     ) -> Result<Alignment> {
-        // Stable: of equal rewards the earlier candidate stays first.
-        self.tally
-            .ranked
-            .sort_by(|a, b| b.reward.partial_cmp(&a.reward).unwrap_or(Ordering::Equal));
         let rewards: Vec<f64> = self.tally.ranked.iter().map_while(|c| c.reward).collect();
         let answer = match rewards.is_empty() {
             true => 0,
@@ -403,6 +408,7 @@ impl Run {
             prompt: self.prompt.to_string(),
             response: best.text,
             reward: best.reward.unwrap_or(f64::NAN),
+            price: best.price,
             held_out: best.held_out,
             method: self.method.name(),
             seed: self.options.rounds.seed,
@@ -415,4 +421,11 @@ impl Run {
             candidates: self.tally.ranked,
         })
     }
+}
+
+/// The mean, where there is anything to average.
+fn average(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let values: Vec<f64> = values.collect();
+    let sum: f64 = values.iter().sum();
+    (!values.is_empty()).then(|| sum / values.len() as f64)
 }

@@ -1,9 +1,12 @@
 //! What a run has counted so far: its scored candidates, the best of them, what they cost.
 
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
 use super::record::{ScoredCandidate, Usage};
 use crate::error::Error;
 use crate::reward::Answer;
-use crate::rollout::Candidate;
+use crate::rollout::{Candidate, Price};
 
 /// Candidates without a reward, by reason.
 #[derive(Default)]
@@ -17,12 +20,10 @@ struct Failures {
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) usage: Usage,
-    /// Highest reward.
-    pub(super) best: Option<f64>,
-    /// Held-out reward of the candidate that has it.
-    pub(super) held_out_best: Option<f64>,
-    /// All candidates.
+    /// All candidates, the best first once they are [ranked](Self::rank).
     pub(super) ranked: Vec<ScoredCandidate>,
+    /// By text: its score, and what the held-out reward says.
+    known: HashMap<String, (Answer, Option<f64>)>,
     failures: Failures,
 }
 
@@ -34,6 +35,9 @@ impl ScoredCandidate {
             candidate: index,
             reward: None,
             held_out: None,
+            price: Price::of(&candidate.nats),
+            too_dear: false,
+            repeat: false,
             tokens: candidate.tokens.len(),
             end: candidate.end,
             text: candidate.text.clone(),
@@ -44,39 +48,81 @@ impl ScoredCandidate {
 }
 
 impl Tally {
-    /// Counts a candidate that has nothing to score.
-    pub(super) fn count_empty(&mut self, scored: &mut ScoredCandidate) {
-        self.failures.empty += 1;
-        self.usage.unscored += 1;
-        scored.error = Some("empty response".into());
+    /// The texts of `candidates` that have no score yet, each once.
+    pub(super) fn unknown<'a>(&self, candidates: &[(usize, &'a Candidate)]) -> Vec<&'a str> {
+        let mut texts: Vec<&str> = Vec::new();
+        for (_, candidate) in candidates {
+            let text = candidate.text.as_str();
+            if !is_empty(candidate) && !self.known.contains_key(text) && !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+        texts
     }
 
-    /// Counts a candidate that was given to the reward, and puts down what that said.
-    pub(super) fn count(&mut self, scored: &mut ScoredCandidate, answer: Option<Answer>) {
+    /// Puts down what a text was given, and counts it.
+    pub(super) fn learn(&mut self, text: &str, answer: Answer, held_out: Option<f64>) {
         self.usage.reward_calls += 1;
-        match answer {
-            Some(Ok(score)) => {
-                self.usage.reward_tokens += score.tokens;
+        if let Ok(score) = &answer {
+            self.usage.reward_tokens += score.tokens;
+        }
+        self.known.insert(text.to_owned(), (answer, held_out));
+    }
+
+    /// Counts a candidate, whose text is known or empty, and puts down its reward.
+    pub(super) fn count(&mut self, mut scored: ScoredCandidate) -> &ScoredCandidate {
+        match self.known.get(&scored.text) {
+            Some((Ok(score), held_out)) => {
                 self.usage.truncated += usize::from(score.truncated);
                 scored.truncated = score.truncated;
-                if score.reward.is_finite() {
-                    scored.reward = Some(score.reward);
-                } else {
-                    scored.error = Some(format!("the reward is {}", score.reward));
+                scored.held_out = *held_out;
+                match score.reward.is_finite() {
+                    true => scored.reward = Some(score.reward),
+                    false => scored.error = Some(format!("the reward is {}", score.reward)),
                 }
             }
-            Some(Err(error)) => scored.error = Some(error.to_string()),
-            None => scored.error = Some("no score".into()),
+            Some((Err(error), _)) => scored.error = Some(error.to_string()),
+            None => {
+                self.failures.empty += 1;
+                scored.error = Some("empty response".into());
+            }
         }
-        if let Some(error) = &scored.error {
+        if let Some(error) = scored
+            .error
+            .as_ref()
+            .filter(|_| !scored.text.trim().is_empty())
+        {
             self.failures.other += 1;
             self.failures.last.clone_from(error);
         }
         self.usage.unscored += usize::from(scored.reward.is_none());
-        if scored.reward > self.best {
-            self.best = scored.reward;
-            self.held_out_best = scored.held_out;
+        scored.repeat = self.ranked.iter().any(|other| other.text == scored.text);
+        self.ranked.push(scored);
+        &self.ranked[self.ranked.len() - 1]
+    }
+
+    /// Ranks the candidates by what each is `worth`: −∞ for those that are too dear, which come
+    /// next, the cheapest first; those without a reward come last. Of equals the earlier one
+    /// comes first.
+    pub(super) fn rank(&mut self, worth: impl Fn(f64, Option<&Price>) -> f64) {
+        let of = |c: &ScoredCandidate| c.reward.map(|reward| worth(reward, c.price.as_ref()));
+        for candidate in &mut self.ranked {
+            candidate.too_dear = of(candidate) == Some(f64::NEG_INFINITY);
         }
+        let dear = |c: &ScoredCandidate| match (c.too_dear, c.price) {
+            (true, Some(price)) => price.per_token,
+            _ => 0.0,
+        };
+        self.ranked.sort_by(|a, b| {
+            let worth = of(b).partial_cmp(&of(a)).unwrap_or(Ordering::Equal);
+            let place = (a.iteration, a.candidate).cmp(&(b.iteration, b.candidate));
+            worth.then(dear(a).total_cmp(&dear(b))).then(place)
+        });
+    }
+
+    /// The best candidate, where one has a reward.
+    pub(super) fn best(&self) -> Option<&ScoredCandidate> {
+        self.ranked.first().filter(|c| c.reward.is_some())
     }
 
     /// Why there is no answer.

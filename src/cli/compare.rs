@@ -19,7 +19,7 @@ pub struct CompareArgs {
         long,
         value_name = "A,B,…",
         value_delimiter = ',',
-        default_value = "best-of-n,aisp",
+        default_value = "best-of-n,search",
         value_parser = values::reason(values::method_with_settings)
     )]
     pub methods: Vec<MethodSpec>,

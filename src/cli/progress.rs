@@ -98,8 +98,11 @@ impl Progress {
         let held_out = stats
             .held_out_mean
             .map_or(String::new(), |mean| format!(" · held out {mean:.3}"));
+        let price = stats
+            .best_price
+            .map_or(String::new(), |price| format!(" (price {price:.2})"));
         self.last = format!(
-            " · best {} · mean {}{held_out}{ess}",
+            " · best {}{price} · mean {}{held_out}{ess}",
             number(stats.best_reward),
             number(stats.mean_reward)
         );

@@ -54,7 +54,7 @@ pub struct RunArgs {
     #[arg(
         long,
         help = values::method_help(),
-        default_value = "aisp",
+        default_value = "search",
         value_parser = values::method(),
         hide_possible_values = true,
         help_heading = "Method"

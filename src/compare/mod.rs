@@ -322,9 +322,8 @@ impl Plan {
             if alignment.stop == StopReason::Interrupted {
                 return Ok(false);
             }
-            let surprise = aligner.surprise(&prompt, &alignment.response)?;
             let coherence = coherence.cosine(&alignment.prompt, &alignment.response)?;
-            let row = Row::new(self, cell, &alignment, surprise, coherence);
+            let row = Row::new(self, cell, &alignment, coherence);
             store.append(&row)?;
             done(&row);
         }

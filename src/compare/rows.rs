@@ -23,8 +23,11 @@ pub struct Checkpoint {
     pub mean: Option<f64>,
     /// Sample standard deviation of the iteration's rewards; 0 where there is no mean.
     pub sd: f64,
-    /// Highest reward so far.
+    /// Reward of the best candidate so far.
     pub best: Option<f64>,
+    /// Its price in nats a token.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub best_price: Option<f64>,
     /// Held-out reward of the candidate with the highest reward so far.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub held_out_best: Option<f64>,
@@ -72,6 +75,9 @@ pub struct Row {
     pub coherence: Option<f64>,
     /// −log p(response | prompt) by the model itself, in nats a token.
     pub surprise: Option<f64>,
+    /// The answer's price in nats a token: see [`Price`](crate::rollout::Price).
+    #[serde(default)]
+    pub price: Option<f64>,
     /// Bound on the KL divergence in nats of the last iteration from the method's own unsteered
     /// draws: log n − (n−1)/n for the best of n samples, KL(Q_U‖P) of the perturbations for
     /// methods that move their mean. A search that refines elites has none.
@@ -87,13 +93,7 @@ pub struct Row {
 impl Row {
     /// What is kept of a run.
     #[must_use]
-    pub fn new(
-        plan: &Plan,
-        cell: Cell,
-        run: &Alignment,
-        surprise: Option<f64>,
-        coherence: Option<f64>,
-    ) -> Self {
+    pub fn new(plan: &Plan, cell: Cell, run: &Alignment, coherence: Option<f64>) -> Self {
         let method = &plan.methods[cell.method];
         let mut samples = 0;
         let mut tokens = 0;
@@ -119,6 +119,7 @@ impl Row {
                         0.0
                     },
                     best: stats.best_reward,
+                    best_price: stats.best_price,
                     held_out_best: stats.held_out_best,
                     held_out_mean: stats.held_out_mean,
                     ess: stats.telemetry.ess,
@@ -143,7 +144,8 @@ impl Row {
             sd_last: last.map_or(0.0, |c| c.sd),
             diversity: diversity(&run.response),
             coherence,
-            surprise,
+            surprise: run.price.map(|price| price.surprise),
+            price: run.price.map(|price| price.per_token),
             kl: method
                 .settings()
                 .kl_bound(samples, before.and_then(|c| c.kl)),

@@ -164,6 +164,7 @@ mod tests {
                 diversity: diversity[cell.method],
                 coherence: None,
                 surprise: None,
+                price: None,
                 kl: None,
                 iterations: Vec::new(),
                 usage: Usage::default(),

@@ -1,36 +1,27 @@
-//! The two AISP controllers behind one face: proposals out, scored candidates in.
+//! The controllers behind one face: proposals out, scored candidates in.
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::noise::NoiseKey;
 use super::options::{ControlError, SearchOptions, WeightedOptions};
+use super::price::{Cost, PriceGuard};
 use super::search::{Search, Trial};
 use super::trajectory::Trajectory;
 use super::weighted::{Scored, WeightedMean};
 
-/// How AISP learns from an iteration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Update {
-    /// Ridge regression of the reward on the output matrix, and elites: see [`Search`].
-    #[default]
-    Regression,
-    /// The importance-weighted mean of the noise, as in the paper: see [`WeightedMean`].
-    Weights,
-}
-
 /// What an update says about an iteration; fields that it has no use for are `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Telemetry {
-    /// Effective sample size 1/Σw² of the candidates that the next iteration starts from.
+    /// Effective sample size 1/Σw² of the weights of the candidates.
     pub ess: Option<f64>,
     /// Temperature of the weights, in reward units.
     pub lambda: Option<f64>,
     /// Standard deviation of the noise on a pre-logit.
     pub sigma: Option<f64>,
-    /// |U|/(σ√(dτ)) after the iteration's update.
+    /// |U|/(σ√(dτ)) after the iteration's update; for a search, whose mean is the same at every
+    /// position, |u|/(σ₀√d) with σ₀ that of `sigma` = auto.
     pub u_norm: Option<f64>,
     /// KL(Q_U‖P) in nats after the iteration's update.
     pub kl: Option<f64>,
@@ -38,6 +29,9 @@ pub struct Telemetry {
     /// was not made from, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r2: Option<f64>,
+    /// Most nats a token that the answer may cost, where there is a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price_limit: Option<f64>,
 }
 
 /// The perturbations of one candidate.
@@ -96,14 +90,14 @@ impl Perturbation {
     }
 }
 
-/// The state of AISP for one prompt.
+/// The state of a controller for one prompt.
 pub struct Controller {
     kind: Kind,
     iteration: u32,
 }
 
 enum Kind {
-    Weights(Arc<WeightedMean>),
+    Weights(Arc<WeightedMean>, PriceGuard),
     Search(Box<Search>),
 }
 
@@ -119,13 +113,14 @@ impl Controller {
         })
     }
 
-    /// The paper's update, [`WeightedMean`], from a mean of zero.
+    /// The paper's update, [`WeightedMean`], from a mean of zero, on what candidates are worth with
+    /// their price.
     ///
     /// # Errors
     /// [`ControlError::Option`] names the option that is out of range and its value.
-    pub fn weighted(options: WeightedOptions) -> Result<Self, ControlError> {
+    pub fn weighted(options: WeightedOptions, guard: PriceGuard) -> Result<Self, ControlError> {
         Ok(Self {
-            kind: Kind::Weights(Arc::new(WeightedMean::new(options)?)),
+            kind: Kind::Weights(Arc::new(WeightedMean::new(options)?), guard),
             iteration: 0,
         })
     }
@@ -138,7 +133,7 @@ impl Controller {
                 let trajectories = search.propose(samples).into_iter();
                 trajectories.map(Perturbation::Trajectory).collect()
             }
-            Kind::Weights(controller) => (0..samples)
+            Kind::Weights(controller, _) => (0..samples)
                 .map(|candidate| Perturbation::Noise {
                     controller: Arc::clone(controller),
                     iteration,
@@ -154,31 +149,36 @@ impl Controller {
         matches!(&self.kind, Kind::Search(search) if search.options().steer > 0.0)
     }
 
-    /// One candidate of the last proposals with its reward, for [`update`](Self::update). `sum`
-    /// adds up the output matrix's rows W_j `[d]` of tokens j, and is asked only where the
+    /// Fills in what the controller wants to know of the tokens of `trial`. `sum` adds up the output
+    /// matrix's rows W_j `[d]` of tokens j, each times a weight, and is asked only where the
     /// controller [looks at them](Self::looks_at_rows).
     ///
     /// # Errors
     /// What `sum` failed with.
-    pub fn trial<E>(
+    pub fn with_rows<E>(
         &self,
-        candidate: u32,
-        reward: f64,
-        tokens: &[i32],
-        sum: impl FnOnce(&[i32]) -> Result<Vec<f32>, E>,
+        mut trial: Trial,
+        sum: impl FnOnce(&[(i32, f32)]) -> Result<Vec<f32>, E>,
     ) -> Result<Trial, E> {
-        let features = match &self.kind {
-            Kind::Search(search) if self.looks_at_rows() => {
-                sum(&tokens[..tokens.len().min(search.options().horizon)])?
-            }
-            _ => Vec::new(),
-        };
-        Ok(Trial {
-            candidate,
-            reward,
-            tokens: tokens.to_vec(),
-            features,
-        })
+        if let Kind::Search(search) = &self.kind
+            && self.looks_at_rows()
+        {
+            let within = trial.tokens.iter().take(search.options().horizon);
+            let weighted = within
+                .enumerate()
+                .map(|(t, &token)| (token, trial.weight(t)));
+            trial.features = sum(&weighted.collect::<Vec<_>>())?;
+        }
+        Ok(trial)
+    }
+
+    /// What a candidate is worth as an answer, in reward units: see [`PriceGuard::worth`].
+    #[must_use]
+    pub fn worth(&self, reward: f64, cost: Option<Cost>) -> f64 {
+        match &self.kind {
+            Kind::Search(search) => search.worth(reward, cost),
+            Kind::Weights(_, guard) => guard.worth(reward, cost),
+        }
     }
 
     /// Takes the outcomes of the last proposals, in any order, and begins the next iteration.
@@ -193,21 +193,24 @@ impl Controller {
             Kind::Search(search) => {
                 let report = search.update(trials);
                 Telemetry {
-                    // The elites weigh the same.
-                    ess: Some(report.elites as f64),
-                    lambda: None,
                     sigma: Some(search.options().sigma),
                     u_norm: Some(report.u_norm),
-                    kl: Some(report.kl),
                     r2: Some(report.r2),
+                    price_limit: report.price_limit,
+                    ..Telemetry::default()
                 }
             }
-            Kind::Weights(controller) => {
+            Kind::Weights(controller, guard) => {
+                if iteration == 0 {
+                    let scored = trials.iter().filter(|t| t.reward.is_finite());
+                    let costs: Vec<Cost> = scored.filter_map(|t| t.cost).collect();
+                    guard.observe_first(&costs);
+                }
                 let scored: Vec<Scored> = trials
                     .iter()
                     .map(|trial| Scored {
                         candidate: trial.candidate,
-                        reward: trial.reward,
+                        reward: guard.worth(trial.reward, trial.cost),
                         length: trial.tokens.len(),
                     })
                     .collect();
@@ -221,6 +224,7 @@ impl Controller {
                     u_norm: Some(report.u_norm),
                     kl: Some(report.kl),
                     r2: None,
+                    price_limit: guard.limit(),
                 }
             }
         }

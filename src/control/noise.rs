@@ -27,14 +27,31 @@ pub const DEFAULT_LOGIT_SD: f64 = 0.8 * GUMBEL_SD;
 
 /// The σ that gives the logits noise of standard deviation `target_logit_sd`.
 ///
-/// Noise of deviation `σ` in every pre-logit reaches logit `j` with deviation `σ·|W_j|`, `W_j` the
-/// `j`-th row of the output matrix. `rms_row_norm` is `√(mean_j |W_j|²)`; the result,
-/// `target_logit_sd / rms_row_norm`, meets the target in the root mean square over the vocabulary.
+/// Noise of deviation `σ` in every pre-logit reaches logit `j`, beside what all logits share and no
+/// argmax can see, with deviation `σ·|W_j − W̄|`, `W_j` the `j`-th row of the output matrix and `W̄`
+/// the mean of the rows. `row_spread` is `√(mean_j |W_j|² − |W̄|²)`; the result,
+/// `target_logit_sd / row_spread`, meets the target in the root mean square over the vocabulary.
 /// Calibration is (chosen); the paper fixes `σ² = 0.5`.
 ///
-/// A `rms_row_norm` of 0 gives an infinite or NaN σ, which [`WeightedMean::new`](super::WeightedMean::new) refuses.
-pub fn calibrated_sigma(target_logit_sd: f64, rms_row_norm: f64) -> f64 {
-    target_logit_sd / rms_row_norm
+/// A `row_spread` of 0 gives an infinite or NaN σ, which [`WeightedMean::new`](super::WeightedMean::new) refuses.
+pub fn calibrated_sigma(target_logit_sd: f64, row_spread: f64) -> f64 {
+    target_logit_sd / row_spread
+}
+
+/// The seed of the noise for a prompt, from that of a run and the prompt's tokens: runs of one seed
+/// on several prompts are then independent draws.
+///
+/// FNV-1a over the little-endian bytes of both, then the finaliser of SplitMix64.
+#[must_use]
+pub fn prompt_seed(seed: u64, prompt: &[i32]) -> u64 {
+    let tokens = prompt.iter().flat_map(|token| token.to_le_bytes());
+    let bytes = seed.to_le_bytes().into_iter().chain(tokens);
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// Position of one noise row: the noise is a function of these four numbers alone.
@@ -55,7 +72,7 @@ pub struct NoiseKey {
 enum Domain {
     Normal = 0,
     Uniform = 1,
-    Mutation = 2,
+    Cut = 2,
 }
 
 impl NoiseKey {
@@ -76,11 +93,11 @@ impl NoiseKey {
         self.stream(Domain::Uniform).random()
     }
 
-    /// One uniform number in [0, 1) that decides whether this place's noise is drawn anew.
+    /// One uniform number in [0, 1) that decides where a candidate parts from its parent.
     ///
     /// Independent of the other two.
-    pub fn mutation(&self) -> f64 {
-        self.stream(Domain::Mutation).random()
+    pub fn cut(&self) -> f64 {
+        self.stream(Domain::Cut).random()
     }
 
     fn stream(&self, domain: Domain) -> ChaCha8Rng {

@@ -1,5 +1,8 @@
 //! What an AISP run is told to do, and what is wrong with it when it cannot be done.
 
+use serde::{Deserialize, Serialize};
+
+use super::price::PriceGuard;
 use super::weights::LambdaRule;
 
 /// Target effective sample size as a fraction of the samples, where λ is not given.
@@ -86,6 +89,18 @@ impl WeightedOptions {
     }
 }
 
+/// Where a child parts from its elite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cut {
+    /// At a token with probability ∝ the entropy of the model's distribution there, where that is
+    /// known.
+    #[default]
+    Entropy,
+    /// At any token with the same probability.
+    Even,
+}
+
 /// Settings of [`Search`](super::Search); [`SearchOptions::new`] fills in the defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchOptions {
@@ -95,17 +110,23 @@ pub struct SearchOptions {
     pub width: usize,
     /// Standard deviation σ of the noise, in pre-logit units.
     pub sigma: f64,
-    /// Norm of the mean in units of the noise's, `|u|/(σ√d)`, for a reward that the regression
-    /// explains entirely. 0 keeps the mean at zero. Default 2.
+    /// Unit σ₀ of the mean's length, in pre-logit units; by default σ.
+    pub unit: f64,
+    /// Norm of the mean, `|u|/(σ₀√d)`, for a reward that the regression explains entirely, as far
+    /// as the price allows. 0 keeps the mean at zero. Default 2.
     pub steer: f64,
-    /// Candidates whose noise is refined; 0 always draws all of it anew. Default 4.
+    /// Candidates that are continued from a cut; 0 always draws all noise anew. Default 4.
     pub elites: usize,
-    /// Probability of drawing a position's noise anew in iteration 1, 0 to 1. Default 0.4.
-    pub mutation: f64,
-    /// Factor of that probability from iteration to iteration, 0 to 1. Default 0.76.
-    pub mutation_decay: f64,
-    /// Where it stops falling. Default 0.08.
-    pub mutation_floor: f64,
+    /// Where they are cut. Default: by entropy.
+    pub cut: Cut,
+    /// Share of an iteration's candidates whose noise is all drawn anew, 0 to 1. Default 0.25.
+    pub fresh: f64,
+    /// Factor of σ after the first iteration, 0 to 1. Default 0.75.
+    pub cool: f64,
+    /// What the price counts. Default: a limit that the first iteration sets.
+    pub guard: PriceGuard,
+    /// Where between the first iteration's mean price and the limit the mean price is held, 0 to 1.
+    pub aim: f64,
     /// Candidate 0 of every iteration is the mean itself, without noise. Default false.
     pub null_candidate: bool,
     /// Seed of the noise.
@@ -119,11 +140,14 @@ impl SearchOptions {
             horizon,
             width,
             sigma,
+            unit: sigma,
             steer: 2.0,
             elites: 4,
-            mutation: 0.4,
-            mutation_decay: 0.76,
-            mutation_floor: 0.08,
+            cut: Cut::Entropy,
+            fresh: 0.25,
+            cool: 0.75,
+            guard: PriceGuard::default(),
+            aim: 0.5,
             null_candidate: false,
             seed,
         }
@@ -134,12 +158,11 @@ impl SearchOptions {
         if !(self.steer >= 0.0 && self.steer.is_finite()) {
             return invalid("steer", self.steer, "0 or more, and finite");
         }
-        let shares = [
-            ("mutation", self.mutation),
-            ("mutation-decay", self.mutation_decay),
-            ("mutation-floor", self.mutation_floor),
-        ];
-        for (field, share) in shares {
+        for (field, share) in [
+            ("fresh", self.fresh),
+            ("cool", self.cool),
+            ("aim", self.aim),
+        ] {
             if !(0.0..=1.0).contains(&share) {
                 return invalid(field, share, "from 0 to 1");
             }
@@ -185,7 +208,7 @@ pub enum ControlError {
     },
 }
 
-fn invalid(
+pub(super) fn invalid(
     field: &'static str,
     value: impl ToString,
     expected: &'static str,

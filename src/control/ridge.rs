@@ -26,6 +26,8 @@ pub struct RidgeFit {
     /// Share of the targets' variance that is explained when each sample is predicted without
     /// itself, 0 to 1; 0 where leaving out explains nothing.
     pub r2: f64,
+    /// What each target is predicted to be without it `[n]`.
+    pub left_out: Vec<f64>,
 }
 
 /// Regression of `targets` `[n]` on features with the Gram matrix `kernel` `[n, n]`, both
@@ -42,6 +44,7 @@ pub fn ridge(kernel: ArrayView2<'_, f64>, targets: &[f64]) -> RidgeFit {
     let nothing = RidgeFit {
         dual: vec![0.0; n],
         r2: 0.0,
+        left_out: vec![0.0; n],
     };
     let squares: f64 = targets.iter().map(|r| r * r).sum();
     let scale = kernel.diag().sum() / n.max(1) as f64;
@@ -50,19 +53,25 @@ pub fn ridge(kernel: ArrayView2<'_, f64>, targets: &[f64]) -> RidgeFit {
     }
     let mut best = (f64::INFINITY, nothing);
     for penalty in PENALTIES {
-        let Some((dual, error)) = fit(kernel, targets, penalty * scale) else {
+        let Some((dual, residuals)) = fit(kernel, targets, penalty * scale) else {
             continue;
         };
+        let error = residuals.iter().map(|e| e * e).sum::<f64>();
         if error < best.0 {
-            let r2 = (1.0 - error / squares).clamp(0.0, 1.0);
-            best = (error, RidgeFit { dual, r2 });
+            let left_out = targets.iter().zip(&residuals).map(|(t, e)| t - e);
+            let fit = RidgeFit {
+                dual,
+                r2: (1.0 - error / squares).clamp(0.0, 1.0),
+                left_out: left_out.collect(),
+            };
+            best = (error, fit);
         }
     }
     best.1
 }
 
-/// Dual coefficients and the sum of squared leave-one-out residuals.
-fn fit(kernel: ArrayView2<'_, f64>, targets: &[f64], penalty: f64) -> Option<(Vec<f64>, f64)> {
+/// Dual coefficients and leave-one-out residuals.
+fn fit(kernel: ArrayView2<'_, f64>, targets: &[f64], penalty: f64) -> Option<(Vec<f64>, Vec<f64>)> {
     let n = targets.len();
     let inverse = inverse_factor(kernel, penalty)?;
     // (K + μI)⁻¹ = MᵀM with M = L⁻¹.
@@ -80,12 +89,10 @@ fn fit(kernel: ArrayView2<'_, f64>, targets: &[f64], penalty: f64) -> Option<(Ve
     }
     // Never negative: the vector of ones is an eigenvector of (K + μI)⁻¹ with value 1/μ.
     let centring = 1.0 / (n as f64 * penalty);
-    let error = dual
-        .iter()
-        .zip(&diagonal)
-        .map(|(a, d)| (a / (d - centring)).powi(2));
-    let error = error.sum::<f64>();
-    error.is_finite().then_some((dual, error))
+    let pairs = dual.iter().zip(&diagonal);
+    let residuals: Vec<f64> = pairs.map(|(a, d)| a / (d - centring)).collect();
+    let finite = residuals.iter().all(|e| e.is_finite());
+    finite.then_some((dual, residuals))
 }
 
 /// L⁻¹ of the Cholesky factor K + μI = LLᵀ, lower triangular; `None` when it is not positive
@@ -157,7 +164,8 @@ mod tests {
             .map(|i| raw[(i, 0)] - 0.5 * raw[(i, 2)] + 0.1 * i as f64)
             .collect();
         let (x, targets) = centred(&raw, &rewards);
-        let (_, quick) = fit(x.dot(&x.t()).view(), &targets, 0.7).unwrap();
+        let (_, residuals) = fit(x.dot(&x.t()).view(), &targets, 0.7).unwrap();
+        let quick: f64 = residuals.iter().map(|e| e * e).sum();
         let slow: f64 = (0..9)
             .map(|left| {
                 let rest: Vec<usize> = (0..9).filter(|&i| i != left).collect();

@@ -1,57 +1,80 @@
-//! The default AISP controller: what it learns is a direction in the output matrix, and what it
-//! keeps is the noise of its best candidates.
+//! A population search on AISP's noise: what it learns is a direction in the output matrix, and
+//! what it keeps are the beginnings of its best candidates.
 //!
-//! Every iteration proposes from a mixture of Gaussians with means known in closed form:
+//! It is no importance sampling: it has no weights, no target and no effective sample size.
 //!
 //! ```text
-//! v_t^i = u_k + σ·ε_t^i                with probability ρ_k, and always in iteration 0
-//! v_t^i = v_t of an elite candidate    otherwise
+//! v_t^i = u_k + σ·ε_t^i          from the candidate's cut on, and everywhere in a fresh one
+//! v_t^i = v_t of an elite        before the cut
 //! ```
 //!
 //! **The mean.** A token y_t chosen under the noise says that v_t points along W_{y_t}, all that
-//! the reward can know of v_t; averaging W_{y_t} instead of v_t is the Rao–Blackwellised estimate
-//! and has none of the noise of the d directions that no token depends on. The mean u_k is the
-//! ridge regression of all rewards so far on φ_i = Σ_t (W_{y_t^i} − W̄), the same at every
-//! position, of norm
+//! the reward can know of v_t. The mean u_k is the ridge regression of all rewards so far on
+//! φ_i = Σ_t (W_{y_t^i} − W̄), over distinct texts, the same at every position, of norm
 //!
 //! ```text
-//! |u_k| = s·σ√d·√R²
+//! |u_k| = s·g_k·σ₀√d·√R²
 //! ```
 //!
-//! with R² the share of the reward that the regression explains of candidates left out of it: a
-//! reward that no direction explains gets no mean.
+//! with R² what the regressions before said of texts that they had not seen, less what chance would
+//! explain: a reward that no direction explains gets no mean. σ₀ is the noise of `sigma` = auto,
+//! and g_k, at most 1, is turned down while the candidates are dearer than their price allows, and
+//! up again when they are cheaper.
 //!
-//! **The elites.** The best few distinct candidates of all iterations are simulated again with the
-//! noise of some positions drawn anew: ρ_k falls from iteration to iteration, so that the search
-//! turns from exploring to refining. A candidate is a list of places whose noise it uses; no
-//! perturbation is ever stored.
+//! **The elites.** The best few distinct candidates that the price allows are continued: a child
+//! keeps an elite's noise, and so its text, up to a cut, and draws all of it anew from there on. Cuts
+//! fall where the model was undecided: at a token with probability ∝ the entropy of its
+//! distribution ([`Cut::Entropy`]). What is kept so scales with the length.
 //!
-//! Source: (chosen), measured in `docs/controller.md`; adaptive multiple importance sampling
-//! (Cornuet et al. 2012) for using the samples of all iterations.
+//! Source: (chosen), measured in `docs/controller.md`.
 
 use std::sync::Arc;
 
-use ndarray::Array2;
+use ndarray::{Array1, Array2};
 
 use super::noise::NoiseKey;
-use super::options::{ControlError, SearchOptions};
+use super::options::{ControlError, Cut, SearchOptions};
+use super::price::{Cost, PriceGuard};
 use super::ridge::ridge;
 use super::trajectory::{Origin, Trajectory};
 
-/// Candidates that the regression looks at, the latest ones: it costs their cube.
+/// Texts that the regression looks at, the latest ones: it costs their cube.
 const MEMORY: usize = 512;
+/// Predictions that R² is measured on, the latest ones.
+const PREDICTIONS: usize = 256;
 
 /// One scored candidate as the search sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Trial {
     /// Its number within the iteration.
     pub candidate: u32,
     /// Its reward; a NaN or infinite one is counted and otherwise ignored.
     pub reward: f64,
-    /// Its token ids; two candidates with the same ones are one elite.
+    /// Its token ids; two candidates with the same ones are one.
     pub tokens: Vec<i32>,
-    /// Σ_t W_{y_t} `[d]` over its tokens within the horizon; not looked at where `steer` is 0.
+    /// Its price, where that is known.
+    pub cost: Option<Cost>,
+    /// Of each token −log p by the model itself, and the entropy of its distribution there, in nats;
+    /// empty where they are not known.
+    pub nats: Vec<(f32, f32)>,
+    /// Σ_t a_t W_{y_t} `[d]` over its tokens within the horizon, with the [weights](Self::weight) a_t;
+    /// not looked at where `steer` is 0.
     pub features: Vec<f32>,
+}
+
+impl Trial {
+    /// How much of the token at `position` was a choice: 1 − p(y_t) by the model itself, 1 where
+    /// that is not known.
+    #[must_use]
+    pub fn weight(&self, position: usize) -> f32 {
+        let nats = self.nats.get(position);
+        nats.map_or(1.0, |(surprise, _)| -(-surprise).exp_m1())
+    }
+
+    fn weights(&self, horizon: usize) -> f64 {
+        let within = 0..self.tokens.len().min(horizon);
+        within.map(|t| f64::from(self.weight(t))).sum()
+    }
 }
 
 /// What one update found.
@@ -59,22 +82,49 @@ pub struct Trial {
 pub struct SearchReport {
     /// Elites that the next iteration starts from.
     pub elites: usize,
-    /// Share of the reward's variance that the direction explains of left-out candidates.
+    /// Share of the reward's variance that the regressions explained of texts that they had not
+    /// seen, less what chance would explain.
     pub r2: f64,
-    /// |u|/(σ√d) of the next iteration.
+    /// |u|/(σ₀√d) of the next iteration.
     pub u_norm: f64,
-    /// `τ|u|²/(2σ²)` in nats: KL of the next iteration's fresh noise.
-    pub kl: f64,
+    /// Most nats a token that an elite or an answer may cost, where there is a limit.
+    pub price_limit: Option<f64>,
     /// Candidates with a NaN or infinite reward.
     pub rejected: usize,
 }
 
-/// A candidate of an earlier iteration.
+/// A distinct text of an earlier iteration.
 struct Seen {
     reward: f64,
+    cost: Option<Cost>,
     tokens: Vec<i32>,
+    nats: Vec<(f32, f32)>,
+    /// Σ_t a_t.
+    weights: f64,
     features: Vec<f32>,
     origins: Arc<[Origin]>,
+}
+
+/// What a regression would say of a text.
+struct Predictor {
+    /// Mean row W̄ of the tokens that it was fitted on.
+    row: Array1<f64>,
+    /// Weights of the features.
+    weights: Array1<f64>,
+    /// Mean of the features, and of the rewards.
+    centre: Array1<f64>,
+    reward: f64,
+}
+
+impl Predictor {
+    /// What it says of a text and what is so, both above the mean reward that it knows.
+    fn pair(&self, text: &Seen) -> (f64, f64) {
+        let rows = self.row.iter().zip(&self.centre);
+        let terms = text.features.iter().zip(rows).zip(&self.weights);
+        let said =
+            terms.map(|((&x, (row, centre)), w)| w * (f64::from(x) - text.weights * row - centre));
+        (said.sum(), text.reward - self.reward)
+    }
 }
 
 /// The search for one prompt.
@@ -86,6 +136,13 @@ pub struct Search {
     seen: Vec<Seen>,
     /// Indices of `seen`, the best first.
     elites: Vec<usize>,
+    guard: PriceGuard,
+    /// g_k.
+    gain: f64,
+    predictor: Option<Predictor>,
+    /// (prediction, reward), above the mean known then, of texts that the regression had not seen,
+    /// the latest last.
+    predictions: Vec<(f64, f64)>,
 }
 
 impl Search {
@@ -96,12 +153,16 @@ impl Search {
     pub fn new(options: SearchOptions) -> Result<Self, ControlError> {
         options.validate()?;
         Ok(Self {
-            options,
             iteration: 0,
             means: Arc::new([None]),
             proposed: Vec::new(),
             seen: Vec::new(),
             elites: Vec::new(),
+            guard: options.guard,
+            gain: 1.0,
+            predictor: None,
+            predictions: Vec::new(),
+            options,
         })
     }
 
@@ -111,33 +172,26 @@ impl Search {
         &self.options
     }
 
-    /// Probability ρ of drawing a position's noise anew in `iteration`.
-    #[must_use]
-    pub fn mutation(&self, iteration: u32) -> f64 {
-        let SearchOptions {
-            mutation,
-            mutation_decay,
-            mutation_floor,
-            ..
-        } = self.options;
-        let age = iteration.saturating_sub(1).min(1_000_000) as i32;
-        (mutation * mutation_decay.powi(age)).max(mutation_floor.min(mutation))
-    }
-
     /// The mean u `[d]` of the current iteration's fresh noise; `None` is zero.
     #[must_use]
     pub fn mean(&self) -> Option<&[f32]> {
         self.means.last()?.as_deref()
     }
 
+    /// What a candidate is worth: see [`PriceGuard::worth`].
+    #[must_use]
+    pub fn worth(&self, reward: f64, cost: Option<Cost>) -> f64 {
+        self.guard.worth(reward, cost)
+    }
+
     /// The perturbations of `samples` candidates of the current iteration.
     pub fn propose(&mut self, samples: u32) -> Vec<Trajectory> {
-        self.proposed = (0..samples).map(|c| self.origins(c)).collect();
+        self.proposed = (0..samples).map(|c| self.origins(c, samples)).collect();
         self.proposed
             .iter()
             .map(|origins| Trajectory {
                 seed: self.options.seed,
-                sigma: self.options.sigma as f32,
+                sigmas: [1.0, self.options.cool].map(|factor| (factor * self.options.sigma) as f32),
                 null_candidate: self.options.null_candidate,
                 means: Arc::clone(&self.means),
                 origins: Arc::clone(origins),
@@ -145,36 +199,42 @@ impl Search {
             .collect()
     }
 
-    fn origins(&self, candidate: u32) -> Arc<[Origin]> {
+    fn origins(&self, candidate: u32, samples: u32) -> Arc<[Origin]> {
         let fresh = Origin {
             iteration: self.iteration,
             candidate,
         };
         let horizon = self.options.horizon;
         let null = self.options.null_candidate && candidate == 0;
-        if self.elites.is_empty() || null {
+        let all_fresh = (f64::from(samples) * self.options.fresh).ceil() as u32;
+        if self.elites.is_empty() || null || candidate < all_fresh {
             return vec![fresh; horizon].into();
         }
         let elite = &self.seen[self.elites[candidate as usize % self.elites.len()]];
-        let used = elite.tokens.len().min(horizon);
-        let rate = self.mutation(self.iteration);
-        let mut origins = elite.origins.to_vec();
-        let mut any = false;
-        for (position, origin) in origins.iter_mut().enumerate() {
-            let key = NoiseKey {
-                seed: self.options.seed,
-                iteration: fresh.iteration,
-                candidate,
-                position: position as u32,
-            };
-            // A candidate that repeats its elite word for word would be wasted.
-            let last_chance = position + 1 == used && !any;
-            if key.mutation() < rate || last_chance {
-                *origin = fresh;
-                any = true;
-            }
-        }
-        origins.into()
+        let cut = self.cut(elite, fresh);
+        let kept = elite.origins.iter().take(cut).copied();
+        kept.chain(std::iter::repeat(fresh)).take(horizon).collect()
+    }
+
+    /// Where a child parts from its elite: at a token with probability ∝ its entropy.
+    fn cut(&self, elite: &Seen, child: Origin) -> usize {
+        let length = elite.tokens.len().min(self.options.horizon);
+        let key = NoiseKey {
+            seed: self.options.seed,
+            iteration: child.iteration,
+            candidate: child.candidate,
+            position: 0,
+        };
+        let weight = |t: usize| match (self.options.cut, elite.nats.get(t)) {
+            (Cut::Entropy, Some(&(_, entropy))) => f64::from(entropy).max(1e-6),
+            _ => 1.0,
+        };
+        let mut left = key.cut() * (0..length).map(weight).sum::<f64>();
+        let cut = (0..length).find(|&t| {
+            left -= weight(t);
+            left < 0.0
+        });
+        cut.unwrap_or(length.saturating_sub(1))
     }
 
     /// Takes the outcomes of the last proposals, and begins the next iteration.
@@ -186,33 +246,35 @@ impl Search {
     pub fn update(&mut self, trials: Vec<Trial>) -> SearchReport {
         let mut trials = trials;
         trials.sort_by_key(|t| t.candidate);
-        let mut rejected = 0;
+        let all = trials.len();
+        trials.retain(|trial| trial.reward.is_finite());
+        let rejected = all - trials.len();
+        let costs: Vec<Cost> = trials.iter().filter_map(|t| t.cost).collect();
+        self.hold_price(&costs);
+        let known = self.seen.len();
         for trial in trials {
             if self.options.steer > 0.0 {
                 assert_eq!(trial.features.len(), self.options.width, "pre-logit width");
             }
-            if !trial.reward.is_finite() {
-                rejected += 1;
+            if self.seen.iter().any(|seen| seen.tokens == trial.tokens) {
                 continue;
             }
             self.seen.push(Seen {
                 reward: trial.reward,
+                cost: trial.cost,
+                weights: trial.weights(self.options.horizon),
+                nats: trial.nats,
                 tokens: trial.tokens,
                 features: trial.features,
                 origins: Arc::clone(&self.proposed[trial.candidate as usize]),
             });
         }
         self.choose_elites();
-        let (mean, r2) = self.direction();
+        let (mean, r2) = self.direction(known);
         let dims = self.options.width as f64;
         let squares = mean.iter().flat_map(|m| m.iter());
         let squares: f64 = squares.map(|&u| f64::from(u).powi(2)).sum();
-        let sigma = self.options.sigma;
-        let ratio = if sigma > 0.0 {
-            squares / sigma.powi(2)
-        } else {
-            0.0
-        };
+        let unit = self.options.unit;
         let mut means = self.means.to_vec();
         means.push(mean);
         self.means = means.into();
@@ -220,73 +282,120 @@ impl Search {
         SearchReport {
             elites: self.elites.len(),
             r2,
-            u_norm: (ratio / dims).sqrt(),
-            kl: 0.5 * ratio * self.options.horizon as f64,
+            u_norm: match unit > 0.0 {
+                true => (squares / dims).sqrt() / unit,
+                false => 0.0,
+            },
+            price_limit: self.guard.limit(),
             rejected,
         }
     }
 
-    /// The best distinct candidates so far; of equal rewards the earlier one.
-    fn choose_elites(&mut self) {
-        let mut order: Vec<usize> = (0..self.seen.len()).collect();
-        order.sort_by(|&a, &b| self.seen[b].reward.total_cmp(&self.seen[a].reward));
-        self.elites.clear();
-        for index in order {
-            if self.elites.len() == self.options.elites {
-                break;
-            }
-            let tokens = &self.seen[index].tokens;
-            if self.elites.iter().all(|&e| self.seen[e].tokens != *tokens) {
-                self.elites.push(index);
-            }
+    /// Turns the mean down while the candidates are dearer than the price allows, and up again:
+    /// what a mean costs is about the square of its length.
+    fn hold_price(&mut self, costs: &[Cost]) {
+        if self.iteration == 0 {
+            self.guard.observe_first(costs);
+        }
+        if self.mean().is_some()
+            && !costs.is_empty()
+            && let Some(used) = self.guard.used(costs)
+        {
+            let factor = match used > 0.0 {
+                true => (self.options.aim / used).sqrt().clamp(0.5, 1.5),
+                false => 1.5,
+            };
+            self.gain = (self.gain * factor).min(1.0);
         }
     }
 
-    /// The next mean, and how much of the reward it explains.
-    fn direction(&self) -> (Option<Arc<[f32]>>, f64) {
-        let seen = &self.seen[self.seen.len().saturating_sub(MEMORY)..];
+    /// The best distinct candidates so far that the price allows; of equal ones the earlier one.
+    fn choose_elites(&mut self) {
+        let worth = |seen: &Seen| self.guard.worth(seen.reward, seen.cost);
+        let mut order: Vec<(f64, usize)> = self.seen.iter().map(worth).zip(0..).collect();
+        order.retain(|(worth, _)| *worth > f64::NEG_INFINITY);
+        order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let best = order.into_iter().take(self.options.elites);
+        self.elites = best.map(|(_, index)| index).collect();
+    }
+
+    /// The next mean, and how much of the reward the regressions explain of texts that they have
+    /// not seen; the first `known` texts have been seen by the last one.
+    fn direction(&mut self, known: usize) -> (Option<Arc<[f32]>>, f64) {
         let SearchOptions {
-            width,
-            horizon,
-            sigma,
-            steer,
-            ..
+            width, unit, steer, ..
         } = self.options;
-        if seen.len() < 3 || steer == 0.0 || sigma == 0.0 {
+        if steer == 0.0 || unit == 0.0 {
             return (None, 0.0);
         }
-        let lengths: Vec<f64> = seen
-            .iter()
-            .map(|s| s.tokens.len().min(horizon) as f64)
-            .collect();
-        let mut mean_row = vec![0.0; width];
-        for s in seen {
-            for (sum, &x) in mean_row.iter_mut().zip(&s.features) {
-                *sum += f64::from(x);
-            }
+        if let Some(predictor) = &self.predictor {
+            let new = self.seen[known..].iter();
+            let pairs = new.map(|s| predictor.pair(s));
+            self.predictions.extend(pairs);
         }
-        let total = lengths.iter().sum::<f64>().max(1.0);
-        mean_row.iter_mut().for_each(|m| *m /= total);
+        let seen = &self.seen[self.seen.len().saturating_sub(MEMORY)..];
+        if seen.len() < 3 {
+            return (None, 0.0);
+        }
         let mut features = Array2::<f64>::zeros((seen.len(), width));
-        for (i, s) in seen.iter().enumerate() {
-            let own = s.features.iter().zip(&mean_row);
-            for (out, (&x, m)) in features.row_mut(i).iter_mut().zip(own) {
-                *out = f64::from(x) - lengths[i] * m;
-            }
+        for (mut row, s) in features.rows_mut().into_iter().zip(seen) {
+            row.iter_mut()
+                .zip(&s.features)
+                .for_each(|(out, &x)| *out = f64::from(x));
         }
-        if let Some(centre) = features.mean_axis(ndarray::Axis(0)) {
-            features -= &centre;
+        let weights: Array1<f64> = seen.iter().map(|s| s.weights).collect();
+        let row = features.sum_axis(ndarray::Axis(0)) / weights.sum().max(1.0);
+        for (mut own, weight) in features.rows_mut().into_iter().zip(&weights) {
+            own.scaled_add(-weight, &row);
         }
-        let mean_reward = seen.iter().map(|s| s.reward).sum::<f64>() / seen.len() as f64;
-        let targets: Vec<f64> = seen.iter().map(|s| s.reward - mean_reward).collect();
+        let centre = features.sum_axis(ndarray::Axis(0)) / seen.len() as f64;
+        features -= &centre;
+        let reward = seen.iter().map(|s| s.reward).sum::<f64>() / seen.len() as f64;
+        let targets: Vec<f64> = seen.iter().map(|s| s.reward - reward).collect();
         let fit = ridge(features.dot(&features.t()).view(), &targets);
-        let direction = features.t().dot(&ndarray::Array1::from(fit.dual));
-        let norm = direction.dot(&direction).sqrt();
-        if !(norm > 0.0 && norm.is_finite() && fit.r2 > 0.0) {
-            return (None, fit.r2);
+        if self.predictor.is_none() {
+            let rewards = seen.iter().map(|s| s.reward - reward);
+            self.predictions
+                .extend(fit.left_out.iter().copied().zip(rewards));
         }
-        let length = steer * sigma * (width as f64).sqrt() * fit.r2.sqrt();
-        let mean = direction.iter().map(|g| (g * length / norm) as f32);
-        (Some(mean.collect()), fit.r2)
+        let old = self.predictions.len().saturating_sub(PREDICTIONS);
+        self.predictions.drain(..old);
+        let r2 = explained(&self.predictions);
+        let weights = features.t().dot(&Array1::from(fit.dual));
+        let norm = weights.dot(&weights).sqrt();
+        let usable = norm > 0.0 && norm.is_finite();
+        let long = steer * self.gain * unit * (width as f64).sqrt() * r2.sqrt();
+        let mean = (usable && r2 > 0.0)
+            .then(|| weights.iter().map(|g| (g * long / norm) as f32).collect());
+        self.predictor = Some(Predictor {
+            row,
+            weights,
+            centre,
+            reward,
+        });
+        (mean, r2)
+    }
+}
+
+/// Share of the variance of the second that the first explains, less what chance would: the
+/// adjusted square of a positive correlation; 0 for fewer than four pairs.
+fn explained(pairs: &[(f64, f64)]) -> f64 {
+    let n = pairs.len() as f64;
+    if pairs.len() < 4 {
+        return 0.0;
+    }
+    let (x, y) = pairs
+        .iter()
+        .fold((0.0, 0.0), |(x, y), p| (x + p.0 / n, y + p.1 / n));
+    let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
+    for (a, b) in pairs {
+        xx += (a - x) * (a - x);
+        xy += (a - x) * (b - y);
+        yy += (b - y) * (b - y);
+    }
+    let share = xy * xy / (xx * yy);
+    match xy > 0.0 && share.is_finite() {
+        true => (share - (1.0 - share) / (n - 2.0)).clamp(0.0, 1.0),
+        false => 0.0,
     }
 }

@@ -6,9 +6,10 @@ use std::fmt;
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::controller::{Controller, Update};
+use super::controller::Controller;
 use super::noise::{DEFAULT_LOGIT_SD, calibrated_sigma};
-use super::options::{ControlError, DEFAULT_ESS_FRACTION, SearchOptions, WeightedOptions};
+use super::options::{ControlError, Cut, DEFAULT_ESS_FRACTION, SearchOptions, WeightedOptions};
+use super::price::{PriceGuard, PriceRule};
 use super::weights::LambdaRule;
 
 /// A number, or `auto`: one that is worked out.
@@ -65,103 +66,202 @@ impl<'de> Deserialize<'de> for AutoOr {
     }
 }
 
-/// Settings of a [`Controller`].
+/// Settings of the noise, which every controller has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-pub struct ControllerSettings {
-    /// How it learns (default: regression).
-    pub update: Update,
+pub struct NoiseSettings {
     /// Standard deviation σ of the noise on a pre-logit (the paper: σ² = 0.5); by default the one
-    /// that gives a logit's noise the deviation `logit_sd`.
+    /// that gives the difference of two logits' noise from their mean the deviation `logit_sd`.
     pub sigma: AutoOr,
-    /// Standard deviation of the noise on a logit, in root mean square over the vocabulary, where
-    /// σ is not given (default [`DEFAULT_LOGIT_SD`]).
+    /// That deviation, in root mean square over the vocabulary, where σ is not given (default
+    /// [`DEFAULT_LOGIT_SD`]).
     pub logit_sd: f64,
     /// Candidate 0 of every iteration is the mean itself (default false).
     pub null_candidate: bool,
-    /// Regression: norm of the mean in units of the noise's, for a reward that it explains
-    /// entirely: [`SearchOptions::steer`].
-    pub steer: f64,
-    /// Regression: candidates whose noise is refined: [`SearchOptions::elites`].
-    pub elites: usize,
-    /// Regression: probability of drawing a position's noise anew in the second iteration:
-    /// [`SearchOptions::mutation`].
-    pub mutation: f64,
-    /// Regression: its factor from iteration to iteration: [`SearchOptions::mutation_decay`].
-    pub mutation_decay: f64,
-    /// Regression: where it stops falling: [`SearchOptions::mutation_floor`].
-    pub mutation_floor: f64,
-    /// Weights: their temperature, in reward units; by default the one that gives the effective
-    /// sample size `ess`.
-    pub lambda: AutoOr,
-    /// Weights: that effective sample size, as a fraction of the samples (default
-    /// [`DEFAULT_ESS_FRACTION`]).
-    pub ess: f64,
-    /// Weights: how far the penalty's base follows the mean: [`WeightedOptions::alpha`].
-    pub alpha: f64,
-    /// Weights: whether positions past a candidate's end have weight as well (default false).
-    pub unmasked: bool,
 }
 
-impl Default for ControllerSettings {
+impl Default for NoiseSettings {
     fn default() -> Self {
-        let search = SearchOptions::new(1, 1, 1.0, 0);
-        let weights = WeightedOptions::new(1, 1, 1.0, 0);
         Self {
-            update: Update::default(),
             sigma: AutoOr::Auto,
             logit_sd: DEFAULT_LOGIT_SD,
-            null_candidate: search.null_candidate,
-            steer: search.steer,
-            elites: search.elites,
-            mutation: search.mutation,
-            mutation_decay: search.mutation_decay,
-            mutation_floor: search.mutation_floor,
-            lambda: AutoOr::Auto,
-            ess: DEFAULT_ESS_FRACTION,
-            alpha: weights.alpha,
-            unmasked: !weights.mask_past_end,
+            null_candidate: false,
         }
     }
 }
 
-impl ControllerSettings {
-    /// The controller for `horizon` positions of pre-logits with `width` columns, from a mean of
-    /// zero. `rms_row_norm` is asked only where σ follows from it: see [`calibrated_sigma`].
+impl NoiseSettings {
+    /// σ. `row_spread` is asked only where it follows from that: see [`calibrated_sigma`].
+    fn sigma<E: From<ControlError>>(
+        &self,
+        row_spread: impl FnOnce() -> Result<f64, E>,
+    ) -> Result<f64, E> {
+        match self.sigma {
+            AutoOr::Number(sigma) => Ok(sigma),
+            AutoOr::Auto if self.logit_sd >= 0.0 && self.logit_sd.is_finite() => {
+                Ok(calibrated_sigma(self.logit_sd, row_spread()?))
+            }
+            AutoOr::Auto => Err(ControlError::Option {
+                field: "logit-sd",
+                value: self.logit_sd.to_string(),
+                expected: "0 or more, and finite",
+            }
+            .into()),
+        }
+    }
+}
+
+/// Settings of the price.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct PriceSettings {
+    /// How it counts (default: a limit).
+    pub price: PriceRule,
+    /// The limit in nats a token; by default the first iteration's mean and one standard deviation.
+    pub price_limit: AutoOr,
+}
+
+impl PriceSettings {
+    /// The guard that holds it.
+    ///
+    /// # Errors
+    /// [`ControlError::Option`] names the setting that is out of range and its value.
+    pub fn guard(&self) -> Result<PriceGuard, ControlError> {
+        PriceGuard::new(
+            self.price,
+            match self.price_limit {
+                AutoOr::Auto => None,
+                AutoOr::Number(limit) => Some(limit),
+            },
+        )
+    }
+}
+
+/// Settings of a [`Search`](super::Search).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct SearchSettings {
+    /// Those of the noise.
+    #[serde(flatten)]
+    pub noise: NoiseSettings,
+    /// [`SearchOptions::steer`].
+    pub steer: f64,
+    /// [`SearchOptions::elites`].
+    pub elites: usize,
+    /// [`SearchOptions::cut`].
+    pub cut: Cut,
+    /// [`SearchOptions::fresh`].
+    pub fresh: f64,
+    /// [`SearchOptions::cool`].
+    pub cool: f64,
+    /// XXX
+    pub aim: f64,
+    /// Those of the price.
+    #[serde(flatten)]
+    pub price: PriceSettings,
+}
+
+impl Default for SearchSettings {
+    fn default() -> Self {
+        let search = SearchOptions::new(1, 1, 1.0, 0);
+        Self {
+            noise: NoiseSettings::default(),
+            steer: search.steer,
+            elites: search.elites,
+            cut: search.cut,
+            fresh: search.fresh,
+            cool: search.cool,
+            aim: search.aim,
+            price: PriceSettings::default(),
+        }
+    }
+}
+
+impl SearchSettings {
+    /// The search for `horizon` positions of pre-logits with `width` columns. `row_spread` is
+    /// [`calibrated_sigma`]'s.
     ///
     /// # Errors
     /// [`ControlError::Option`] names the setting that is out of range and its value; else what
-    /// `rms_row_norm` failed with.
+    /// `row_spread` failed with.
     pub fn controller<E: From<ControlError>>(
         &self,
         horizon: usize,
         width: usize,
         seed: u64,
-        rms_row_norm: impl FnOnce() -> Result<f64, E>,
+        row_spread: impl Fn() -> Result<f64, E>,
     ) -> Result<Controller, E> {
-        let sigma = match self.sigma {
-            AutoOr::Number(sigma) => sigma,
-            AutoOr::Auto => {
-                if !(self.logit_sd >= 0.0 && self.logit_sd.is_finite()) {
-                    return Err(ControlError::Option {
-                        field: "logit-sd",
-                        value: self.logit_sd.to_string(),
-                        expected: "0 or more, and finite",
-                    }
-                    .into());
-                }
-                calibrated_sigma(self.logit_sd, rms_row_norm()?)
-            }
-        };
-        let search = SearchOptions {
+        let sigma = self.noise.sigma(&row_spread)?;
+        let options = SearchOptions {
+            unit: match self.steer > 0.0 {
+                true => calibrated_sigma(DEFAULT_LOGIT_SD, row_spread()?),
+                false => sigma,
+            },
             steer: self.steer,
             elites: self.elites,
-            mutation: self.mutation,
-            mutation_decay: self.mutation_decay,
-            mutation_floor: self.mutation_floor,
-            null_candidate: self.null_candidate,
+            cut: self.cut,
+            fresh: self.fresh,
+            cool: self.cool,
+            aim: self.aim,
+            guard: self.price.guard()?,
+            null_candidate: self.noise.null_candidate,
             ..SearchOptions::new(horizon, width, sigma, seed)
         };
+        Ok(Controller::search(options)?)
+    }
+}
+
+/// Settings of adaptive importance sampling.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct SamplerSettings {
+    /// Those of the noise.
+    #[serde(flatten)]
+    pub noise: NoiseSettings,
+    /// Temperature of the weights, in reward units; by default the one that gives the effective
+    /// sample size `ess`.
+    pub lambda: AutoOr,
+    /// That effective sample size, as a fraction of the samples (default
+    /// [`DEFAULT_ESS_FRACTION`]).
+    pub ess: f64,
+    /// How far the penalty's base follows the mean: [`WeightedOptions::alpha`].
+    pub alpha: f64,
+    /// Whether positions past a candidate's end have weight as well (default false).
+    pub unmasked: bool,
+    /// Those of the price.
+    #[serde(flatten)]
+    pub price: PriceSettings,
+}
+
+impl Default for SamplerSettings {
+    fn default() -> Self {
+        let weights = WeightedOptions::new(1, 1, 1.0, 0);
+        Self {
+            noise: NoiseSettings::default(),
+            lambda: AutoOr::Auto,
+            ess: DEFAULT_ESS_FRACTION,
+            alpha: weights.alpha,
+            unmasked: !weights.mask_past_end,
+            price: PriceSettings::default(),
+        }
+    }
+}
+
+impl SamplerSettings {
+    /// The controller for `horizon` positions of pre-logits with `width` columns, from a mean of
+    /// zero. `row_spread` is [`calibrated_sigma`]'s.
+    ///
+    /// # Errors
+    /// [`ControlError::Option`] names the setting that is out of range and its value; else what
+    /// `row_spread` failed with.
+    pub fn controller<E: From<ControlError>>(
+        &self,
+        horizon: usize,
+        width: usize,
+        seed: u64,
+        row_spread: impl Fn() -> Result<f64, E>,
+    ) -> Result<Controller, E> {
+        let sigma = self.noise.sigma(row_spread)?;
         let weights = WeightedOptions {
             alpha: self.alpha,
             lambda: match self.lambda {
@@ -169,15 +269,9 @@ impl ControllerSettings {
                 AutoOr::Auto => LambdaRule::Ess(self.ess),
             },
             mask_past_end: !self.unmasked,
-            null_candidate: self.null_candidate,
+            null_candidate: self.noise.null_candidate,
             ..WeightedOptions::new(horizon, width, sigma, seed)
         };
-        // The other rule's settings are to be in their ranges as well.
-        search.validate()?;
-        weights.validate()?;
-        Ok(match self.update {
-            Update::Regression => Controller::search(search)?,
-            Update::Weights => Controller::weighted(weights)?,
-        })
+        Ok(Controller::weighted(weights, self.price.guard()?)?)
     }
 }

@@ -15,7 +15,8 @@ pub(super) struct Origin {
 #[derive(Clone, Debug)]
 pub struct Trajectory {
     pub(super) seed: u64,
-    pub(super) sigma: f32,
+    /// σ of the noise of iteration 0, and of later ones.
+    pub(super) sigmas: [f32; 2],
     pub(super) null_candidate: bool,
     /// u_k by iteration, `[d]` each; `None` where it is zero.
     pub(super) means: Arc<[Option<Arc<[f32]>>]>,
@@ -35,11 +36,12 @@ impl Trajectory {
                 *z += u;
             }
         }
-        if self.sigma > 0.0 && !(self.null_candidate && origin.candidate == 0) {
+        let sigma = self.sigmas[usize::from(origin.iteration > 0)];
+        if sigma > 0.0 && !(self.null_candidate && origin.candidate == 0) {
             let mut noise = vec![0.0; row.len()];
             self.key(*origin, position).standard_normal(&mut noise);
             for (z, epsilon) in row.iter_mut().zip(&noise) {
-                *z += self.sigma * epsilon;
+                *z += sigma * epsilon;
             }
         }
         true

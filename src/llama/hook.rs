@@ -73,7 +73,7 @@ pub(super) struct Hook {
     pub(super) edits: Vec<RowsEdit>,
     /// z, [rows, d], in the order of the batch.
     pub(super) pre_logits: Vec<f32>,
-    /// Operations between the pre-logits and the logits, where they are wanted.
+    /// Operations between the pre-logits and the logits.
     pub(super) head: HeadCapture,
     sum: Vec<f32>,
     failure: Option<String>,

@@ -29,7 +29,6 @@ enum Operation {
 
 /// Reads the operations of the head while a graph runs.
 pub(super) struct HeadCapture {
-    wanted: bool,
     last: *mut sys::ggml_tensor,
     operations: Vec<Operation>,
     state: State,
@@ -44,9 +43,8 @@ enum State {
 }
 
 impl HeadCapture {
-    pub(super) fn new(wanted: bool) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            wanted,
             last: std::ptr::null_mut(),
             operations: Vec::new(),
             state: State::Waiting,
@@ -56,7 +54,7 @@ impl HeadCapture {
     /// # Safety
     /// `tensor` is a live node of the running graph.
     pub(super) unsafe fn observe(&mut self, tensor: *mut sys::ggml_tensor, is_pre_logits: bool) {
-        if !self.wanted || matches!(self.state, State::Done | State::Unsupported(_)) {
+        if matches!(self.state, State::Done | State::Unsupported(_)) {
             return;
         }
         if is_pre_logits {

@@ -80,7 +80,7 @@ pub(super) const SAMPLING: &[Setting] = &[
 /// Reads the settings `S` from `given`, and answers with all of them as well, defaults included.
 ///
 /// # Errors
-/// [`Error::Field`] for a value of another kind.
+/// [`Error::Field`] for a value of another kind, or a setting that there is not.
 pub fn read<S>(given: &Map<String, Value>) -> Result<Read>
 where
     S: Settings + Serialize + DeserializeOwned + 'static,
@@ -95,6 +95,10 @@ where
     let failed = |error: serde_json::Error| Error::Run(format!("settings: {error}"));
     let settings: S = serde_json::from_value(given.clone().into()).map_err(failed)?;
     let all = serde_json::to_value(&settings).map_err(failed)?;
+    // Structs within structs do not refuse what they do not know.
+    if let Some(unknown) = given.keys().find(|name| all.get(name.as_str()).is_none()) {
+        return Err(Error::field(unknown, "no such setting"));
+    }
     Ok((Arc::new(settings), all))
 }
 

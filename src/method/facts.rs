@@ -10,7 +10,7 @@ use crate::output::OutputRows;
 pub struct Facts {
     model: Arc<Model>,
     output: OnceLock<Arc<OutputRows>>,
-    rms_row_norm: OnceLock<f64>,
+    row_spread: OnceLock<f64>,
 }
 
 impl Facts {
@@ -20,7 +20,7 @@ impl Facts {
         Self {
             model,
             output: OnceLock::new(),
-            rms_row_norm: OnceLock::new(),
+            row_spread: OnceLock::new(),
         }
     }
 
@@ -42,15 +42,15 @@ impl Facts {
         Ok(Arc::clone(self.output.get_or_init(|| output)))
     }
 
-    /// Root mean square of the row norms of the output matrix.
+    /// Spread of the rows of the output matrix around their mean.
     ///
     /// # Errors
-    /// Those of [`OutputRows::rms_norm`].
-    pub fn rms_row_norm(&self) -> Result<f64> {
-        if let Some(norm) = self.rms_row_norm.get() {
-            return Ok(*norm);
+    /// Those of [`OutputRows::spread`].
+    pub fn row_spread(&self) -> Result<f64> {
+        if let Some(spread) = self.row_spread.get() {
+            return Ok(*spread);
         }
-        let norm = self.output()?.rms_norm()?;
-        Ok(*self.rms_row_norm.get_or_init(|| norm))
+        let spread = self.output()?.spread()?;
+        Ok(*self.row_spread.get_or_init(|| spread))
     }
 }

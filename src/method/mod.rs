@@ -15,8 +15,10 @@ mod entry;
 mod facts;
 mod greedy;
 mod misvo;
+mod perturbed;
 mod re_control;
 mod registry;
+mod search;
 mod soft_best_of_n;
 mod spec;
 mod value_file;
@@ -32,10 +34,10 @@ pub use registry::METHODS;
 pub use spec::{MethodSpec, parse_value, preset};
 
 pub use crate::control::Telemetry;
-use crate::control::{ControlError, NoiseKey};
+use crate::control::{ControlError, NoiseKey, prompt_seed};
 use crate::error::{Error, Result};
 use crate::llama::Token;
-use crate::rollout::{Steer, TokenChoice};
+use crate::rollout::{Price, Steer, TokenChoice, TokenNats};
 
 /// What every method is told of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,16 @@ impl Rounds {
             false => 0,
         };
         (0..count).map(move |candidate| self.place(iteration, candidate))
+    }
+
+    /// The same with a seed of its own for the prompt that these are the tokens of, so that the runs
+    /// of one seed on several prompts are independent draws.
+    #[must_use]
+    pub fn on(self, prompt: &[Token]) -> Self {
+        Self {
+            seed: prompt_seed(self.seed, prompt),
+            ..self
+        }
     }
 
     fn place(self, iteration: usize, candidate: usize) -> Place {
@@ -175,6 +187,8 @@ pub struct Outcome<'a> {
     pub reward: f64,
     /// Its tokens, the end-of-turn token included.
     pub tokens: &'a [Token],
+    /// What the model itself says of each of them.
+    pub nats: &'a [TokenNats],
     /// Its pre-logits z `[tokens, d]` before perturbation, where the method
     /// [asked](Method::keeps_pre_logits) for them.
     pub pre_logits: &'a [f32],
@@ -222,8 +236,16 @@ pub trait Method: Send {
         false
     }
 
-    /// Which of the scored candidates is the answer; `rewards` are those of all of them, the
-    /// highest first.
+    /// What a candidate is worth as an answer, in reward units: its reward, less what it costs; −∞
+    /// for one that is too dear. The best of them is the answer, unless the method
+    /// [draws](Self::answer) one.
+    fn worth(&self, reward: f64, price: Option<&Price>) -> f64 {
+        let _ = price;
+        reward
+    }
+
+    /// Which of the scored candidates is the answer; `rewards` are those of all of them, the one
+    /// that is [worth](Self::worth) most first.
     fn answer(&mut self, rewards: &[f64]) -> usize {
         let _ = rewards;
         0

@@ -164,17 +164,17 @@ impl OutputRows {
         self.read(index, row)
     }
 
-    /// Σ W_j `[d]` over the tokens j.
+    /// Σ a_j W_j `[d]` over pairs of a token j and its weight a_j.
     ///
     /// # Errors
     /// Those of [`row`](Self::row).
-    pub fn sum(&self, tokens: &[i32]) -> Result<Vec<f32>> {
+    pub fn sum(&self, tokens: &[(i32, f32)]) -> Result<Vec<f32>> {
         let mut row = vec![0.0; self.width];
         let mut sum = vec![0.0; self.width];
-        for &token in tokens {
+        for &(token, weight) in tokens {
             self.row(token, &mut row)?;
             for (sum, w) in sum.iter_mut().zip(&row) {
-                *sum += w;
+                *sum += weight * w;
             }
         }
         Ok(sum)
@@ -228,17 +228,26 @@ impl OutputRows {
         Ok(out)
     }
 
-    /// Root mean square over the vocabulary of |W_j|, the Euclidean norm of a row: noise of
-    /// standard deviation σ on the pre-logits gives logit j noise of standard deviation σ|W_j|.
+    /// √(mean_j |W_j|² − |W̄|²), the spread of the rows around their mean W̄: noise of standard
+    /// deviation σ on the pre-logits moves logit j, beside what all logits share and no choice can
+    /// see, by σ|W_j − W̄|, of which this is the root mean square over the vocabulary.
     ///
     /// # Errors
     /// Those of [`for_each_block`](Self::for_each_block).
-    pub fn rms_norm(&self) -> Result<f64> {
-        let mut total = 0.0;
+    pub fn spread(&self) -> Result<f64> {
+        let mut squares = 0.0;
+        let mut sum = vec![0.0_f64; self.width];
         self.for_each_block(|_, rows| {
-            total += rows.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>();
+            for row in rows.rows() {
+                for (sum, &w) in sum.iter_mut().zip(row) {
+                    *sum += f64::from(w);
+                    squares += f64::from(w).powi(2);
+                }
+            }
         })?;
-        Ok((total / self.vocabulary.max(1) as f64).sqrt())
+        let count = self.vocabulary.max(1) as f64;
+        let mean: f64 = sum.iter().map(|s| (s / count).powi(2)).sum();
+        Ok((squares / count - mean).max(0.0).sqrt())
     }
 
     /// Decodes as many rows as `out` holds, from number `first` on.
@@ -328,7 +337,7 @@ mod tests {
         std::fs::write(&path, model.bytes()).unwrap();
         let rows = open(&path).unwrap();
         assert_eq!((rows.width(), rows.vocabulary()), (32, 2));
-        let message = rows.rms_norm().unwrap_err().to_string();
+        let message = rows.spread().unwrap_err().to_string();
         assert!(message.contains("Q4_0 cannot be decoded"), "{message}");
     }
 }

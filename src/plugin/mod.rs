@@ -22,7 +22,9 @@ use std::ffi::{CStr, c_char, c_int};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use crate::control::{AutoOr, ControllerSettings, Update};
+use crate::control::{
+    AutoOr, NoiseSettings, PriceRule, PriceSettings, SamplerSettings, SearchSettings, prompt_seed,
+};
 use crate::gguf::Gguf;
 use crate::output::{Decoder, OutputHead, OutputRows};
 use handles::Handles;
@@ -83,33 +85,46 @@ pub unsafe extern "C" fn aisp_options_init(options: *mut aisp_options, size: usi
                  aisp_options",
             );
         }
-        let settings = ControllerSettings::default();
+        let search = SearchSettings::default();
+        let sampler = SamplerSettings::default();
         let defaults = aisp_options {
             size: size_of::<aisp_options>(),
             model_path: std::ptr::null(),
             tier: aisp_tier::AISP_TIER_EXACT as c_int,
-            update: aisp_update_rule::AISP_UPDATE_REGRESSION as c_int,
+            method: aisp_method::AISP_METHOD_SEARCH as c_int,
             samples: 16,
             iterations: 8,
             horizon: 0,
             seed: 0,
             sigma: -1.0,
-            logit_sd: settings.logit_sd,
-            steer: settings.steer,
-            elites: settings.elites as u32,
-            mutation: settings.mutation,
-            mutation_decay: settings.mutation_decay,
-            mutation_floor: settings.mutation_floor,
+            logit_sd: search.noise.logit_sd,
+            steer: search.steer,
+            elites: search.elites as u32,
+            fresh: search.fresh,
             lambda: 0.0,
-            ess: settings.ess,
-            alpha: settings.alpha,
-            mask_past_end: c_int::from(!settings.unmasked),
-            null_candidate: c_int::from(settings.null_candidate),
+            ess: sampler.ess,
+            alpha: sampler.alpha,
+            mask_past_end: c_int::from(!sampler.unmasked),
+            null_candidate: c_int::from(search.noise.null_candidate),
         };
         // SAFETY: not NULL, and as large as it should be.
         unsafe { options.write(defaults) };
         Ok(())
     }))
+}
+
+/// The seed for a prompt, from that of several runs and the prompt's tokens: with one for each prompt
+/// the runs are independent draws. `aisp-llama run` does the same.
+///
+/// # Safety
+/// `tokens` points to `count` numbers; it is not kept. NULL is no tokens.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn aisp_prompt_seed(seed: u64, tokens: *const i32, count: usize) -> u64 {
+    if tokens.is_null() {
+        return prompt_seed(seed, &[]);
+    }
+    // SAFETY: the caller gives `count` numbers.
+    prompt_seed(seed, unsafe { std::slice::from_raw_parts(tokens, count) })
 }
 
 /// Starts a run. Answers NULL on failure; aisp_last_error(NULL) on the same thread says why.
@@ -156,15 +171,6 @@ fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Sessio
     let Some(decode) = host.decode else {
         return argument("aisp_create: host.decode is NULL");
     };
-    let update = match options.update {
-        0 => Update::Regression,
-        1 => Update::Weights,
-        other => {
-            return argument(format!(
-                "aisp_create: update {other} is no aisp_update_rule"
-            ));
-        }
-    };
     for (field, value, most) in [
         ("samples", options.samples, MAX_SAMPLES),
         ("iterations", options.iterations, u32::MAX),
@@ -198,30 +204,45 @@ fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Sessio
         })?),
         other => return argument(format!("aisp_create: tier {other} is no aisp_tier")),
     };
-    let settings = ControllerSettings {
-        update,
+    let noise = NoiseSettings {
         sigma: match options.sigma {
             sigma if sigma < 0.0 => AutoOr::Auto,
             sigma => AutoOr::Number(sigma),
         },
         logit_sd: options.logit_sd,
         null_candidate: options.null_candidate != 0,
-        steer: options.steer,
-        elites: options.elites as usize,
-        mutation: options.mutation,
-        mutation_decay: options.mutation_decay,
-        mutation_floor: options.mutation_floor,
-        lambda: match options.lambda {
-            lambda if lambda <= 0.0 => AutoOr::Auto,
-            lambda => AutoOr::Number(lambda),
-        },
-        ess: options.ess,
-        alpha: options.alpha,
-        unmasked: options.mask_past_end == 0,
+    };
+    // What the model itself says of a token, the library does not see.
+    let price = PriceSettings {
+        price: PriceRule::Off,
+        ..PriceSettings::default()
     };
     let (horizon, width) = (options.horizon as usize, output.width());
-    let norm = || output.rms_norm().map_err(Failure::from);
-    let controller = settings.controller(horizon, width, options.seed, norm)?;
+    let spread = || output.spread().map_err(Failure::from);
+    let controller = match options.method {
+        0 => SearchSettings {
+            noise,
+            steer: options.steer,
+            elites: options.elites as usize,
+            fresh: options.fresh,
+            price,
+            ..SearchSettings::default()
+        }
+        .controller(horizon, width, options.seed, spread)?,
+        1 => SamplerSettings {
+            noise,
+            lambda: match options.lambda {
+                lambda if lambda <= 0.0 => AutoOr::Auto,
+                lambda => AutoOr::Number(lambda),
+            },
+            ess: options.ess,
+            alpha: options.alpha,
+            unmasked: options.mask_past_end == 0,
+            price,
+        }
+        .controller(horizon, width, options.seed, spread)?,
+        other => return argument(format!("aisp_create: method {other} is no aisp_method")),
+    };
     Ok(Session::new(Parts {
         controller,
         output,

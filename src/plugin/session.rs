@@ -3,7 +3,7 @@
 use ndarray::Array2;
 
 use super::aisp_token;
-use crate::control::{ControlError, Controller, Perturbation, Telemetry};
+use crate::control::{ControlError, Controller, Perturbation, Telemetry, Trial};
 use crate::error::Error;
 use crate::output::{OutputHead, OutputRows};
 
@@ -331,9 +331,14 @@ impl Session {
             let Some(reward) = candidate.reward else {
                 continue;
             };
-            let sum = |tokens: &[i32]| self.parts.output.sum(tokens);
-            let controller = &self.parts.controller;
-            trials.push(controller.trial(index as u32, reward, &candidate.tokens, sum)?);
+            let sum = |tokens: &[(i32, f32)]| self.parts.output.sum(tokens);
+            let trial = Trial {
+                candidate: index as u32,
+                reward,
+                tokens: candidate.tokens,
+                ..Trial::default()
+            };
+            trials.push(self.parts.controller.with_rows(trial, sum)?);
         }
         let rewards = trials.iter().map(|t| t.reward).filter(|r| r.is_finite());
         let count = rewards.clone().count();

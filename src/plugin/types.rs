@@ -42,14 +42,15 @@ pub enum aisp_tier {
     AISP_TIER_SAMPLER = 1,
 }
 
-/// How the controller learns.
+/// What makes the next candidates of the last.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum aisp_update_rule {
-    /// Regression of the reward on the output matrix, and elites: the default.
-    AISP_UPDATE_REGRESSION = 0,
-    /// The importance-weighted mean of the noise, as in arXiv 2510.26219.
-    AISP_UPDATE_WEIGHTS = 1,
+pub enum aisp_method {
+    /// The search: a mean by regression on the output matrix, and the best candidates continued.
+    /// The default.
+    AISP_METHOD_SEARCH = 0,
+    /// Adaptive importance sampling, arXiv 2510.26219: the weighted mean of the noise.
+    AISP_METHOD_AISP = 1,
 }
 
 /// Options of a run. aisp_options_init fills in all but `model_path` and `horizon`.
@@ -62,8 +63,8 @@ pub struct aisp_options {
     pub model_path: *const c_char,
     /// An aisp_tier.
     pub tier: c_int,
-    /// An aisp_update_rule.
-    pub update: c_int,
+    /// An aisp_method.
+    pub method: c_int,
     /// Candidates of one iteration, 1 to 4096 (16).
     pub samples: u32,
     /// Iterations (8).
@@ -76,27 +77,23 @@ pub struct aisp_options {
     /// Standard deviation of the noise on a pre-logit; below 0 (the default) it follows from
     /// logit_sd.
     pub sigma: f64,
-    /// Standard deviation of the noise on a logit, in root mean square over the vocabulary
-    /// (1.026: Gumbel noise at temperature 0.8).
+    /// Standard deviation of the noise on a logit beside what all logits share, in root mean square
+    /// over the vocabulary (0.770: Gumbel noise at temperature 0.6).
     pub logit_sd: f64,
-    /// Regression: norm of the mean in units of the noise's, for a reward that it explains
-    /// entirely (2).
+    /// Search: norm of the mean in units of the noise's, for a reward that it explains entirely
+    /// (2).
     pub steer: f64,
-    /// Regression: candidates whose noise is refined (4).
+    /// Search: candidates that are continued from a cut (4).
     pub elites: u32,
-    /// Regression: probability of drawing a position's noise anew in the second iteration (0.4).
-    pub mutation: f64,
-    /// Regression: factor of that probability from iteration to iteration (0.76).
-    pub mutation_decay: f64,
-    /// Regression: where it stops falling (0.08).
-    pub mutation_floor: f64,
-    /// Weights: their temperature; 0 or less (the default) is the one that meets `ess`.
+    /// Search: share of an iteration's candidates that are drawn anew (0.25).
+    pub fresh: f64,
+    /// Aisp: temperature of the weights; 0 or less (the default) is the one that meets `ess`.
     pub lambda: f64,
-    /// Weights: target effective sample size as a fraction of the samples (0.25).
+    /// Aisp: target effective sample size as a fraction of the samples (0.25).
     pub ess: f64,
-    /// Weights: how far the penalty's base follows the mean, 0 to 1 (0.999).
+    /// Aisp: how far the penalty's base follows the mean, 0 to 1 (0.999).
     pub alpha: f64,
-    /// Weights: whether positions past a candidate's end carry no weight (1).
+    /// Aisp: whether positions past a candidate's end carry no weight (1).
     pub mask_past_end: c_int,
     /// Whether candidate 0 of every iteration is the mean itself (0).
     pub null_candidate: c_int,

@@ -12,11 +12,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::sampling::Chooser;
-use super::{Candidate, End, Job, JobId, Progress, PromptId, Written};
+use super::{Candidate, End, Job, JobId, Progress, PromptId, TokenNats, Written};
 use crate::error::{Error, Result};
 use crate::llama::{
     Context, ContextOptions, LogitsRoute, MAX_SEQUENCES, Model, ROW_GROUP, Row, RowsEdit, Token,
 };
+use crate::math::surprise_and_entropy;
 
 /// How a rollout is made.
 #[derive(Clone, Debug)]
@@ -43,6 +44,7 @@ pub struct Rollout {
     chooser: Chooser,
     perturbation: Vec<f32>,
     rows: Vec<Row>,
+    allowed: Vec<f32>,
 }
 
 /// A candidate that is being written, or waits for it.
@@ -51,6 +53,7 @@ struct Live {
     job: Job,
     prompt: Arc<[Token]>,
     tokens: Vec<Token>,
+    nats: Vec<TokenNats>,
     pre_logits: Vec<f32>,
 }
 
@@ -68,6 +71,7 @@ impl Live {
         Candidate {
             text: model.text(&self.tokens),
             tokens: self.tokens,
+            nats: self.nats,
             end,
             pre_logits: self.pre_logits,
         }
@@ -108,6 +112,7 @@ impl Rollout {
             chooser: Chooser::default(),
             perturbation: Vec::new(),
             rows: Vec::new(),
+            allowed: Vec::new(),
         })
     }
 
@@ -175,6 +180,7 @@ impl Rollout {
             job,
             prompt,
             tokens: Vec::new(),
+            nats: Vec::new(),
             pre_logits: Vec::new(),
         });
         Ok(id)
@@ -279,6 +285,7 @@ impl Rollout {
         let v = perturbed.then_some(self.perturbation.as_slice());
         self.context.set_edits(edits);
         self.context.step(&self.rows, v, keep)?;
+        self.context.compute_own_logits()?;
         Ok(count)
     }
 
@@ -292,7 +299,21 @@ impl Rollout {
                 live.tokens.len()
             )));
         }
+        let own = self.context.own_logits(slot)?;
         let steer = live.job.steer.as_deref();
+        let floor = steer.map_or(0.0, |steer| steer.floor());
+        let logits = match floor > 0.0 {
+            true => {
+                let largest = own.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let least = largest + floor.ln();
+                let both = logits.iter().zip(own);
+                let kept = both.map(|(&l, &o)| if o < least { f32::NEG_INFINITY } else { l });
+                self.allowed.clear();
+                self.allowed.extend(kept);
+                &self.allowed
+            }
+            false => logits,
+        };
         let chosen = match steer {
             Some(steer) => {
                 let mut ask = |texts: &[Vec<Token>]| ask(live.id, texts);
@@ -304,7 +325,12 @@ impl Rollout {
             let uniform = steer.map_or(0.0, |steer| steer.uniform(live.tokens.len()));
             self.chooser.choose(&live.job.choice, logits, uniform)
         });
+        let (surprise, entropy) = surprise_and_entropy(own, token as usize);
         live.tokens.push(token);
+        live.nats.push(TokenNats {
+            surprise: surprise as f32,
+            entropy: entropy as f32,
+        });
         if live.job.keep_pre_logits {
             let width = self.context.model().width();
             let z = &self.context.pre_logits()[slot * width..(slot + 1) * width];

@@ -41,6 +41,12 @@ pub trait Steer: Send + Sync {
     /// A number in `[0, 1)` for choosing a token by chance.
     fn uniform(&self, position: usize) -> f64;
 
+    /// Tokens less probable by the model itself, without perturbation, than this fraction of its
+    /// most probable one are never chosen; 0, the default, allows all.
+    fn floor(&self) -> f32 {
+        0.0
+    }
+
     /// What the perturbation takes from the pre-logits themselves; nothing by default.
     fn edit(&self) -> Option<Arc<dyn Edit>> {
         None
@@ -73,6 +79,16 @@ pub struct Job {
     pub keep_pre_logits: bool,
 }
 
+/// What the model itself, without perturbation and truncation and at temperature 1, says of a
+/// token of a candidate, in nats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenNats {
+    /// −log p of the token.
+    pub surprise: f32,
+    /// Entropy H of the distribution that p is of.
+    pub entropy: f32,
+}
+
 /// Why a candidate ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -85,6 +101,34 @@ pub enum End {
     Stopped,
 }
 
+/// How dear a response is to the model that wrote it: how far its surprise is above the model's own
+/// entropy. The model's own samples, at temperature 1 and without truncation, have a price of zero
+/// on average, whatever their length.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Price {
+    /// Σ_t (−log p(y_t | y_<t) − H_t), in nats.
+    pub nats: f64,
+    /// The same, in nats a token.
+    pub per_token: f64,
+    /// −log p, in nats a token.
+    pub surprise: f64,
+}
+
+impl Price {
+    /// That of a response with these tokens; `None` for none.
+    #[must_use]
+    pub fn of(tokens: &[TokenNats]) -> Option<Self> {
+        let count = tokens.len() as f64;
+        let surprise: f64 = tokens.iter().map(|t| f64::from(t.surprise)).sum();
+        let entropy: f64 = tokens.iter().map(|t| f64::from(t.entropy)).sum();
+        (count > 0.0).then(|| Self {
+            nats: surprise - entropy,
+            per_token: (surprise - entropy) / count,
+            surprise: surprise / count,
+        })
+    }
+}
+
 /// A generated response.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
@@ -92,6 +136,8 @@ pub struct Candidate {
     pub tokens: Vec<Token>,
     /// Its text, special tokens left out.
     pub text: String,
+    /// What the model itself says of each of the tokens.
+    pub nats: Vec<TokenNats>,
     /// Why it ended.
     pub end: End,
     /// Pre-logits z [tokens, d] before perturbation, where the job asked for them.

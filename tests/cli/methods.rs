@@ -32,7 +32,8 @@ fn the_same_seed_gives_the_same_bytes_whatever_the_batching() {
     let folder = TempDir::new().unwrap();
     let (value, _) = value_network(folder.path());
     let value = value.to_str().unwrap();
-    let methods: [&[&str]; 6] = [
+    let methods: [&[&str]; 7] = [
+        &["search"],
         &["aisp"],
         &["best-of-n"],
         &["soft-best-of-n"],
@@ -168,9 +169,13 @@ fn options_of_the_methods_are_checked() {
         ("args", "--guided", "0"),
         ("args", "--weight", "NaN"),
         ("re-control", "--steps", "0"),
-        ("aisp", "--steer", "-1"),
-        ("aisp", "--mutation", "2"),
-        ("aisp", "--mutation-decay", "NaN"),
+        ("search", "--steer", "-1"),
+        ("search", "--fresh", "2"),
+        ("search", "--price", "-1"),
+        ("search", "--price-limit", "NaN"),
+        ("search", "--floor", "1.5"),
+        ("aisp", "--alpha", "2"),
+        ("aisp", "--price", "on"),
     ] {
         assert_refused(&run(&["--method", method, flag, value]), 2, &[flag, value]);
     }
@@ -215,11 +220,11 @@ fn a_setting_that_the_method_does_not_have_is_refused_with_those_it_has() {
         ),
         (
             &["--alpha", "0.5"],
-            &["--alpha: it only goes with --update weights"],
+            &["--alpha: no setting of search", "--steer"],
         ),
         (
-            &["--preset", "paper", "--steer", "1"],
-            &["--steer: it only goes with --update regression"],
+            &["--method", "aisp", "--preset", "paper", "--steer", "1"],
+            &["--steer: no setting of aisp", "--lambda"],
         ),
     ] {
         assert_refused(&run(flags), 2, words);

@@ -45,7 +45,7 @@ fn align(mut reward: impl Reward, options: &AlignOptions) -> Result<Alignment> {
 
 #[test]
 fn the_budget_is_counted_the_same_way_for_every_method() {
-    for (method, candidates) in [("aisp", 24), ("best-of-n", 24), ("greedy", 1)] {
+    for (method, candidates) in [("search", 24), ("best-of-n", 24), ("greedy", 1)] {
         let mut tokens = 0;
         let mut scored = 0;
         let alignment = aligner()
@@ -104,7 +104,7 @@ fn limits_end_the_run_after_the_iteration_that_reaches_them() {
 
 #[test]
 fn the_best_so_far_never_falls_and_is_the_answer() {
-    let alignment = align(brevity(), &options("aisp")).unwrap();
+    let alignment = align(brevity(), &options("search")).unwrap();
     let best: Vec<f64> = alignment
         .iterations
         .iter()
@@ -154,7 +154,7 @@ fn nan_and_infinite_rewards_are_counted_and_never_win() {
             _ => response.len() as f64,
         }
     });
-    let alignment = align(broken, &options("aisp")).unwrap();
+    let alignment = align(broken, &options("search")).unwrap();
     assert_eq!(alignment.usage.unscored, 18);
     assert_eq!(alignment.reward, alignment.response.len() as f64);
     for iteration in &alignment.iterations {
@@ -166,7 +166,7 @@ fn nan_and_infinite_rewards_are_counted_and_never_win() {
 #[test]
 fn a_reward_that_never_works_ends_with_the_reason() {
     let nan = FnReward::new("nan", |_, _| f64::NAN);
-    let error = align(nan, &options("aisp")).unwrap_err();
+    let error = align(nan, &options("search")).unwrap_err();
     assert!(matches!(error, Error::Reward(_)), "{error}");
     assert!(error.to_string().contains("NaN"), "{error}");
 }
@@ -205,10 +205,10 @@ impl Reward for Failing {
 
 #[test]
 fn failures_of_a_sample_are_counted_and_failures_of_the_reward_end_the_run() {
-    let alignment = align(Failing { fatal: false }, &options("aisp")).unwrap();
+    let alignment = align(Failing { fatal: false }, &options("search")).unwrap();
     assert_eq!(alignment.usage.unscored, 21);
     assert_eq!(alignment.usage.reward_tokens, 9);
-    let error = align(Failing { fatal: true }, &options("aisp")).unwrap_err();
+    let error = align(Failing { fatal: true }, &options("search")).unwrap_err();
     assert!(matches!(error, Error::Reward(_)));
     assert!(error.to_string().contains("the judge has left"));
 }
@@ -239,7 +239,7 @@ fn a_request_to_stop_keeps_what_is_there() {
             .align(
                 &chat("Say something."),
                 &mut brevity(),
-                &options("aisp"),
+                &options("search"),
                 &stop,
                 &mut |event| {
                     if matches!(event.kind, EventKind::Progress { .. }) {
@@ -260,7 +260,7 @@ fn a_request_to_stop_keeps_what_is_there() {
 
 #[test]
 fn one_aligner_answers_many_prompts_as_if_each_were_alone() {
-    let options = options("aisp");
+    let options = options("search");
     let mut shared = aligner();
     for text in [
         "Say something.",

@@ -24,7 +24,7 @@ struct Task {
 const TASKS: [Task; 4] = [
     Task {
         prompt: "Once upon a time there was a lost dog, and",
-        method: "aisp",
+        method: "search",
         seed: 3,
     },
     Task {
@@ -61,8 +61,9 @@ impl Task {
 
     fn add(&self, batch: &mut Batch, model: &Model, facts: &Facts) -> RunId {
         let options = self.options();
-        let method = options.method.build(&options.rounds, facts).unwrap();
         let tokens = model.tokenize(self.prompt, true, true);
+        let rounds = options.rounds.on(&tokens);
+        let method = options.method.build(&rounds, facts).unwrap();
         batch
             .add(self.prompt, tokens, options, method, Stop::new())
             .unwrap()

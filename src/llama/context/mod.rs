@@ -64,6 +64,8 @@ pub struct Context {
     hook: Box<Hook>,
     output: Option<OutputMatrix>,
     recomputed: Vec<f32>,
+    /// Whether the last step's perturbation stands in the graph's logits.
+    perturbed: bool,
     batch: Batch,
     options: ContextOptions,
     sequences: Sequences,
@@ -130,8 +132,7 @@ impl Context {
         params.no_perf = true;
         // `embeddings = true` would rename the node the hook looks for.
         params.embeddings = false;
-        let capture = HeadCapture::new(options.logits == LogitsRoute::Recompute);
-        let mut hook = Hook::new(model.width(), capture);
+        let mut hook = Hook::new(model.width(), HeadCapture::new());
         params.cb_eval = Some(eval_callback);
         params.cb_eval_user_data = std::ptr::from_mut(hook.as_mut()).cast();
         // SAFETY: the model is alive, and `hook` outlives the context (see the fields).
@@ -148,6 +149,7 @@ impl Context {
             hook,
             output: None,
             recomputed: Vec::new(),
+            perturbed: false,
             batch: Batch::new(),
             options: options.clone(),
             sequences: Sequences::new(raw, n, reuse),
@@ -311,6 +313,8 @@ impl Context {
             self.batch.push(row.token, row.position, sequence, true);
         }
         self.outputs.clear();
+        self.recomputed.clear();
+        self.perturbed = action == Action::Add;
         self.hook.arm(action);
         let decoded = self.decode();
         let checked = self.hook.disarm(rows.len()).map_err(|reason| {
@@ -331,13 +335,19 @@ impl Context {
             if !self.hook.edits.is_empty() {
                 self.hook.edit_now();
             }
-            self.recompute(perturbation.is_some())?;
+            let mut x = self.hook.pre_logits.clone();
+            if perturbation.is_some() {
+                let v = &self.hook.perturbation;
+                x.iter_mut().zip(v).for_each(|(x, v)| *x += v);
+            }
+            self.apply_head(&x)?;
         }
         self.hook.edits.clear();
         Ok(())
     }
 
-    fn recompute(&mut self, perturbed: bool) -> Result<()> {
+    /// Applies the output matrix to the rows x `[rows, d]`, outside the model's graph.
+    fn apply_head(&mut self, x: &[f32]) -> Result<()> {
         if self.output.is_none() {
             let threads = i32::try_from(self.options.threads.max(1)).unwrap_or(i32::MAX);
             let output = self.hook.head.build(threads).map_err(|reason| {
@@ -345,24 +355,58 @@ impl Context {
                     self.model.path(),
                     format!(
                         "architecture {}: logits cannot be recomputed, {reason}; use \
-                         `logits` = graph",
+                         `logits` = graph and no `price`",
                         self.model.architecture()
                     ),
                 )
             })?;
             self.output = Some(output);
         }
-        let mut x = self.hook.pre_logits.clone();
-        if perturbed {
-            let v = &self.hook.perturbation;
-            x.iter_mut().zip(v).for_each(|(x, v)| *x += v);
-        }
         match &mut self.output {
             Some(output) => output
-                .logits(&x, self.outputs.len(), &mut self.recomputed)
+                .logits(x, self.outputs.len(), &mut self.recomputed)
                 .map_err(Error::Engine),
             None => Ok(()),
         }
+    }
+
+    /// Makes [`Self::own_logits`] available for the rows of the last step: where the graph's
+    /// logits are those of z + v, the output matrix is applied to z once more.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a model whose output matrix stands behind operations that are not
+    /// known, [`Error::Engine`] when llama.cpp fails.
+    pub fn compute_own_logits(&mut self) -> Result<()> {
+        if !self.perturbed {
+            return Ok(());
+        }
+        let z = std::mem::take(&mut self.hook.pre_logits);
+        let applied = self.apply_head(&z);
+        self.hook.pre_logits = z;
+        applied
+    }
+
+    /// Logits `[vocabulary]` of z alone for a row of the last step: what the model itself says.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] for a row that the last step did not have, or when
+    /// [`compute_own_logits`](Self::compute_own_logits) was not called after it.
+    pub fn own_logits(&self, row: usize) -> Result<&[f32]> {
+        let missing = || Error::Engine(format!("no logits for row {row}"));
+        if row >= self.outputs.len() {
+            return Err(missing());
+        }
+        match self.perturbed {
+            true => self.recomputed_row(row),
+            false => self.graph_logits(row),
+        }
+        .ok_or_else(missing)
+    }
+
+    fn recomputed_row(&self, row: usize) -> Option<&[f32]> {
+        let vocabulary = self.model.vocabulary();
+        self.recomputed
+            .get(row * vocabulary..(row + 1) * vocabulary)
     }
 
     /// Logits `[vocabulary]` of a row of the last step.
@@ -370,18 +414,15 @@ impl Context {
     /// # Errors
     /// [`Error::Engine`] for a row that the last step did not have.
     pub fn logits(&self, row: usize) -> Result<&[f32]> {
-        let vocabulary = self.model.vocabulary();
         let missing = || Error::Engine(format!("no logits for row {row}"));
         if row >= self.outputs.len() {
             return Err(missing());
         }
-        if self.options.logits == LogitsRoute::Recompute {
-            return self
-                .recomputed
-                .get(row * vocabulary..(row + 1) * vocabulary)
-                .ok_or_else(missing);
+        match self.options.logits {
+            LogitsRoute::Recompute => self.recomputed_row(row),
+            LogitsRoute::Graph => self.graph_logits(row),
         }
-        self.graph_logits(row).ok_or_else(missing)
+        .ok_or_else(missing)
     }
 
     /// Logits as the graph computed them, whatever the route: on [`LogitsRoute::Recompute`]

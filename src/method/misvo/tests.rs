@@ -43,6 +43,7 @@ fn outcomes(z: &Array2<f32>) -> [Outcome<'_>; 4] {
         candidate,
         reward,
         tokens,
+        nats: &[],
         pre_logits: &z[row * WIDTH..(row + tokens.len()) * WIDTH],
     };
     [

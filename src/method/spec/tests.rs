@@ -46,22 +46,17 @@ fn a_setting_that_the_method_does_not_have_is_refused_with_those_it_has() {
     assert_eq!(field, "lambda");
     assert!(reason.contains("none"), "{reason}");
     assert_eq!(refused("none").0, "method");
-    assert_eq!(refused("aisp:elites").0, "method");
+    assert_eq!(refused("search:elites").0, "method");
 }
 
 #[test]
 fn a_setting_that_nobody_reads_is_refused() {
     assert!(
-        refused("aisp:update=weights:elites=8")
+        refused("search:temp=0.5")
             .1
-            .contains("`update` = regression")
+            .contains("`draw-tokens` = true")
     );
-    assert!(refused("aisp:alpha=0.5").1.contains("`update` = weights"));
-    assert!(refused("aisp:temp=0.5").1.contains("`draw-tokens` = true"));
     assert!(refused("aisp:preset=paper:steer=1").0 == "steer");
-    "aisp:alpha=0.5:update=weights"
-        .parse::<MethodSpec>()
-        .unwrap();
     let both = |first: Value, second: Value| {
         let names = [("sigma".to_owned(), first), ("logit-sd".to_owned(), second)];
         let aisp = MethodSpec::named("aisp").unwrap();
@@ -74,7 +69,7 @@ fn a_setting_that_nobody_reads_is_refused() {
         reason.contains("logit-sd: it only goes with `sigma` = auto"),
         "{reason}"
     );
-    "aisp:draw-tokens=true:temp=0.5"
+    "search:draw-tokens=true:temp=0.5"
         .parse::<MethodSpec>()
         .unwrap();
 }
@@ -101,9 +96,9 @@ fn numbers_may_be_written_as_people_do() {
 #[test]
 fn values_of_another_kind_are_named() {
     for (text, field, words) in [
-        ("aisp:elites=x", "elites", "\"x\"; must be a whole number"),
-        ("aisp:elites=-1", "elites", "-1; must be a whole number"),
-        ("aisp:steer=NaN", "steer", "\"NaN\"; must be a number"),
+        ("search:elites=x", "elites", "\"x\"; must be a whole number"),
+        ("search:elites=-1", "elites", "-1; must be a whole number"),
+        ("search:steer=NaN", "steer", "\"NaN\"; must be a number"),
         (
             "aisp:sigma=big",
             "sigma",
@@ -114,7 +109,8 @@ fn values_of_another_kind_are_named() {
             "draw-tokens",
             "3; must be true or false",
         ),
-        ("aisp:update=x", "update", "regression or weights"),
+        ("search:cut=x", "cut", "entropy or even"),
+        ("search:price=x", "price", "limit, off or a number"),
         ("aisp:preset=none.json", "preset", "paper"),
     ] {
         let (found, reason) = refused(text);
@@ -131,18 +127,14 @@ fn the_later_way_to_say_the_same_counts() {
     };
     assert_eq!(given("aisp:sigma=0.5:logit-sd=1"), r#"{"logit-sd":1}"#);
     assert_eq!(given("aisp:logit-sd=1:sigma=auto"), r#"{"sigma":"auto"}"#);
-    let weights = "aisp:update=weights";
-    assert_eq!(
-        given(&format!("{weights}:lambda=1:ess=0.5")),
-        r#"{"ess":0.5,"update":"weights"}"#
-    );
+    assert_eq!(given("aisp:lambda=1:ess=0.5"), r#"{"ess":0.5}"#);
 }
 
 #[test]
 fn the_same_settings_are_the_same_method() {
     let spec = |text: &str| text.parse::<MethodSpec>().unwrap();
-    assert_eq!(spec("aisp"), spec("aisp:elites=4"));
-    assert_ne!(spec("aisp"), spec("aisp:elites=5"));
+    assert_eq!(spec("search"), spec("search:elites=4"));
+    assert_ne!(spec("search"), spec("search:elites=5"));
     assert_ne!(spec("best-of-n"), spec("soft-best-of-n"));
     assert_eq!(spec("best-of-n:temp=1").label(), "best-of-n:temp=1");
 }

@@ -1,0 +1,102 @@
+//! A population search on AISP's noise: the best candidates are continued from a cut, around a mean
+//! that follows a regression of the reward.
+//!
+//! The mathematics is in [`control::Search`](crate::control::Search). This is its place in the loop.
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Entry, Group, SAMPLING, read, setting};
+use super::perturbed::{NOISE, PRICE, PerturbedSettings};
+use super::{Facts, Method, Rounds, Settings};
+use crate::control::{Controller, SearchSettings};
+use crate::error::Result;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "search",
+    about: "noise on the pre-logits, a learnt mean, and the best candidates continued",
+    settings: &[
+        Group {
+            only_with: None,
+            settings: &[
+                setting(
+                    "steer",
+                    "X",
+                    "norm of the mean in units of the noise's, for a reward that it explains \
+                     entirely and as far as the price allows",
+                ),
+                setting(
+                    "elites",
+                    "N",
+                    "candidates that are continued from a cut; 0 draws all noise anew",
+                ),
+                setting(
+                    "cut",
+                    "RULE",
+                    "where they are cut, entropy for tokens that the model was undecided at, or even",
+                ),
+                setting(
+                    "fresh",
+                    "SHARE",
+                    "share of an iteration's candidates that are drawn anew",
+                ),
+                setting("cool", "X", "factor of the noise after the first iteration"),
+                setting("aim", "X", "XXX"),
+            ],
+        },
+        Group {
+            only_with: None,
+            settings: PRICE,
+        },
+        Group {
+            only_with: None,
+            settings: NOISE,
+        },
+        Group {
+            only_with: Some(("draw-tokens", "true")),
+            settings: SAMPLING,
+        },
+    ],
+    presets: &[],
+    build: read::<Own>,
+};
+
+/// Settings of the search.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+struct Own {
+    #[serde(flatten)]
+    controller: SearchSettings,
+    #[serde(flatten)]
+    perturbed: PerturbedSettings,
+}
+
+impl Own {
+    fn controller(
+        &self,
+        rounds: &Rounds,
+        width: usize,
+        row_spread: impl Fn() -> Result<f64>,
+    ) -> Result<Controller> {
+        let horizon = self.perturbed.horizon(rounds);
+        self.controller
+            .controller(horizon, width, rounds.seed, row_spread)
+    }
+}
+
+impl Settings for Own {
+    fn validate(&self, rounds: &Rounds) -> Result<()> {
+        self.perturbed.validate()?;
+        // The controller knows its own ranges.
+        self.controller(rounds, 1, || Ok(1.0)).map(drop)
+    }
+
+    fn build(&self, rounds: &Rounds, facts: &Facts) -> Result<Box<dyn Method>> {
+        let controller = self.controller(rounds, facts.width(), || facts.row_spread())?;
+        self.perturbed.build(ENTRY.name, controller, rounds, facts)
+    }
+
+    /// Continued candidates are not drawn from the mean.
+    fn kl_bound(&self, _candidates: usize, _mean: Option<f64>) -> Option<f64> {
+        None
+    }
+}
