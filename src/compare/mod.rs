@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 pub use metrics::{Coherence, diversity};
 pub use plots::write_plots;
 pub use rows::{Checkpoint, Row, Store};
-pub use stats::{Interval, mean, paired_bootstrap, standard_deviation};
+pub use stats::{Interval, mean, paired_t, standard_deviation};
 pub use summary::summary;
 pub use tuning::{Stage, Verdict, stages, verdicts};
 

@@ -1,18 +1,15 @@
 //! Means, and how sure they are.
 
-use crate::control::NoiseKey;
-
-/// Resamples of a bootstrap.
-const RESAMPLES: u32 = 10_000;
+use std::f64::consts::{FRAC_2_PI, FRAC_PI_2};
 
 /// A mean with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
     /// The mean.
     pub mean: f64,
-    /// 2.5 % of the resampled means are below.
+    /// Its lower end.
     pub low: f64,
-    /// 2.5 % of the resampled means are above.
+    /// Its upper end.
     pub high: f64,
 }
 
@@ -33,69 +30,139 @@ pub fn standard_deviation(values: &[f64]) -> f64 {
     (squares / (values.len() - 1) as f64).sqrt()
 }
 
-/// Percentile bootstrap of the mean difference, `groups` being the paired differences of one
-/// prompt each. Whole prompts are resampled, as the seeds of one prompt are no independent
-/// prompts. The resamples are the same every time. `None` for fewer than two prompts.
+/// Mean difference with the 95 % interval of a paired t, `groups` being the paired differences of
+/// one prompt each: d̄ ± t(n − 1)·s/√n over the n prompts' means. The seeds of one prompt are
+/// averaged first, as they are no independent prompts. `None` for fewer than two prompts.
+///
+/// Source: Student, *The probable error of a mean*, Biometrika 6, 1908.
 #[must_use]
-pub fn paired_bootstrap(groups: &[Vec<f64>]) -> Option<Interval> {
-    let groups: Vec<(f64, f64)> = groups
-        .iter()
-        .filter(|g| !g.is_empty())
-        .map(|g| (g.iter().sum(), g.len() as f64))
-        .collect();
+pub fn paired_t(groups: &[Vec<f64>]) -> Option<Interval> {
+    let groups = groups.iter().filter(|g| !g.is_empty());
+    let means: Vec<f64> = groups.map(|g| mean(g)).collect();
     // One prompt says nothing about others.
-    if groups.len() < 2 {
+    if means.len() < 2 {
         return None;
     }
-    let average = |pairs: &mut dyn Iterator<Item = (f64, f64)>| {
-        let (sum, count) = pairs.fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
-        sum / count
-    };
-    let mut means: Vec<f64> = (0..RESAMPLES)
-        .map(|resample| {
-            average(&mut (0..groups.len()).map(|draw| {
-                let key = NoiseKey {
-                    seed: 0,
-                    iteration: 0,
-                    candidate: resample,
-                    position: draw as u32,
-                };
-                groups[(key.uniform() * groups.len() as f64) as usize]
-            }))
-        })
-        .collect();
-    means.sort_by(f64::total_cmp);
-    let at = |share: f64| means[((share * f64::from(RESAMPLES)) as usize).min(means.len() - 1)];
+    let error = standard_deviation(&means) / (means.len() as f64).sqrt();
+    let half = t_quantile(0.95, means.len() - 1) * error;
+    let mean = mean(&means);
     Some(Interval {
-        mean: average(&mut groups.iter().copied()),
-        low: at(0.025),
-        high: at(0.975),
+        mean,
+        low: mean - half,
+        high: mean + half,
     })
+}
+
+/// The t with P(|T| ≤ t) = `share`, for Student's T with so many degrees of `freedom`, at least 1.
+fn t_quantile(share: f64, freedom: usize) -> f64 {
+    // The angle whose tangent is t/√freedom, halved in until no number is between the two ends.
+    let (mut low, mut high) = (0.0, FRAC_PI_2);
+    loop {
+        let angle = f64::midpoint(low, high);
+        if angle <= low || angle >= high {
+            return (freedom as f64).sqrt() * angle.tan();
+        }
+        match within(angle, freedom) < share {
+            true => low = angle,
+            false => high = angle,
+        }
+    }
+}
+
+/// P(|T| ≤ t) at t = √freedom·tan(angle): a finite sum for whole degrees of freedom.
+///
+/// Source: Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.7.3 and 26.7.4.
+fn within(angle: f64, freedom: usize) -> f64 {
+    let (sine, cosine) = angle.sin_cos();
+    let odd = freedom % 2;
+    let (mut term, mut sum) = (if odd == 1 { cosine } else { 1.0 }, 0.0);
+    for power in (odd..freedom.saturating_sub(1)).step_by(2) {
+        sum += term;
+        term *= cosine * cosine * (power + 1) as f64 / (power + 2) as f64;
+    }
+    match odd {
+        1 => FRAC_2_PI * (angle + sine * sum),
+        _ => sine * sum,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use rand_distr::StandardNormal;
+
     use super::*;
 
     #[test]
-    fn the_interval_has_the_width_of_the_normal_one() {
-        let groups: Vec<Vec<f64>> = (0..100).map(|i| vec![f64::from(i % 10)]).collect();
-        let interval = paired_bootstrap(&groups).unwrap();
-        let values: Vec<f64> = groups.concat();
-        let error = standard_deviation(&values) / 10.0;
-        assert_eq!(interval.mean, 4.5);
-        assert!((interval.low - (4.5 - 1.96 * error)).abs() < 0.1 * error);
-        assert!((interval.high - (4.5 + 1.96 * error)).abs() < 0.1 * error);
+    fn quantiles_are_those_of_the_tables() {
+        for (freedom, t) in [
+            (1, 12.706),
+            (2, 4.303),
+            (3, 3.182),
+            (4, 2.776),
+            (5, 2.571),
+            (7, 2.365),
+            (10, 2.228),
+            (23, 2.069),
+            (30, 2.042),
+            (60, 2.000),
+            (120, 1.980),
+            (100_000, 1.960),
+        ] {
+            let found = t_quantile(0.95, freedom);
+            assert!((found - t).abs() < 6e-4, "{freedom}: {found}");
+        }
+        for (share, freedom, t) in [(0.99, 1, 63.657), (0.99, 8, 3.355), (0.9, 23, 1.714)] {
+            let found = t_quantile(share, freedom);
+            assert!((found - t).abs() < 6e-4, "{share}, {freedom}: {found}");
+        }
+    }
+
+    /// In what share of simulations the interval of so many prompts has 0 in it, a prompt's
+    /// difference being the sum of `part(x)` over `numbers` standard normal x.
+    fn coverage(prompts: usize, numbers: usize, part: fn(f64) -> f64) -> f64 {
+        let mut random = ChaCha8Rng::seed_from_u64(0);
+        let rounds = 20_000;
+        let covered = (0..rounds).filter(|_| {
+            let mut number = |_| part(random.sample(StandardNormal));
+            let groups: Vec<Vec<f64>> = (0..prompts)
+                .map(|_| vec![(0..numbers).map(&mut number).sum()])
+                .collect();
+            let interval = paired_t(&groups).unwrap();
+            interval.low <= 0.0 && 0.0 <= interval.high
+        });
+        covered.count() as f64 / f64::from(rounds)
+    }
+
+    #[test]
+    fn the_interval_covers_what_it_says() {
+        for prompts in [2, 4, 8, 24] {
+            let share = coverage(prompts, 1, |x| x);
+            assert!((0.945..0.955).contains(&share), "{prompts}: {share}");
+            // χ² with 8 degrees of freedom: skewness 1.
+            let share = coverage(prompts, 8, |x| x * x - 1.0);
+            assert!((0.92..0.97).contains(&share), "skewed, {prompts}: {share}");
+        }
     }
 
     #[test]
     fn seeds_of_one_prompt_are_one_group() {
         // Ten seeds of each of two prompts say no more than two prompts do.
-        let few = paired_bootstrap(&[vec![0.0], vec![1.0]]).unwrap();
-        let many = paired_bootstrap(&[vec![0.0; 10], vec![1.0; 10]]).unwrap();
+        let few = paired_t(&[vec![0.0], vec![1.0]]).unwrap();
+        let many = paired_t(&[vec![0.0; 10], vec![1.0; 10]]).unwrap();
         assert_eq!(few, many);
-        assert_eq!((few.low, few.high), (0.0, 1.0));
-        assert_eq!(paired_bootstrap(&[vec![]]), None);
-        assert_eq!(paired_bootstrap(&[vec![0.4, 0.5], vec![]]), None);
+        assert_eq!(few.mean, 0.5);
+        assert!((few.high - (0.5 + 12.706 * 0.5)).abs() < 1e-3, "{few:?}");
+        // A prompt counts once, however many of its seeds are there.
+        let uneven = paired_t(&[vec![0.0], vec![1.0; 9]]).unwrap();
+        assert_eq!(uneven, few);
+    }
+
+    #[test]
+    fn one_prompt_has_no_interval() {
+        assert_eq!(paired_t(&[]), None);
+        assert_eq!(paired_t(&[vec![]]), None);
+        assert_eq!(paired_t(&[vec![0.4, 0.5], vec![]]), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::rows::Row;
-use super::stats::{Interval, mean, paired_bootstrap, standard_deviation};
+use super::stats::{Interval, mean, paired_t, standard_deviation};
 use super::{By, Plan};
 
 /// `summary.md`: every method at every budget, and beside the first method.
@@ -55,7 +55,7 @@ fn heading(out: &mut String, plan: &Plan, cells: usize) {
         out,
         "# {} prompts × {} seeds, {} {unit} each\n\n{}, reward {}{}; at most {} tokens, {} samples \
          an iteration. {cells} runs of each method are counted.\n\nDifferences are to `{}`, with \
-         the 95 % interval of a paired bootstrap over prompts.\n",
+         the 95 % interval of a paired t over prompts.\n",
         plan.prompts.len(),
         plan.seeds,
         plan.budget,
@@ -216,7 +216,7 @@ fn difference(
             groups[a.prompt].push(x - y);
         }
     }
-    paired_bootstrap(&groups)
+    paired_t(&groups)
 }
 
 /// Share of the pairs that are better than in `base`; equal ones count half.
