@@ -46,6 +46,9 @@ pub enum Error {
     /// The reward failed as a whole (a single unusable response is no error).
     #[error("reward: {0}")]
     Reward(String),
+    /// The reward has an answer to none of a run's responses, each for a reason of its own.
+    #[error("reward: {0}")]
+    Unscored(String),
     /// llama.cpp reported a failure while running.
     #[error("llama.cpp: {0}")]
     Engine(String),

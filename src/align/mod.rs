@@ -137,8 +137,8 @@ impl Aligner {
     /// # Errors
     /// [`Error::Field`] for options out of range or a prompt that does not fit,
     /// [`Error::Model`] for a model that cannot be perturbed, [`Error::Reward`] when the
-    /// reward fails as a whole or for every candidate, [`Error::Run`] when no candidate has
-    /// any text.
+    /// reward fails as a whole, [`Error::Unscored`] when it fails for every candidate,
+    /// [`Error::Run`] when no candidate has any text.
     pub fn align(
         &mut self,
         prompt: &Prompt,

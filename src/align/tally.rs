@@ -136,7 +136,7 @@ impl Tally {
                 "every candidate is empty ({empty} of {empty}): the model ends its turn at once; \
                  check the prompt and the chat template (`chat-template`, `chat`)"
             )),
-            _ => Error::Reward(format!(
+            _ => Error::Unscored(format!(
                 "no response could be scored: {other} of {} failed, the last with: {last}",
                 empty + other
             )),

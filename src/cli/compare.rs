@@ -52,7 +52,14 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<u8> {
         .ground
         .plan(args.methods.clone(), args.seeds, args.budget, args.by)?;
     let mut bench = Workbench::load(&args.ground, plan)?;
-    let (rows, finished) = bench.run(&args.output)?;
-    output::print_out(summary(&bench.plan, &rows).as_bytes())?;
-    Ok(if finished { 0 } else { INTERRUPTED })
+    let outcome = bench.run(&args.output)?;
+    let tables = summary(&bench.plan, &outcome.rows, &outcome.failures);
+    output::print_out(tables.as_bytes())?;
+    if !outcome.finished {
+        return Ok(INTERRUPTED);
+    }
+    for method in &bench.plan.methods {
+        outcome.check(method)?;
+    }
+    Ok(0)
 }

@@ -119,7 +119,7 @@ fn exit_code(error: &Error) -> u8 {
         Error::Engine(_) | Error::Run(_) | Error::Io { .. } => 1,
         Error::Field { .. } => 2,
         Error::Gguf { .. } | Error::Model { .. } => 3,
-        Error::Reward(_) => 4,
+        Error::Reward(_) | Error::Unscored(_) => 4,
     }
 }
 

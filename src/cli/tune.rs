@@ -47,11 +47,12 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
             break;
         };
         bench.plan.methods = stage.methods(&incumbent)?;
-        let (rows, finished) = bench.run(&args.output.join(stage.name))?;
-        if !finished {
+        let outcome = bench.run(&args.output.join(stage.name))?;
+        if !outcome.finished {
             return Ok(INTERRUPTED);
         }
-        let (verdicts, chosen) = verdicts(&bench.plan, &rows);
+        outcome.check(&incumbent)?;
+        let (verdicts, chosen) = verdicts(&bench.plan, &outcome.rows);
         table(&mut report, stage.name, &bench.plan, &verdicts, chosen);
         incumbent = bench.plan.methods[chosen].clone();
     }
@@ -82,7 +83,11 @@ fn table(report: &mut String, stage: &str, plan: &Plan, verdicts: &[Verdict], ch
             verdict.difference,
             verdict.error,
             verdict.diversity,
-            if i == chosen { "chosen" } else { "" }
+            match (i == chosen, verdict.failed) {
+                (true, _) => "chosen".into(),
+                (false, 0) => String::new(),
+                (false, failed) => format!("failed: {failed}"),
+            }
         );
     }
     report.push('\n');

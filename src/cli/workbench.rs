@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aisp_llama::compare::{By, Coherence, FileId, Plan, Row, Store, files, summary, write_plots};
+use aisp_llama::compare::{
+    By, Coherence, Failure, FileId, Plan, Row, Store, files, summary, write_plots,
+};
 use aisp_llama::llama::Model;
 use aisp_llama::method::MethodSpec;
 use aisp_llama::reward::Reward;
@@ -43,6 +45,28 @@ pub struct Workbench {
     stop: Stop,
 }
 
+/// What a plan has come to.
+pub struct Outcome {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// The runs that came to no answer.
+    pub failures: Vec<Failure>,
+    /// Whether they are all.
+    pub finished: bool,
+}
+
+impl Outcome {
+    /// Fails with the reason where `method` has no row for its failures.
+    pub fn check(&self, method: &MethodSpec) -> Result<()> {
+        let own = |name: &str| name == method.label();
+        let failure = self.failures.iter().find(|f| own(&f.method));
+        match failure {
+            Some(failure) if !self.rows.iter().any(|r| own(&r.method)) => Err(failure.to_error()),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Workbench {
     /// Loads what `ground` names.
     pub fn load(ground: &GroundArgs, mut plan: Plan) -> anyhow::Result<Self> {
@@ -80,23 +104,26 @@ impl Workbench {
     }
 
     /// Carries out what is missing of the plan in `folder`, and writes tables and plots there.
-    /// Answers with the rows, and whether they are all.
-    pub fn run(&mut self, folder: &Path) -> anyhow::Result<(Vec<Row>, bool)> {
+    /// The tables say how far it came, whatever ended it.
+    pub fn run(&mut self, folder: &Path) -> anyhow::Result<Outcome> {
         let plan = &self.plan;
         plan.validate()?;
         let mut store = Store::open(folder, plan)?;
         let total = plan.cells().count();
-        let mut count = store.rows().len();
-        let mut told = |row: &Row| {
+        let mut count = store.rows().len() + store.failures().len();
+        let mut told = |new: std::result::Result<&Row, &Failure>| {
             count += 1;
-            output::note(&format!(
-                "{count}/{total}  prompt {} seed {} {:24} reward {:7.3}  {:.1} s",
-                row.prompt + 1,
-                row.seed,
-                row.method,
-                row.reward,
-                row.seconds
-            ));
+            output::note(&match new {
+                Ok(row) => format!(
+                    "{count}/{total}  prompt {} seed {} {:24} reward {:7.3}  {:.1} s",
+                    row.prompt + 1,
+                    row.seed,
+                    row.method,
+                    row.reward,
+                    row.seconds
+                ),
+                Err(failure) => format!("{count}/{total}  failed: {}", failure.to_error()),
+            });
         };
         let (aligner, coherence) = (&mut self.aligner, &mut self.coherence);
         let mut rewards = RunRewards::new(self.reward.as_mut(), &mut self.held_out);
@@ -108,12 +135,31 @@ impl Workbench {
             &mut store,
             stop,
             &mut told,
-        )?;
-        let [_, _, path] = files(folder);
-        std::fs::write(&path, summary(plan, store.rows())).map_err(Error::io(&path))?;
-        write_plots(plan, store.rows(), folder)?;
-        Ok((store.rows().to_vec(), finished))
+        );
+        let (rows, failures) = (store.rows(), store.failures());
+        let tables = write_tables(plan, rows, failures, folder);
+        let finished = finished?;
+        tables?;
+        if !failures.is_empty() {
+            let [_, results, _] = files(folder);
+            output::note(&format!(
+                "failed: {} of {total}; the `error` in {} says why",
+                failures.len(),
+                results.display()
+            ));
+        }
+        Ok(Outcome {
+            rows: rows.to_vec(),
+            failures: failures.to_vec(),
+            finished,
+        })
     }
+}
+
+fn write_tables(plan: &Plan, rows: &[Row], failures: &[Failure], folder: &Path) -> Result<()> {
+    let [_, _, path] = files(folder);
+    std::fs::write(&path, summary(plan, rows, failures)).map_err(Error::io(&path))?;
+    write_plots(plan, rows, folder)
 }
 
 impl GroundArgs {

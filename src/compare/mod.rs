@@ -2,7 +2,8 @@
 //!
 //! A [`Plan`] is run row by row into a folder: `settings.json` says what the rows are rows of,
 //! `results.jsonl` has one for each prompt × seed × method. A row is written once, whole, when its
-//! run is done, so that a comparison can be killed at any moment and goes on where it stood.
+//! run is done, so that a comparison can be killed at any moment and goes on where it stood. A run
+//! that comes to no answer leaves a row with its error ([`Failure`]), and the others go on.
 //! `summary.md` and the plots are made from the rows.
 
 mod metrics;
@@ -20,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 pub use metrics::{Coherence, diversity};
 pub use plots::write_plots;
-pub use rows::{Checkpoint, Row, Store};
+pub use rows::{Checkpoint, Failure, Row, Store};
 pub use stats::{Interval, mean, paired_t, standard_deviation};
 pub use summary::summary;
 pub use tuning::{Stage, Verdict, stages, verdicts};
@@ -222,10 +223,8 @@ impl Plan {
 
     /// The error, with where it came up.
     fn in_cell(&self, cell: Cell, error: Error) -> Error {
-        let method = self.methods[cell.method].label();
-        let place = format!("prompt {}, seed {}, {method}", cell.prompt + 1, cell.seed);
+        let place = place(cell.prompt, cell.seed, self.methods[cell.method].label());
         match error {
-            Error::Run(reason) => Error::Run(format!("{place}: {reason}")),
             Error::Reward(reason) => Error::Reward(format!("{place}: {reason}")),
             Error::Engine(reason) => Error::Engine(format!("{place}: {reason}")),
             other => other.in_prompts(cell.prompt),
@@ -278,12 +277,17 @@ impl Plan {
         }
     }
 
-    /// Computes the rows that `store` lacks. `done` is told of every new one.
+    /// Computes the rows that `store` lacks. `done` is told of every new one, and of every run that
+    /// comes to no answer, whose row is its [`Failure`].
+    ///
+    /// Failures are put down once there is a row behind them, or at the end: a reward that is about
+    /// to fail as a whole may fail response by response first, and that is no fault of these runs.
     ///
     /// Answers false when `stop` came first; the rows that are whole are kept.
     ///
     /// # Errors
-    /// Those of [`Aligner::align`], and [`Error::Io`] when a row cannot be written.
+    /// Those of [`Aligner::align`] that are not of one run alone, and [`Error::Io`] when a row cannot
+    /// be written.
     pub fn run(
         &self,
         aligner: &mut Aligner,
@@ -291,13 +295,14 @@ impl Plan {
         coherence: &mut Coherence,
         store: &mut Store,
         stop: &Stop,
-        done: &mut dyn FnMut(&Row),
+        done: &mut dyn FnMut(std::result::Result<&Row, &Failure>),
     ) -> Result<bool> {
         // One context for all prompts, so that no result depends on which came before.
         for prompt in 0..self.prompts.len() {
             let reserved = aligner.reserve(&self.prompt(prompt), self.max_tokens);
             reserved.map_err(|error| error.in_prompts(prompt))?;
         }
+        let mut failures: Vec<Failure> = Vec::new();
         for cell in self.cells() {
             if store.has(self, cell) {
                 continue;
@@ -308,27 +313,44 @@ impl Plan {
             let prompt = self.prompt(cell.prompt);
             let options = self.align_options(cell);
             let mut failed = None;
-            let alignment = aligner
-                .align(&prompt, rewards, &options, stop, &mut |event| {
-                    if let EventKind::HeldOutFailed { reason } = &event.kind {
-                        failed = Some(reason.clone());
-                    }
-                })
-                .map_err(|error| self.in_cell(cell, error))?;
+            let aligned = aligner.align(&prompt, rewards, &options, stop, &mut |event| {
+                if let EventKind::HeldOutFailed { reason } = &event.kind {
+                    failed = Some(reason.clone());
+                }
+            });
             if let Some(reason) = failed {
                 return Err(Error::Reward(format!("held-out reward: {reason}")));
             }
+            let alignment = match aligned {
+                Ok(alignment) => alignment,
+                Err(error) => match Failure::of(self, cell, &error) {
+                    None => return Err(self.in_cell(cell, error)),
+                    Some(_) if stop.is_requested() => return Ok(false),
+                    Some(failure) => {
+                        done(Err(&failure));
+                        failures.push(failure);
+                        continue;
+                    }
+                },
+            };
             // A run that was cut short is no row of this plan.
             if alignment.stop == StopReason::Interrupted {
                 return Ok(false);
             }
             let coherence = coherence.cosine(&alignment.prompt, &alignment.response)?;
             let row = Row::new(self, cell, &alignment, coherence);
+            store.add_failures(failures.drain(..))?;
             store.append(&row)?;
-            done(&row);
+            done(Ok(&row));
         }
+        store.add_failures(failures.drain(..))?;
         Ok(true)
     }
+}
+
+/// Prompt, seed and method of a row, for a reader.
+fn place(prompt: usize, seed: u64, method: &str) -> String {
+    format!("prompt {}, seed {seed}, {method}", prompt + 1)
 }
 
 /// The files of a comparison in its folder.

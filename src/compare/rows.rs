@@ -1,12 +1,13 @@
 //! Rows and the folder that keeps them.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, Plan, diversity, files, standard_deviation};
+use super::{Cell, Plan, diversity, files, place, standard_deviation};
 use crate::align::{Alignment, Usage};
 use crate::error::{Error, Result};
 
@@ -162,11 +163,78 @@ impl Row {
     }
 }
 
+/// The rows of the same prompt and seed, where both are there.
+pub(super) fn pairs<'a>(own: &[&'a Row], base: &[&'a Row]) -> Vec<(&'a Row, &'a Row)> {
+    let same = |a: &Row, b: &Row| (a.prompt, a.seed) == (b.prompt, b.seed);
+    let with = |a: &&'a Row| Some((*a, *base.iter().find(|b| same(a, b))?));
+    own.iter().filter_map(with).collect()
+}
+
+/// Differences of `own` to `base`, paired by prompt and seed, a group for each prompt.
+pub(super) fn differences(
+    own: &[&Row],
+    base: &[&Row],
+    value: impl Fn(&Row) -> Option<f64>,
+) -> Vec<Vec<f64>> {
+    let mut groups: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    for (a, b) in pairs(own, base) {
+        if let (Some(x), Some(y)) = (value(a), value(b)) {
+            groups.entry(a.prompt).or_default().push(x - y);
+        }
+    }
+    groups.into_values().collect()
+}
+
+/// A run that came to no answer: what is kept in the place of its row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Index of the prompt, from 0.
+    pub prompt: usize,
+    /// The seed.
+    pub seed: u64,
+    /// The method as it was written.
+    pub method: String,
+    /// Why there is no answer.
+    pub error: String,
+    /// Whether there were responses, and the reward had an answer to none of them.
+    pub unscored: bool,
+}
+
+impl Failure {
+    /// That of `cell`, where `error` says nothing of the reward or the engine as a whole.
+    pub(super) fn of(plan: &Plan, cell: Cell, error: &Error) -> Option<Self> {
+        let (error, unscored) = match error {
+            Error::Run(reason) => (reason, false),
+            Error::Unscored(reason) => (reason, true),
+            _ => return None,
+        };
+        Some(Self {
+            prompt: cell.prompt,
+            seed: cell.seed,
+            method: plan.methods[cell.method].label().to_owned(),
+            error: error.clone(),
+            unscored,
+        })
+    }
+
+    /// The error that ended the run, with where it came up.
+    #[must_use]
+    pub fn to_error(&self) -> Error {
+        let place = place(self.prompt, self.seed, &self.method);
+        let reason = format!("{place}: {}", self.error);
+        match self.unscored {
+            true => Error::Unscored(reason),
+            false => Error::Run(reason),
+        }
+    }
+}
+
 /// The rows of one plan in a folder, which nobody else writes to meanwhile.
 pub struct Store {
     file: File,
     path: PathBuf,
     rows: Vec<Row>,
+    failures: Vec<Failure>,
 }
 
 impl Store {
@@ -220,19 +288,23 @@ impl Store {
             .iter()
             .rposition(|&b| b == b'\n')
             .map_or(0, |end| end + 1);
-        let mut rows = Vec::new();
+        let (mut rows, mut failures) = (Vec::new(), Vec::new());
         for (i, line) in bytes[..whole].split(|&b| b == b'\n').enumerate() {
             if line.is_empty() {
                 continue;
             }
-            let row = serde_json::from_slice(line).map_err(|e| {
+            let refuse = |e: serde_json::Error| {
                 let place = format!("{}: line {}: {e}", results.display(), i + 1);
                 Error::field(
                     "output",
                     format!("{place}; delete the line or give another folder"),
                 )
-            })?;
-            rows.push(row);
+            };
+            let value: serde_json::Value = serde_json::from_slice(line).map_err(refuse)?;
+            match value.get("error") {
+                Some(_) => failures.push(serde_json::from_value(value).map_err(refuse)?),
+                None => rows.push(serde_json::from_value(value).map_err(refuse)?),
+            }
         }
         file.set_len(whole as u64).map_err(Error::io(&results))?;
         file.seek(SeekFrom::End(0)).map_err(Error::io(&results))?;
@@ -240,6 +312,7 @@ impl Store {
             file,
             path: results,
             rows,
+            failures,
         })
     }
 
@@ -249,13 +322,20 @@ impl Store {
         &self.rows
     }
 
-    /// Whether the row is there.
+    /// The runs that came to no answer.
+    #[must_use]
+    pub fn failures(&self) -> &[Failure] {
+        &self.failures
+    }
+
+    /// Whether the row is there, or the failure in its place.
     #[must_use]
     pub fn has(&self, plan: &Plan, cell: Cell) -> bool {
-        let name = plan.methods[cell.method].label();
-        self.rows
-            .iter()
-            .any(|r| (r.prompt, r.seed) == (cell.prompt, cell.seed) && r.method == name)
+        let cell = (cell.prompt, cell.seed, plan.methods[cell.method].label());
+        let mut rows = self.rows.iter();
+        let mut failures = self.failures.iter();
+        rows.any(|r| (r.prompt, r.seed, r.method.as_str()) == cell)
+            || failures.any(|f| (f.prompt, f.seed, f.method.as_str()) == cell)
     }
 
     /// Adds a row in one piece.
@@ -263,13 +343,26 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] when it cannot be written.
     pub fn append(&mut self, row: &Row) -> Result<()> {
-        let mut line = serde_json::to_string(row).map_err(|e| Error::Run(e.to_string()))?;
+        self.write(row)?;
+        self.rows.push(row.clone());
+        Ok(())
+    }
+
+    /// Adds what stands in the place of rows.
+    pub(super) fn add_failures(&mut self, new: impl Iterator<Item = Failure>) -> Result<()> {
+        for failure in new {
+            self.write(&failure)?;
+            self.failures.push(failure);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_string(line).map_err(|e| Error::Run(e.to_string()))?;
         line.push('\n');
         self.file
             .write_all(line.as_bytes())
-            .map_err(Error::io(&self.path))?;
-        self.rows.push(row.clone());
-        Ok(())
+            .map_err(Error::io(&self.path))
     }
 }
 

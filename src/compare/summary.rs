@@ -1,34 +1,44 @@
 //! The tables of a comparison.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
-use super::rows::Row;
+use super::rows::{Failure, Row, differences, pairs};
 use super::stats::{Interval, mean, paired_t, standard_deviation};
 use super::{By, Plan};
 
 /// `summary.md`: every method at every budget, and beside the first method.
 ///
-/// Only cells that all methods have are counted, so that an unfinished comparison is a fair one.
+/// Only cells that all methods have are counted, so that an unfinished comparison is a fair one. A
+/// run that came to no answer is said to be one, is in no mean, and has no difference.
 #[must_use]
-pub fn summary(plan: &Plan, rows: &[Row]) -> String {
+pub fn summary(plan: &Plan, rows: &[Row], failures: &[Failure]) -> String {
+    let answered = rows.iter().map(|r| (r.prompt, r.seed, r.method.as_str()));
+    let failed = failures
+        .iter()
+        .map(|f| (f.prompt, f.seed, f.method.as_str()));
+    let run: HashSet<(usize, u64, &str)> = answered.chain(failed).collect();
+    let places = plan.cells().filter(|cell| cell.method == 0);
+    let everywhere = |&(prompt, seed): &(usize, u64)| {
+        let mut methods = plan.methods.iter();
+        methods.all(|m| run.contains(&(prompt, seed, m.label())))
+    };
+    let cells: HashSet<(usize, u64)> = places
+        .map(|cell| (cell.prompt, cell.seed))
+        .filter(everywhere)
+        .collect();
     let of = |name: &str| -> Vec<&Row> {
-        let mut own: Vec<&Row> = rows.iter().filter(|r| r.method == name).collect();
+        let own = rows.iter().filter(|r| r.method == name);
+        let mut own: Vec<&Row> = own
+            .filter(|r| cells.contains(&(r.prompt, r.seed)))
+            .collect();
         own.sort_by_key(|r| (r.prompt, r.seed));
         own
     };
-    let all: Vec<Vec<&Row>> = plan.methods.iter().map(|m| of(m.label())).collect();
-    let has = |own: &[&Row], r: &Row| own.iter().any(|o| (o.prompt, o.seed) == (r.prompt, r.seed));
-    let complete: Vec<Vec<&Row>> = all
-        .iter()
-        .map(|own| {
-            let everywhere = |r: &&&Row| all.iter().all(|other| has(other, r));
-            own.iter().filter(everywhere).copied().collect()
-        })
-        .collect();
+    let complete: Vec<Vec<&Row>> = plan.methods.iter().map(|m| of(m.label())).collect();
     let mut out = String::new();
-    let cells = complete.first().map_or(0, Vec::len);
-    heading(&mut out, plan, cells);
-    if cells == 0 {
+    heading(&mut out, plan, &complete, cells.len());
+    if cells.is_empty() {
         out.push_str("\nNo prompt and seed has been run with every method yet.\n");
         return out;
     }
@@ -45,7 +55,7 @@ pub fn summary(plan: &Plan, rows: &[Row]) -> String {
     out
 }
 
-fn heading(out: &mut String, plan: &Plan, cells: usize) {
+fn heading(out: &mut String, plan: &Plan, complete: &[Vec<&Row>], cells: usize) {
     let unit = match plan.by {
         By::Candidates => "candidates",
         By::Seconds => "seconds",
@@ -66,6 +76,23 @@ fn heading(out: &mut String, plan: &Plan, cells: usize) {
         plan.samples,
         plan.methods[0].label(),
     );
+    let failed = plan
+        .methods
+        .iter()
+        .zip(complete)
+        .filter_map(|(method, own)| {
+            let count = cells.saturating_sub(own.len());
+            (count > 0).then(|| format!("`{}` {count} of {cells}", method.label()))
+        });
+    let failed: Vec<String> = failed.collect();
+    if !failed.is_empty() {
+        let failed = failed.join(", ");
+        let _ = write!(
+            out,
+            "\nFailed, and in no mean: {failed}. The `error` in results.jsonl says why. \
+             Differences are over the runs that both methods have.\n"
+        );
+    }
 }
 
 /// Budgets at which the methods are compared: the budget and its halves, down to one iteration.
@@ -98,7 +125,7 @@ fn by_budget(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
         let drawn = method.settings().draws_its_answer();
         for &budget in &budgets {
             let values: Vec<f64> = own.iter().filter_map(|r| best(r, budget)).collect();
-            let all = values.len() == own.len() && !drawn;
+            let all = values.len() == own.len() && !own.is_empty() && !drawn;
             let difference = difference(own, &complete[0], |r| best(r, budget));
             let shown = match (method == &plan.methods[0], difference) {
                 (false, Some(interval)) => format!(" ({})", show(interval)),
@@ -146,7 +173,9 @@ fn at_the_end(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
         };
         let wins = match first {
             true => "–".to_owned(),
-            false => format!("{:.0} %", 100.0 * win_rate(own, &complete[0])),
+            false => {
+                win_rate(own, &complete[0]).map_or("–".into(), |w| format!("{:.0} %", 100.0 * w))
+            }
         };
         let reward = |r: &Row| Some(r.reward);
         let held_out = |r: &Row| r.held_out;
@@ -176,6 +205,10 @@ fn means(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
          sd, last |\n|---|---|---|---|---|\n",
     );
     for (method, own) in plan.methods.iter().zip(complete) {
+        if own.is_empty() {
+            let _ = writeln!(out, "| {} | – | – | – | – |", method.label());
+            continue;
+        }
         let first: Vec<_> = own.iter().filter_map(|r| r.iterations.first()).collect();
         let last: Vec<f64> = own.iter().filter_map(|r| r.mean_last).collect();
         let pooled = |sds: Vec<f64>| mean(&sds.iter().map(|s| s * s).collect::<Vec<_>>()).sqrt();
@@ -190,6 +223,9 @@ fn means(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
         );
     }
     let rewards: Vec<f64> = complete[0].iter().map(|r| r.reward).collect();
+    if rewards.is_empty() {
+        return;
+    }
     let _ = writeln!(
         out,
         "\nThe final best reward of `{}` has a standard deviation of {:.3} over its runs.",
@@ -203,30 +239,23 @@ fn show(interval: Interval) -> String {
     format!("{mean:+.2}, {low:+.2} to {high:+.2}")
 }
 
-/// Differences to `base`, paired by prompt and seed and grouped by prompt.
 fn difference(
     own: &[&Row],
     base: &[&Row],
     value: impl Fn(&Row) -> Option<f64>,
 ) -> Option<Interval> {
-    let prompts = own.iter().map(|r| r.prompt).max().map_or(0, |p| p + 1);
-    let mut groups = vec![Vec::new(); prompts];
-    for (a, b) in own.iter().zip(base) {
-        if let (Some(x), Some(y)) = (value(a), value(b)) {
-            groups[a.prompt].push(x - y);
-        }
-    }
-    paired_t(&groups)
+    paired_t(&differences(own, base, value))
 }
 
-/// Share of the pairs that are better than in `base`; equal ones count half.
-fn win_rate(own: &[&Row], base: &[&Row]) -> f64 {
-    let points = own.iter().zip(base).map(|(a, b)| {
+/// Share of the pairs that are better than in `base`; equal ones count half. `None` without any.
+fn win_rate(own: &[&Row], base: &[&Row]) -> Option<f64> {
+    let points = pairs(own, base).into_iter().map(|(a, b)| {
         if a.reward == b.reward {
             0.5
         } else {
             f64::from(u8::from(a.reward > b.reward))
         }
     });
-    mean(&points.collect::<Vec<f64>>())
+    let points: Vec<f64> = points.collect();
+    (!points.is_empty()).then(|| mean(&points))
 }

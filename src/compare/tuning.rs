@@ -1,7 +1,7 @@
 //! AISP's settings chosen for a model and a reward, one group of settings after the other.
 
 use super::Plan;
-use super::rows::Row;
+use super::rows::{Row, differences};
 use super::stats::{mean, standard_deviation};
 use crate::error::Result;
 use crate::method::MethodSpec;
@@ -74,47 +74,54 @@ pub struct Verdict {
     pub reward: f64,
     /// Mean difference to the incumbent, over prompts.
     pub difference: f64,
-    /// Standard error of the difference, over prompts.
+    /// Standard error of the difference, over prompts; infinite for fewer than two.
     pub error: f64,
     /// Mean diversity of the best responses.
     pub diversity: f64,
+    /// Runs that came to no answer; they are in no mean.
+    pub failed: usize,
 }
 
-/// What the rows say of every method of `plan`, all of whose rows are there; and the index of the
-/// one to keep: the highest mean best reward among those that are better than the first by more
-/// than the difference's standard error and keep nine tenths of its diversity; else the first.
+/// What the rows say of every method of `plan`, which is carried out; and the index of the one to
+/// keep: the highest difference among those that are better than the first by more than the
+/// difference's standard error, keep nine tenths of its diversity, and fail no more often; else the
+/// first.
 #[must_use]
 pub fn verdicts(plan: &Plan, rows: &[Row]) -> (Vec<Verdict>, usize) {
-    let of = |name: &str, prompt: usize, value: fn(&Row) -> f64| {
-        let own = rows
-            .iter()
-            .filter(|r| r.method == name && r.prompt == prompt);
-        mean(&own.map(value).collect::<Vec<f64>>())
+    let cells = plan.prompts.len() * plan.seeds as usize;
+    let of = |method: &MethodSpec| -> Vec<&Row> {
+        let own = rows.iter().filter(|r| r.method == method.label());
+        own.collect()
     };
-    let all = |name: &str, value: fn(&Row) -> f64| -> Vec<f64> {
-        (0..plan.prompts.len())
-            .map(|prompt| of(name, prompt, value))
-            .collect()
-    };
-    let first = all(plan.methods[0].label(), |r| r.reward);
+    let first = of(&plan.methods[0]);
     let verdicts: Vec<Verdict> = plan
         .methods
         .iter()
         .map(|method| {
-            let rewards = all(method.label(), |r| r.reward);
-            let differences: Vec<f64> = rewards.iter().zip(&first).map(|(a, b)| a - b).collect();
+            let own = of(method);
+            let groups = differences(&own, &first, |r| Some(r.reward));
+            let differences: Vec<f64> = groups.iter().map(|g| mean(g)).collect();
+            let error = standard_deviation(&differences) / (differences.len() as f64).sqrt();
+            let all =
+                |value: fn(&Row) -> f64| -> Vec<f64> { own.iter().map(|r| value(r)).collect() };
             Verdict {
-                reward: mean(&rewards),
+                reward: mean(&all(|r| r.reward)),
                 difference: mean(&differences),
-                error: standard_deviation(&differences) / (differences.len() as f64).sqrt(),
-                diversity: mean(&all(method.label(), |r| r.diversity)),
+                error: if differences.len() > 1 {
+                    error
+                } else {
+                    f64::INFINITY
+                },
+                diversity: mean(&all(|r| r.diversity)),
+                failed: cells.saturating_sub(own.len()),
             }
         })
         .collect();
     let chosen = (1..verdicts.len())
         .filter(|&i| verdicts[i].difference > verdicts[i].error)
         .filter(|&i| verdicts[i].diversity >= DIVERSITY_KEPT * verdicts[0].diversity)
-        .max_by(|&a, &b| verdicts[a].reward.total_cmp(&verdicts[b].reward));
+        .filter(|&i| verdicts[i].failed <= verdicts[0].failed)
+        .max_by(|&a, &b| verdicts[a].difference.total_cmp(&verdicts[b].difference));
     (verdicts, chosen.unwrap_or(0))
 }
 

@@ -167,7 +167,7 @@ fn nan_and_infinite_rewards_are_counted_and_never_win() {
 fn a_reward_that_never_works_ends_with_the_reason() {
     let nan = FnReward::new("nan", |_, _| f64::NAN);
     let error = align(nan, &options("search")).unwrap_err();
-    assert!(matches!(error, Error::Reward(_)), "{error}");
+    assert!(matches!(error, Error::Unscored(_)), "{error}");
     assert!(error.to_string().contains("NaN"), "{error}");
 }
 
