@@ -19,15 +19,34 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// What was built: this program, what is inside, for which computer.
+pub fn build() -> [String; 3] {
+    [
+        env!("CARGO_PKG_VERSION").into(),
+        format!(
+            "llama.cpp {}, ggml {}",
+            llama::llama_version(),
+            llama::ggml_version()
+        ),
+        format!(
+            "built for {} (target-cpu {})",
+            env!("AISP_LLAMA_TARGET"),
+            env!("AISP_LLAMA_TARGET_CPU")
+        ),
+    ]
+}
+
+/// What llama.cpp found on this computer, a feature each.
+pub fn cpu() -> Vec<String> {
+    let features = llama::system_info();
+    let features = features.split('|').map(str::trim);
+    features
+        .filter(|f| !f.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
 /// The text behind `--version`.
 pub fn version() -> String {
-    format!(
-        "{}\nllama.cpp {}, ggml {}\nbuilt for {} (target-cpu {})\n{}",
-        env!("CARGO_PKG_VERSION"),
-        llama::llama_version(),
-        llama::ggml_version(),
-        env!("AISP_LLAMA_TARGET"),
-        env!("AISP_LLAMA_TARGET_CPU"),
-        llama::system_info().trim(),
-    )
+    format!("{}\n{}", build().join("\n"), llama::system_info().trim())
 }

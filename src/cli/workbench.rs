@@ -8,7 +8,7 @@ use aisp_llama::compare::{
 };
 use aisp_llama::llama::Model;
 use aisp_llama::method::MethodSpec;
-use aisp_llama::reward::Reward;
+use aisp_llama::reward::{Reward, RewardSpec};
 use aisp_llama::{Aligner, EngineOptions, Error, Result, RunRewards, Stop};
 
 use super::flags::{HeldOutArgs, LengthArgs, ModelArgs, PromptsArgs, RewardArgs, SamplesArgs};
@@ -168,19 +168,14 @@ impl GroundArgs {
         let (samples, max_tokens) = (self.samples.samples, self.length.predict);
         let mut paths: Vec<PathBuf> = Vec::new();
         for text in &self.reward.model_reward {
-            paths.push(
-                text.split_once('*')
-                    .map_or(text.as_str(), |(_, path)| path)
-                    .into(),
-            );
+            paths.extend(owned(RewardSpec::parse_file(text)?.files()));
         }
         if paths.is_empty() && self.reward.reward.is_empty() {
             paths.push(setup::default_reward_path()?);
         }
         let specs = || self.reward.reward.iter().chain(&self.held_out.held_out);
-        paths.extend(specs().flat_map(|spec| spec.files()).map(Path::to_path_buf));
-        let values = methods.iter().flat_map(|m| m.settings().files());
-        paths.extend(values.map(Path::to_path_buf));
+        paths.extend(specs().flat_map(|spec| owned(spec.files())));
+        paths.extend(methods.iter().flat_map(|m| owned(m.settings().files())));
         let files: Result<Vec<FileId>> = paths.iter().map(|path| FileId::of(path)).collect();
         let mut details: Vec<String> = specs().map(|spec| format!("{spec:?}")).collect();
         details.extend(self.reward.model_reward.iter().map(|text| short(text)));
@@ -189,7 +184,8 @@ impl GroundArgs {
             self.reward.reward_text, self.reward.reward_too_long
         ));
         let plan = Plan {
-            version: env!("CARGO_PKG_VERSION").into(),
+            build: output::build().to_vec(),
+            cpu: output::cpu(),
             model: FileId::of(&setup::model_path(&self.model)?)?,
             embedding: self.embedding.as_deref().map(FileId::of).transpose()?,
             gpu_layers: self.model.load.n_gpu_layers,
@@ -211,6 +207,10 @@ impl GroundArgs {
         plan.validate()?;
         Ok(plan)
     }
+}
+
+fn owned(paths: Vec<&Path>) -> Vec<PathBuf> {
+    paths.into_iter().map(Path::to_path_buf).collect()
 }
 
 /// A reward's name with its files without their folders.

@@ -43,8 +43,10 @@ pub enum By {
 /// A comparison: everything that determines its rows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
-    /// Version of this program.
-    pub version: String,
+    /// What the program was built of: its version, that of llama.cpp, the computer it is for.
+    pub build: Vec<String>,
+    /// What llama.cpp found on this computer: another CPU rounds differently.
+    pub cpu: Vec<String>,
     /// The generator.
     pub model: FileId,
     /// The model that embeds for coherence, where it is another one.

@@ -133,7 +133,8 @@ mod tests {
 
     fn plan(methods: &[&str]) -> Plan {
         Plan {
-            version: String::new(),
+            build: Vec::new(),
+            cpu: Vec::new(),
             model: FileId {
                 name: String::new(),
                 sha256: String::new(),

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Result, Write};
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,6 +50,22 @@ fn kill_group(leader: u32) {
 
 #[cfg(not(unix))]
 fn kill_group(_leader: u32) {}
+
+/// The words of a shell command that name files, such as the program that it runs; what output is
+/// sent to is none of them.
+pub(super) fn files(command: &str) -> Vec<&Path> {
+    let mut words = command.split_whitespace();
+    let mut found = Vec::new();
+    while let Some(word) = words.next() {
+        let path = Path::new(word.trim_matches(['"', '\'', ';']));
+        if word.ends_with('>') {
+            words.next();
+        } else if path.is_file() {
+            found.push(path);
+        }
+    }
+    found
+}
 
 /// A shell command with all three pipes, leading its own process group. Dropping it kills
 /// the group and reaps the leader.
@@ -218,7 +235,22 @@ pub(super) fn run_once(command: &str, input: &[u8], timeout: Duration) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+
+    #[test]
+    fn the_files_of_a_command_are_those_that_are_there() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let name = file.path().display();
+        let found = |command: &str| -> Vec<PathBuf> {
+            let files = files(command).into_iter();
+            files.map(Path::to_path_buf).collect()
+        };
+        assert_eq!(found(&format!("sh '{name}' --seed 1")), [file.path()]);
+        assert!(found(&format!("cat > {name}")).is_empty());
+        assert!(found("cat no-such-file").is_empty());
+    }
 
     const LONG: Duration = Duration::from_secs(30);
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// What a reward is made of, before anything is loaded. Its [`fmt::Debug`] text is all that
 /// determines the reward, files aside.
 pub trait RewardSource: fmt::Debug + Send + Sync {
-    /// The model and head files that it names.
+    /// The files that it names: models, heads, schemas, programs.
     fn files(&self) -> Vec<&Path> {
         Vec::new()
     }

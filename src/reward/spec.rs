@@ -47,7 +47,7 @@ impl RewardSpec {
         }
     }
 
-    /// The model and head files that it names.
+    /// The files that it names: models, heads, schemas, programs.
     #[must_use]
     pub fn files(&self) -> Vec<&Path> {
         self.source.files()

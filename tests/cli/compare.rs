@@ -148,6 +148,56 @@ fn a_folder_of_other_settings_is_refused_and_says_what_differs() {
     assert_refused(&orphaned, 2, &["results.jsonl", "settings.json"]);
 }
 
+#[test]
+fn a_folder_of_another_build_or_cpu_is_refused_and_says_which() {
+    let folder = folder();
+    let few = ["--budget", "8", "--samples", "8", "--seeds", "1", "-n", "4"];
+    assert_eq!(compare(folder.path(), &few).status.code(), Some(0));
+    let path = folder.path().join("out/settings.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let settings: Value = serde_json::from_str(&text).unwrap();
+    let version = program().arg("--version").output().unwrap();
+    for field in ["build", "cpu"] {
+        let entries = settings[field].as_array().unwrap();
+        for entry in entries {
+            assert!(
+                stdout(&version).contains(entry.as_str().unwrap()),
+                "{entry}"
+            );
+        }
+        let last = entries.last().unwrap().as_str().unwrap();
+        fs::write(&path, text.replace(last, "another")).unwrap();
+        let words = ["-o", field, "\"another\"", last];
+        assert_refused(&compare(folder.path(), &few), 2, &words);
+    }
+    fs::write(&path, text).unwrap();
+    assert_eq!(compare(folder.path(), &few).status.code(), Some(0));
+}
+
+#[test]
+fn a_reward_of_another_program_or_schema_is_other_settings() {
+    let folder = folder();
+    let command = reward(folder.path(), "echo 2");
+    let schema = folder.path().join("schema.json");
+    let held_out = format!("rule:json-schema={}", schema.display());
+    let few = ["--budget", "8", "--samples", "8", "--seeds", "1", "-n", "4"];
+    let rewards = ["--reward", &command, "--held-out", &held_out];
+    let flags = [&few[..], &rewards].concat();
+    fs::write(&schema, "{}").unwrap();
+    assert_eq!(compare(folder.path(), &flags).status.code(), Some(0));
+    fs::write(&schema, "{\"type\": \"object\"}").unwrap();
+    assert_refused(
+        &compare(folder.path(), &flags),
+        2,
+        &["files", "schema.json"],
+    );
+    fs::write(&schema, "{}").unwrap();
+    reward(folder.path(), "echo 3");
+    assert_refused(&compare(folder.path(), &flags), 2, &["files", "reward.sh"]);
+    reward(folder.path(), "echo 2");
+    assert_eq!(compare(folder.path(), &flags).status.code(), Some(0));
+}
+
 /// A reward that does `book` for "Praise a book.", and says 1 to others.
 fn reward(folder: &Path, book: &str) -> String {
     let path = folder.join("reward.sh");

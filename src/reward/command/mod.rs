@@ -16,6 +16,7 @@
 
 mod session;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,10 @@ fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
 }
 
 impl RewardSource for CommandOptions {
+    fn files(&self) -> Vec<&Path> {
+        process::files(&self.command)
+    }
+
     fn load(&self, _loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
         Ok(Box::new(CommandReward::new(self.clone())?))
     }

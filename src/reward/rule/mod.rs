@@ -10,13 +10,15 @@ mod check;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use regex::Regex;
 
 use super::terms::{self, Term};
-use super::{Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores};
+use super::{
+    Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores, process,
+};
 use crate::error::{Result, io_reason};
 
 /// Its place among the kinds.
@@ -30,16 +32,40 @@ pub(super) const KIND: RewardKind = RewardKind {
 fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
     // What is wrong with it is said now, not when the models are loaded.
     Rules::parse(text)?;
-    Ok(Arc::new(RuleSource(text.to_owned())))
+    let terms = terms::parse(text).map_err(|reason| KIND.refuse(reason))?;
+    Ok(Arc::new(RuleSource {
+        expression: text.to_owned(),
+        files: terms
+            .iter()
+            .flat_map(files)
+            .map(Path::to_path_buf)
+            .collect(),
+    }))
+}
+
+/// The files that a term names.
+fn files(term: &Term) -> Vec<&Path> {
+    match (term.key.as_str(), &term.value) {
+        ("json-schema", Some(path)) => vec![Path::new(path)],
+        ("compiles", Some(command)) => process::files(command),
+        _ => Vec::new(),
+    }
 }
 
 /// Rules by their expression.
 #[derive(Debug)]
-struct RuleSource(String);
+struct RuleSource {
+    expression: String,
+    files: Vec<PathBuf>,
+}
 
 impl RewardSource for RuleSource {
+    fn files(&self) -> Vec<&Path> {
+        self.files.iter().map(PathBuf::as_path).collect()
+    }
+
     fn load(&self, _loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
-        Ok(Box::new(Rules::parse(&self.0)?))
+        Ok(Box::new(Rules::parse(&self.expression)?))
     }
 }
 
