@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use aisp_llama::Error;
-use aisp_llama::compare::{By, Plan, Verdict, stages, verdicts};
+use aisp_llama::compare::{By, CHECK, CHECK_SEEDS, Plan, Verdict, is_confirmed, stages, verdicts};
 use aisp_llama::method::MethodSpec;
 
 use super::output::{self, INTERRUPTED};
@@ -17,7 +17,7 @@ pub struct TuneArgs {
     /// Candidates of one run
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub budget: u32,
-    /// Seeds 0 to N − 1
+    /// Seeds 0 to N − 1 for the choice, and four times as many others for its check
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seeds: u64,
     /// Folder of preset.json and of the comparisons behind it; unfinished ones go on
@@ -42,6 +42,7 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
     }
     let mut bench = Workbench::load(&args.ground, plan)?;
     let mut report = String::new();
+    let defaults = incumbent.clone();
     for index in 0.. {
         let Some(stage) = stages(&incumbent, index) else {
             break;
@@ -55,6 +56,35 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
         let (verdicts, chosen) = verdicts(&bench.plan, &outcome.rows);
         table(&mut report, stage.name, &bench.plan, &verdicts, chosen);
         incumbent = bench.plan.methods[chosen].clone();
+    }
+    if incumbent != defaults {
+        // Seeds that have chosen nothing.
+        bench.plan.first_seed = args.seeds;
+        bench.plan.seeds = args.seeds.saturating_mul(CHECK_SEEDS);
+        bench.plan.methods = vec![defaults.clone(), incumbent.clone()];
+        let outcome = bench.run(&args.output.join(CHECK))?;
+        if !outcome.finished {
+            return Ok(INTERRUPTED);
+        }
+        outcome.check(&defaults)?;
+        let found = verdicts(&bench.plan, &outcome.rows);
+        let confirmed = is_confirmed(&found);
+        let kept = usize::from(confirmed);
+        table(&mut report, CHECK, &bench.plan, &found.0, kept);
+        if let Some(interval) = found.0[1].interval {
+            let (low, high) = (interval.low, interval.high);
+            let _ = writeln!(
+                report,
+                "On seeds that chose nothing the gain is {:+.3}, 95 % interval {low:+.3} to \
+                 {high:+.3}: {}.\n",
+                interval.mean,
+                match confirmed {
+                    true => "it is kept",
+                    false => "that is not better for sure",
+                }
+            );
+        }
+        incumbent = bench.plan.methods[kept].clone();
     }
     let path = args.output.join("preset.json");
     let text = serde_json::to_string_pretty(incumbent.given())? + "\n";

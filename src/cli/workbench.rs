@@ -197,6 +197,7 @@ impl GroundArgs {
             system_prompt: self.prompts.chat.system_prompt.clone(),
             chat: !self.prompts.chat.no_chat,
             methods,
+            first_seed: 0,
             seeds,
             budget,
             by,

@@ -24,7 +24,7 @@ pub use plots::write_plots;
 pub use rows::{Checkpoint, Failure, Row, Store};
 pub use stats::{Interval, mean, paired_t, standard_deviation};
 pub use summary::summary;
-pub use tuning::{Stage, Verdict, stages, verdicts};
+pub use tuning::{CHECK, CHECK_SEEDS, Stage, Verdict, is_confirmed, stages, verdicts};
 
 use crate::align::{AlignOptions, Aligner, Budget, EventKind, Prompt, Rewards, Stop, StopReason};
 use crate::error::{Error, Result};
@@ -69,7 +69,9 @@ pub struct Plan {
     pub chat: bool,
     /// The methods, the first of which the others are compared with.
     pub methods: Vec<MethodSpec>,
-    /// Seeds 0 to this.
+    /// The first seed.
+    pub first_seed: u64,
+    /// How many seeds there are from that on.
     pub seeds: u64,
     /// Candidates or seconds of a run.
     pub budget: f64,
@@ -211,9 +213,10 @@ impl Plan {
     /// All rows in the order in which they are computed: whatever is missing at the end of a
     /// killed comparison, the methods have about the same rows.
     pub fn cells(&self) -> impl Iterator<Item = Cell> {
-        let (seeds, methods) = (self.seeds, self.methods.len());
+        let methods = self.methods.len();
+        let seeds = self.first_seed..self.first_seed.saturating_add(self.seeds);
         (0..self.prompts.len()).flat_map(move |prompt| {
-            (0..seeds).flat_map(move |seed| {
+            seeds.clone().flat_map(move |seed| {
                 (0..methods).map(move |method| Cell {
                     prompt,
                     seed,

@@ -53,7 +53,11 @@ fn compare(folder: &Path, extra: &[&str]) -> std::process::Output {
 }
 
 fn rows(folder: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(folder.join("out/results.jsonl")).unwrap_or_default();
+    lines(&folder.join("out/results.jsonl"))
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
     let whole = text.rfind('\n').map_or(0, |end| end + 1);
     let lines = text[..whole].lines();
     lines.map(|l| serde_json::from_str(l).unwrap()).collect()
@@ -479,14 +483,38 @@ fn tune_writes_a_preset_that_run_reads_and_computes_no_row_twice() {
     for words in ["## 1-noise", "## 2-rule", "## 3-schedule", "preset.json"] {
         assert!(report.contains(words), "{report}");
     }
-    assert_eq!(report.matches("| chosen |").count(), 3, "{report}");
-    let stages = ["1-noise", "2-rule", "3-schedule"];
-    let rows = stages.map(|s| fs::read(path("out").join(s).join("results.jsonl")).unwrap());
+    // Where anything was chosen, it was checked on other seeds.
+    let mut stages = vec!["1-noise", "2-rule", "3-schedule"];
+    let checked = report.contains("## 4-check");
+    if checked {
+        stages.push("4-check");
+    }
+    let read = || -> Vec<Vec<Value>> {
+        let results = |s: &&str| path("out").join(s).join("results.jsonl");
+        stages.iter().map(|s| lines(&results(s))).collect()
+    };
+    let rows = read();
+    assert_eq!(
+        report.matches("| chosen |").count(),
+        stages.len(),
+        "{report}"
+    );
+    for (stage, rows) in rows.iter().enumerate() {
+        let expected = if stage < 3 {
+            [0].as_slice()
+        } else {
+            &[1, 2, 3, 4]
+        };
+        let mut seeds: Vec<u64> = rows.iter().map(|r| r["seed"].as_u64().unwrap()).collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        assert_eq!(seeds, expected, "{report}");
+    }
     let preset = fs::read_to_string(path("out/preset.json")).unwrap();
     let again = tune();
     assert_eq!(stdout(&again), report);
-    let now = stages.map(|s| fs::read(path("out").join(s).join("results.jsonl")).unwrap());
-    assert!(now == rows, "rows were computed again");
+    // Their seconds too.
+    assert!(read() == rows, "rows were computed again");
     assert_eq!(fs::read_to_string(path("out/preset.json")).unwrap(), preset);
 
     // The settings that are chosen are those of the last line's method.
