@@ -49,7 +49,9 @@ impl Prompt {
 pub struct Budget {
     /// Generated candidates.
     pub candidates: Option<usize>,
-    /// Tokens generated.
+    /// Tokens generated; stops in the middle of an iteration. Candidates count in their order, as if
+    /// they were written one after the other: the first that would exceed the limit, and all behind
+    /// it, are not scored and not counted, so that the result depends on nobody's batch.
     pub generated_tokens: Option<usize>,
     /// Candidates scored.
     pub reward_calls: Option<usize>,
@@ -66,6 +68,25 @@ impl Budget {
             || over(self.generated_tokens, usage.generated_tokens)
             || over(self.reward_calls, usage.reward_calls)
             || over(self.reward_tokens, usage.reward_tokens)
+    }
+
+    /// How many candidates of an iteration the limit of tokens pays for, beside what was `used`
+    /// before it; `None` where it may be all. Of every candidate in its order: whether it is
+    /// finished, and its tokens so far.
+    pub(super) fn paid(
+        &self,
+        used: &Usage,
+        candidates: impl Iterator<Item = (bool, usize)>,
+    ) -> Option<usize> {
+        let mut left = self.generated_tokens?.saturating_sub(used.generated_tokens);
+        for (index, (finished, tokens)) in candidates.enumerate() {
+            match finished {
+                true if tokens <= left => left -= tokens,
+                false if tokens < left => return None,
+                _ => return Some(index),
+            }
+        }
+        None
     }
 }
 
@@ -130,5 +151,37 @@ impl AlignOptions {
             return Err(Error::field("target-reward", "NaN; must be a number"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_pay_for_candidates_in_their_order() {
+        let budget = Budget {
+            generated_tokens: Some(100),
+            ..Budget::default()
+        };
+        let used = Usage {
+            generated_tokens: 80,
+            ..Usage::default()
+        };
+        let paid = |candidates: &[(bool, usize)]| budget.paid(&used, candidates.iter().copied());
+        // 20 are left.
+        assert_eq!(paid(&[(true, 8), (true, 12)]), None);
+        assert_eq!(paid(&[(true, 8), (true, 13)]), Some(1));
+        assert_eq!(paid(&[(true, 8), (true, 12), (true, 1)]), Some(2));
+        // Whatever is finished behind one that is not, it may still end in time …
+        assert_eq!(paid(&[(true, 8), (false, 11), (true, 9)]), None);
+        // … and cannot where it needs another token.
+        assert_eq!(paid(&[(true, 8), (false, 12), (true, 3)]), Some(1));
+        assert_eq!(paid(&[(true, 20), (false, 0)]), Some(1));
+        assert_eq!(paid(&[(false, 20), (true, 3)]), Some(0));
+        assert_eq!(
+            Budget::default().paid(&used, std::iter::once((true, 999))),
+            None
+        );
     }
 }

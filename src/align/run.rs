@@ -32,6 +32,10 @@ struct Iteration {
     asked: Instant,
     /// By number; `None` for one that is still being written, or that a stop kept from it.
     candidates: Vec<Option<Candidate>>,
+    /// Tokens of each so far.
+    written: Vec<usize>,
+    /// How many of them the budget of tokens pays for, where it is not all.
+    paid: Option<usize>,
     progress: Progress,
     /// Candidates that are still being written.
     open: usize,
@@ -111,6 +115,8 @@ impl Run {
                 begun,
                 asked: Instant::now(),
                 candidates: proposals.iter().map(|_| None).collect(),
+                written: vec![0; proposals.len()],
+                paid: None,
                 progress: Progress::default(),
                 open: proposals.len(),
             });
@@ -169,6 +175,7 @@ impl Run {
             return Ok(true);
         };
         iteration.progress.count(&written);
+        iteration.written[index] += 1;
         let Some(candidate) = written.done else {
             return Ok(false);
         };
@@ -202,8 +209,20 @@ impl Run {
             self.stopped = Some(StopReason::Interrupted);
         } else if self.out_of_time() {
             self.stopped = Some(StopReason::TimeLimit);
+        } else if self.out_of_tokens() {
+            self.stopped = Some(StopReason::Budget);
         }
         self.stopped.is_some()
+    }
+
+    fn out_of_tokens(&mut self) -> bool {
+        let Some(iteration) = &mut self.iteration else {
+            return false;
+        };
+        let finished = iteration.candidates.iter().map(Option::is_some);
+        let written = finished.zip(iteration.written.iter().copied());
+        iteration.paid = self.options.budget.paid(&self.tally.usage, written);
+        iteration.paid.is_some()
     }
 
     fn out_of_time(&self) -> bool {
@@ -227,13 +246,18 @@ impl Run {
         let Some(Iteration {
             begun,
             asked,
-            candidates,
+            mut candidates,
+            paid,
             ..
         }) = self.iteration.take()
         else {
             return Ok(());
         };
         self.timings.generation_seconds += asked.elapsed().as_secs_f64();
+        if let Some(paid) = paid {
+            // The first one, cut short, is better than no answer.
+            candidates.truncate(paid.max(usize::from(self.tally.best.is_none())));
+        }
         for candidate in candidates.iter().flatten() {
             self.tally.usage.candidates += 1;
             self.tally.usage.generated_tokens += candidate.tokens.len();

@@ -23,7 +23,7 @@ pub struct CompareArgs {
         value_parser = values::reason(values::method_with_settings)
     )]
     pub methods: Vec<MethodSpec>,
-    /// Candidates, or seconds, of one run
+    /// Candidates, tokens or seconds of one run
     #[arg(
         long,
         value_name = "N",
@@ -35,7 +35,9 @@ pub struct CompareArgs {
     #[arg(
         long,
         default_value = "candidates",
-        value_parser = values::one_of([("candidates", By::Candidates), ("seconds", By::Seconds)])
+        value_parser = values::one_of([
+            ("candidates", By::Candidates), ("tokens", By::Tokens), ("seconds", By::Seconds)
+        ])
     )]
     pub by: By,
     /// Seeds 0 to N − 1

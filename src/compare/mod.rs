@@ -36,6 +36,8 @@ use crate::method::{MethodSpec, Rounds};
 pub enum By {
     /// Candidates generated.
     Candidates,
+    /// Tokens generated.
+    Tokens,
     /// Wall-clock seconds of a run, models loaded.
     Seconds,
 }
@@ -73,9 +75,9 @@ pub struct Plan {
     pub first_seed: u64,
     /// How many seeds there are from that on.
     pub seeds: u64,
-    /// Candidates or seconds of a run.
+    /// Candidates, tokens or seconds of a run.
     pub budget: f64,
-    /// Which of the two.
+    /// Which of them.
     pub by: By,
     /// Candidates of one iteration.
     pub samples: usize,
@@ -170,9 +172,10 @@ impl Plan {
             return Err(Error::field(field, "nothing to do; give at least one"));
         }
         let candidates = self.by == By::Candidates;
-        let whole = !candidates || self.budget.fract() == 0.0;
+        let counted = self.by != By::Seconds;
+        let whole = !counted || self.budget.fract() == 0.0;
         if !(self.budget > 0.0 && self.budget.is_finite() && whole && self.budget < 1e9) {
-            let whole = if candidates { "whole " } else { "" };
+            let whole = if counted { "whole " } else { "" };
             let reason = format!("{}; give a positive {whole}number", self.budget);
             return Err(Error::field("budget", reason));
         }
@@ -243,8 +246,8 @@ impl Plan {
                 let samples = self.samples.min(self.budget as usize);
                 (samples, (self.budget as usize).div_ceil(samples.max(1)))
             }
-            // The time limit ends it.
-            By::Seconds => (self.samples, u32::MAX as usize),
+            // The budget ends it.
+            By::Tokens | By::Seconds => (self.samples, u32::MAX as usize),
         };
         Rounds {
             samples,
@@ -263,6 +266,10 @@ impl Plan {
                 By::Candidates => Budget {
                     candidates: Some(self.budget as usize),
                     reward_calls: Some(self.budget as usize),
+                    ..Budget::default()
+                },
+                By::Tokens => Budget {
+                    generated_tokens: Some(self.budget as usize),
                     ..Budget::default()
                 },
                 By::Seconds => Budget {

@@ -20,8 +20,8 @@ const COLORS: [RGBColor; 8] = [
     RGBColor(0xc9, 0xa2, 0x27),
 ];
 
-/// Draws into `folder`: `reward-samples.svg`, `reward-seconds.svg` and `reward-kl.svg` (best
-/// reward against what it cost), `iterations.svg` (mean and best by iteration).
+/// Draws into `folder`: `reward-samples.svg`, `reward-tokens.svg`, `reward-seconds.svg` and
+/// `reward-kl.svg` (best reward against what it cost), `iterations.svg` (mean and best by iteration).
 ///
 /// # Errors
 /// [`Error::Io`] when a file cannot be written, [`Error::Run`] when a drawing fails.
@@ -57,13 +57,18 @@ pub fn write_plots(plan: &Plan, rows: &[Row], folder: &Path) -> Result<()> {
         }
     };
     let samples = |_: usize, c: &Checkpoint| Some(c.spent as f64);
+    let tokens = |_: usize, c: &Checkpoint| Some(c.tokens as f64);
     let seconds = |_: usize, c: &Checkpoint| Some(c.seconds);
     let iteration = |i: usize, _: &Checkpoint| Some((i + 1) as f64);
     let title = format!("{} prompts × {} seeds", plan.prompts.len(), plan.seeds);
-    let drawings: [(&str, Vec<Panel>); 4] = [
+    let drawings: [(&str, Vec<Panel>); 5] = [
         (
             "reward-samples.svg",
             vec![panel("samples", "best reward", &samples, &best, true, None)],
+        ),
+        (
+            "reward-tokens.svg",
+            vec![panel("tokens", "best reward", &tokens, &best, true, None)],
         ),
         (
             "reward-seconds.svg",

@@ -19,7 +19,7 @@ pub struct Checkpoint {
     /// What counts against a budget of candidates: those generated, or the reward calls where a
     /// method asks more often.
     pub spent: usize,
-    /// Mean reward of the iteration; `None` for one that the time limit cut short, whose first
+    /// Mean reward of the iteration; `None` for one that a limit cut short, whose first
     /// finished candidates stand for nothing.
     pub mean: Option<f64>,
     /// Sample standard deviation of the iteration's rewards; 0 where there is no mean.

@@ -58,6 +58,7 @@ pub fn summary(plan: &Plan, rows: &[Row], failures: &[Failure]) -> String {
 fn heading(out: &mut String, plan: &Plan, complete: &[Vec<&Row>], cells: usize) {
     let unit = match plan.by {
         By::Candidates => "candidates",
+        By::Tokens => "tokens",
         By::Seconds => "seconds",
     };
     let held_out = plan.held_out.as_ref();

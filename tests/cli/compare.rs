@@ -377,6 +377,36 @@ fn args_keeps_to_the_reward_calls_of_the_budget() {
 }
 
 #[test]
+fn equal_tokens_end_every_run_in_the_middle_of_an_iteration() {
+    let folder = folder();
+    let flags = [
+        "--by",
+        "tokens",
+        "--budget",
+        "150",
+        "--seeds",
+        "1",
+        "-n",
+        "8",
+        "--samples",
+        "8",
+    ];
+    let output = compare(folder.path(), &flags);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for row in rows(folder.path()) {
+        let tokens = row["usage"]["generated_tokens"].as_u64().unwrap();
+        // The next response would have been one too many.
+        assert!((143..=150).contains(&tokens), "{row}");
+        let last = row["iterations"].as_array().unwrap().last().unwrap();
+        assert_eq!(last["tokens"], tokens, "{row}");
+    }
+    let summary = fs::read_to_string(folder.path().join("out/summary.md")).unwrap();
+    assert!(summary.contains("150 tokens each"), "{summary}");
+    let plot = fs::read_to_string(folder.path().join("out/reward-tokens.svg")).unwrap();
+    assert!(plot.contains("tokens"), "{plot}");
+}
+
+#[test]
 fn equal_seconds_end_every_run_near_the_same_time() {
     let folder = folder();
     let flags = [
@@ -419,6 +449,7 @@ fn plans_that_cannot_be_carried_out_name_their_option() {
         ),
         (&["--budget", "0"], "--budget"),
         (&["--budget", "1.5"], "whole number"),
+        (&["--budget", "1.5", "--by", "tokens"], "whole number"),
         (&["--budget", "100", "--samples", "16"], "give 96 or 112"),
         (
             &["--methods", "aisp,re-control"],

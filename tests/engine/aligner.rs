@@ -80,10 +80,6 @@ fn limits_end_the_run_after_the_iteration_that_reaches_them() {
             ..Budget::default()
         },
         Budget {
-            generated_tokens: Some(100),
-            ..Budget::default()
-        },
-        Budget {
             reward_calls: Some(16),
             ..Budget::default()
         },
@@ -99,6 +95,58 @@ fn limits_end_the_run_after_the_iteration_that_reaches_them() {
         .unwrap();
         assert_eq!(alignment.stop, StopReason::Budget, "{budget:?}");
         assert_eq!(alignment.iterations.len(), 2, "{budget:?}");
+    }
+}
+
+#[test]
+fn a_limit_of_tokens_pays_for_candidates_in_their_order_whatever_is_batched() {
+    let run = |parallel: usize, limit: Option<usize>| {
+        let engine = EngineOptions {
+            parallel,
+            ..EngineOptions::default()
+        };
+        let options = AlignOptions {
+            budget: Budget {
+                generated_tokens: limit,
+                ..Budget::default()
+            },
+            ..options("aisp")
+        };
+        let mut aligner = Aligner::new(smollm2(), engine).unwrap();
+        let prompt = chat("Say something.");
+        let run = aligner.align(&prompt, &mut brevity(), &options, &Stop::new(), &mut |_| {});
+        let mut alignment = run.unwrap();
+        alignment
+            .candidates
+            .sort_by_key(|c| (c.iteration, c.candidate));
+        alignment
+    };
+    let whole = run(8, None).candidates;
+    for limit in [1, 40, 100, 130] {
+        let alignment = run(16, Some(limit));
+        assert_eq!(alignment.stop, StopReason::Budget);
+        let found = &alignment.candidates;
+        if limit > 1 {
+            // Those that fit, and not one more.
+            let tokens: Vec<usize> = whole.iter().map(|c| c.tokens).collect();
+            assert_eq!(found[..], whole[..found.len()], "{limit}");
+            assert_eq!(alignment.usage.candidates, found.len());
+            let used = alignment.usage.generated_tokens;
+            assert_eq!(used, tokens[..found.len()].iter().sum::<usize>());
+            assert!(
+                used <= limit && used + tokens[found.len()] > limit,
+                "{limit}: {used}"
+            );
+        } else {
+            // Cut short, as there is nothing else to answer with.
+            assert_eq!(
+                (found.len(), found[0].candidate, found[0].tokens),
+                (1, 0, 1)
+            );
+        }
+        let alone = run(1, Some(limit));
+        assert_eq!(alone.candidates, *found, "{limit}");
+        assert_eq!(alone.usage, alignment.usage);
     }
 }
 
