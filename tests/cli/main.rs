@@ -7,6 +7,7 @@ mod bad_files;
 mod bad_options;
 mod commands;
 mod compare;
+mod compare_failures;
 mod methods;
 mod rewards;
 mod runs;
