@@ -256,7 +256,7 @@ impl Run {
         self.timings.generation_seconds += asked.elapsed().as_secs_f64();
         if let Some(paid) = paid {
             // The first one, cut short, is better than no answer.
-            candidates.truncate(paid.max(usize::from(self.tally.best.is_none())));
+            candidates.truncate(paid.max(usize::from(self.tally.best().is_none())));
         }
         for candidate in candidates.iter().flatten() {
             self.tally.usage.candidates += 1;

@@ -27,7 +27,7 @@ pub struct TuneArgs {
 
 /// Runs the command; the answer is the exit code.
 pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
-    let mut incumbent = MethodSpec::named("aisp")?;
+    let mut incumbent = MethodSpec::named("search")?;
     let methods = vec![incumbent.clone()];
     let budget = f64::from(args.budget);
     let plan = args
@@ -44,7 +44,7 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
     let mut report = String::new();
     let defaults = incumbent.clone();
     for index in 0.. {
-        let Some(stage) = stages(&incumbent, index) else {
+        let Some(stage) = stages(index) else {
             break;
         };
         bench.plan.methods = stage.methods(&incumbent)?;

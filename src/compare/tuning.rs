@@ -30,32 +30,18 @@ pub struct Stage {
     pub trials: &'static [&'static str],
 }
 
-/// The stages in their order. The last depends on which rule the second one chose.
+/// The stages in their order.
 #[must_use]
-pub fn stages(incumbent: &MethodSpec, index: usize) -> Option<Stage> {
-    let by_weights = incumbent.all()["update"] == "weights";
+pub fn stages(index: usize) -> Option<Stage> {
     let (name, trials): (_, &[_]) = match index {
-        0 => ("1-noise", &["logit-sd=0.5", "logit-sd=0.7", "logit-sd=1.4"]),
-        1 => (
-            "2-rule",
-            &[
-                "steer=0",
-                "steer=1",
-                "steer=3",
-                "update=weights:ess=0.125",
-                "update=weights:ess=0.25",
-                "update=weights:ess=0.5",
-            ],
+        0 => (
+            "1-noise",
+            &["logit-sd=0.7", "logit-sd=1.4", "cool=0.5", "cool=1"],
         ),
-        2 if by_weights => ("3-schedule", &["alpha=0", "alpha=0.5", "alpha=0.9"]),
+        1 => ("2-mean", &["steer=0", "steer=1", "steer=4"]),
         2 => (
-            "3-schedule",
-            &[
-                "elites=2",
-                "elites=8",
-                "mutation-decay=0.6",
-                "mutation-decay=0.9",
-            ],
+            "3-elites",
+            &["elites=0", "elites=2", "elites=8", "fresh=0.5"],
         ),
         _ => return None,
     };
@@ -217,7 +203,12 @@ mod tests {
 
     #[test]
     fn a_trial_has_to_be_better_for_sure_and_as_diverse() {
-        let plan = plan(&["aisp", "aisp:steer=0.5", "aisp:steer=1.5", "aisp:steer=2"]);
+        let plan = plan(&[
+            "search",
+            "search:steer=0.5",
+            "search:steer=1.5",
+            "search:steer=2",
+        ]);
         let rewards = [
             [1.0, 2.0, 3.0, 4.0],
             // Better by 0.5 everywhere.
@@ -238,10 +229,10 @@ mod tests {
 
     #[test]
     fn a_trial_that_fails_is_not_chosen_and_its_prompt_is_in_no_difference() {
-        let plan = plan(&["aisp", "aisp:steer=0.5", "aisp:steer=1.5"]);
+        let plan = plan(&["search", "search:steer=0.5", "search:steer=1.5"]);
         let rewards = [[1.0, 2.0, 3.0, 4.0], [2.5; 4], [1.5, 2.5, 3.6, 4.6]];
         let mut rows = rows(&plan, &rewards, &[0.8; 3]);
-        rows.retain(|r| (r.method.as_str(), r.prompt) != ("aisp:steer=0.5", 3));
+        rows.retain(|r| (r.method.as_str(), r.prompt) != ("search:steer=0.5", 3));
         let (verdicts, chosen) = verdicts(&plan, &rows);
         assert_eq!(verdicts[1].failed, 1);
         assert_eq!(verdicts[1].difference, 0.5);
@@ -250,7 +241,7 @@ mod tests {
 
     #[test]
     fn what_was_chosen_is_kept_only_with_an_interval_above_0() {
-        let mut plan = plan(&["aisp", "aisp:steer=0.5"]);
+        let mut plan = plan(&["search", "search:steer=0.5"]);
         plan.first_seed = 1;
         for (gains, chosen, kept) in [
             ([0.4, 0.5, 0.6, 0.5], 1, true),
@@ -269,12 +260,12 @@ mod tests {
     }
 
     /// In what shares of tunings the stages change the defaults, and the check keeps the change,
-    /// where a reward is noise and settings with `steer=3` have `gain` of its standard deviations
+    /// where a reward is noise and settings with `steer=4` have `gain` of its standard deviations
     /// more.
     fn changed(prompts: usize, gain: f64) -> (f64, f64) {
         let (tunings, mut chosen, mut kept) = (2000, 0, 0);
-        let defaults = MethodSpec::named("aisp").unwrap();
-        let mut plan = plan(&["aisp"]);
+        let defaults = MethodSpec::named("search").unwrap();
+        let mut plan = plan(&["search"]);
         plan.prompts = vec![String::new(); prompts];
         for tuning in 0..tunings {
             // The same settings have the same rows in every stage.
@@ -286,7 +277,7 @@ mod tests {
                     let key = (method.label().to_owned(), cell.prompt, cell.seed);
                     let noise = || random.sample(StandardNormal);
                     let noise: f64 = *known.entry(key).or_insert_with(noise);
-                    let better = f64::from(u8::from(method.all()["steer"] == 3.0));
+                    let better = f64::from(u8::from(method.all()["steer"] == 4.0));
                     row(plan, cell, noise + gain * better, 0.8)
                 });
                 let rows: Vec<Row> = rows.collect();
@@ -295,7 +286,7 @@ mod tests {
             let mut incumbent = defaults.clone();
             (plan.first_seed, plan.seeds) = (0, 1);
             for index in 0.. {
-                let Some(stage) = stages(&incumbent, index) else {
+                let Some(stage) = stages(index) else {
                     break;
                 };
                 plan.methods = stage.methods(&incumbent).unwrap();
@@ -329,15 +320,12 @@ mod tests {
 
     #[test]
     fn trials_are_put_to_the_settings_so_far() {
-        let mut incumbent: MethodSpec = "aisp:logit-sd=0.5".parse().unwrap();
-        let rule = stages(&incumbent, 1).unwrap().methods(&incumbent).unwrap();
-        assert_eq!(rule.len(), 7);
-        assert_eq!(rule[0], incumbent);
-        assert_eq!(rule[4].all()["logit-sd"], 0.5);
-        assert_eq!(rule[4].all()["ess"], 0.125);
-        incumbent = rule[4].clone();
-        let schedule = stages(&incumbent, 2).unwrap();
-        assert!(schedule.trials.iter().all(|t| t.starts_with("alpha")));
-        assert_eq!(stages(&incumbent, 3), None);
+        let incumbent: MethodSpec = "search:logit-sd=0.5".parse().unwrap();
+        let mean = stages(1).unwrap().methods(&incumbent).unwrap();
+        assert_eq!(mean.len(), 4);
+        assert_eq!(mean[0], incumbent);
+        assert_eq!(mean[3].all()["logit-sd"], 0.5);
+        assert_eq!(mean[3].all()["steer"], 4.0);
+        assert_eq!(stages(3), None);
     }
 }
