@@ -1,6 +1,5 @@
 //! `compare`: a folder of rows that survives anything.
 
-use aisp_llama::method::{self, MethodSpec};
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{assert_refused, program, run, stderr, stdout};
+use crate::{assert_refused, program, stderr, stdout};
 
 const PROMPTS: &str = "{\"prompt\": \"Review a film in one sentence.\"}\n\
                        {\"prompt\": \"Praise a book.\"}\n\
@@ -56,7 +55,7 @@ pub fn rows(folder: &Path) -> Vec<Value> {
     lines(&folder.join("out/results.jsonl"))
 }
 
-fn lines(path: &Path) -> Vec<Value> {
+pub fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let whole = text.rfind('\n').map_or(0, |end| end + 1);
     let lines = text[..whole].lines();
@@ -316,90 +315,4 @@ fn plans_that_cannot_be_carried_out_name_their_option() {
     let output = compare(folder.path(), &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("prompts.jsonl"));
-}
-
-#[test]
-fn tune_writes_a_preset_that_run_reads_and_computes_no_row_twice() {
-    let folder = folder();
-    let flags = [
-        "tune",
-        "--reward",
-        "rule:words=5..6;lowercase",
-        "--budget",
-        "16",
-        "--samples",
-        "8",
-        "-n",
-        "6",
-    ];
-    let path = |name: &str| folder.path().join(name);
-    fs::write(path("one.jsonl"), "{\"prompt\": \"Praise a book.\"}\n").unwrap();
-    let one = program()
-        .args(flags)
-        .args([Path::new("--prompts"), &path("one.jsonl")])
-        .args([Path::new("-o"), &path("out")])
-        .output()
-        .unwrap();
-    assert_refused(&one, 2, &["one.jsonl", "at least 2"]);
-    let tune = || {
-        program()
-            .args(flags)
-            .args([Path::new("--prompts"), &path("prompts.jsonl")])
-            .args([Path::new("-o"), &path("out")])
-            .output()
-            .unwrap()
-    };
-    let output = tune();
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let report = stdout(&output);
-    for words in ["## 1-noise", "## 2-rule", "## 3-schedule", "preset.json"] {
-        assert!(report.contains(words), "{report}");
-    }
-    // Where anything was chosen, it was checked on other seeds.
-    let mut stages = vec!["1-noise", "2-rule", "3-schedule"];
-    let checked = report.contains("## 4-check");
-    if checked {
-        stages.push("4-check");
-    }
-    let read = || -> Vec<Vec<Value>> {
-        let results = |s: &&str| path("out").join(s).join("results.jsonl");
-        stages.iter().map(|s| lines(&results(s))).collect()
-    };
-    let rows = read();
-    assert_eq!(
-        report.matches("| chosen |").count(),
-        stages.len(),
-        "{report}"
-    );
-    for (stage, rows) in rows.iter().enumerate() {
-        let expected = if stage < 3 {
-            [0].as_slice()
-        } else {
-            &[1, 2, 3, 4]
-        };
-        let mut seeds: Vec<u64> = rows.iter().map(|r| r["seed"].as_u64().unwrap()).collect();
-        seeds.sort_unstable();
-        seeds.dedup();
-        assert_eq!(seeds, expected, "{report}");
-    }
-    let preset = fs::read_to_string(path("out/preset.json")).unwrap();
-    let again = tune();
-    assert_eq!(stdout(&again), report);
-    // Their seconds too.
-    assert!(read() == rows, "rows were computed again");
-    assert_eq!(fs::read_to_string(path("out/preset.json")).unwrap(), preset);
-
-    // The settings that are chosen are those of the last line's method.
-    let chosen = report
-        .lines()
-        .rfind(|line| line.ends_with("| chosen |"))
-        .and_then(|line| line.split('|').nth(1))
-        .unwrap();
-    let chosen: MethodSpec = chosen.trim().parse().unwrap();
-    let read = method::preset(chosen.entry(), path("out/preset.json").to_str().unwrap());
-    assert_eq!(read.unwrap(), *chosen.given());
-    let preset = path("out/preset.json");
-    let short = ["--preset", preset.to_str().unwrap(), "--samples", "8"];
-    let output = run(&[&short[..], &["--iterations", "1", "-n", "4"]].concat());
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }

@@ -11,6 +11,7 @@ mod compare_failures;
 mod methods;
 mod rewards;
 mod runs;
+mod tune;
 
 use std::process::Output;
 
