@@ -36,7 +36,7 @@ pub use obstacles::{
     classifier_obstacle, decoder_obstacle, generator_obstacle, has_head, head_inside_obstacle,
     is_encoder,
 };
-pub use reader::{Reader, Reading, TextReading};
+pub use reader::{Reader, Reading, TextLikelihood, TextReading};
 
 /// Sequences that one context can hold (`LLAMA_MAX_SEQ` of the pinned llama.cpp).
 pub const MAX_SEQUENCES: usize = 256;

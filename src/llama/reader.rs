@@ -1,4 +1,5 @@
-//! Many texts of a decoder on one shared beginning: the pre-logits and logits behind them.
+//! Many texts of a decoder on one shared beginning: the pre-logits and logits behind them, or
+//! how likely each of their tokens is.
 //!
 //! What all texts begin with is decoded once and kept, so that the next texts on the same
 //! beginning (the candidates of the next iteration) cost only what is their own. The rest
@@ -8,6 +9,7 @@
 //! last one filled up with tokens that nothing looks back at: a text then has the same bits
 //! alone, on a shared beginning, or among others (the rules are in `sequences.rs`).
 
+use std::iter::zip;
 use std::sync::Arc;
 
 use super::ROW_GROUP;
@@ -47,6 +49,28 @@ pub struct TextReading {
     /// only where it was not held yet.
     pub decoded: usize,
 }
+
+/// How likely a model finds the tokens of one text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TextLikelihood {
+    /// log p of each token from the asked one on, given all before it: at temperature 1, without
+    /// truncation, in nats.
+    pub log_p: Vec<f64>,
+    /// Tokens decoded for this text, as in [`TextReading`].
+    pub decoded: usize,
+}
+
+/// What is read of texts: every position from one of each on, to its end.
+struct Plan<'a> {
+    texts: Vec<&'a [Token]>,
+    from: Vec<usize>,
+    /// Whether the blocks that are read are read as a whole. Logits then come from the output
+    /// matrix in whole groups of rows, and their bits do not depend on how many are read.
+    whole_blocks: bool,
+}
+
+/// What is done with a row: the context, the row's index, the text's index.
+type Visit<'a> = &'a mut dyn FnMut(&Context, usize, usize) -> Result<()>;
 
 /// Reads texts with one model.
 pub struct Reader {
@@ -96,32 +120,79 @@ impl Reader {
         watched: &[Token],
     ) -> Result<Vec<TextReading>> {
         self.check(texts, positions, watched)?;
-        let mut readings = vec![TextReading::default(); texts.len()];
-        let Some(longest) = texts.iter().map(Vec::len).max() else {
-            return Ok(readings);
+        let plan = Plan {
+            texts: texts.iter().map(Vec::as_slice).collect(),
+            from: texts.iter().map(|text| text.len() - positions).collect(),
+            whole_blocks: false,
         };
-        self.make_room(longest)?;
-        let shared = shared_beginning(texts, positions);
+        let mut readings = vec![TextReading::default(); texts.len()];
+        let decoded = self.run(&plan, MAX_POSITIONS, &mut |context, row, text| {
+            let read = reading(context, row, watched)?;
+            readings[text].positions.push(read);
+            Ok(())
+        })?;
+        zip(&mut readings, decoded).for_each(|(reading, decoded)| reading.decoded = decoded);
+        Ok(readings)
+    }
+
+    /// log p of the tokens of every text from the index in `from` (1 or more) on, each given all
+    /// tokens before it; results are in the order of the texts. A text's numbers do not depend on
+    /// the others, to the last bit (dense models on the CPU).
+    ///
+    /// # Errors
+    /// [`Error::Engine`] for a text that has no such token or is longer than
+    /// [`Self::capacity`], a token out of the vocabulary, or when llama.cpp fails.
+    pub fn log_p(&mut self, texts: &[Vec<Token>], from: &[usize]) -> Result<Vec<TextLikelihood>> {
+        if texts.len() != from.len() {
+            let counts = format!("{} texts with {} beginnings", texts.len(), from.len());
+            return Err(Error::Engine(counts));
+        }
+        for (text, &from) in zip(texts, from) {
+            self.check(std::slice::from_ref(text), 1, text)?;
+            if !(1..text.len()).contains(&from) {
+                let length = text.len();
+                return Err(Error::Engine(format!("token {from} of a text of {length}")));
+            }
+        }
+        // What the last token predicts is not asked for.
+        let plan = Plan {
+            texts: texts.iter().map(|text| &text[..text.len() - 1]).collect(),
+            from: from.iter().map(|from| from - 1).collect(),
+            whole_blocks: true,
+        };
+        let mut likelihoods = vec![TextLikelihood::default(); texts.len()];
+        let decoded = self.run(&plan, ROW_GROUP, &mut |context, row, text| {
+            let log_p = &mut likelihoods[text].log_p;
+            let token = texts[text][from[text] + log_p.len()];
+            let logits = context.logits(row)?;
+            let (largest, rest) = normaliser(logits);
+            let own = f64::from(logits[token as usize]);
+            log_p.push(own - f64::from(largest) - rest);
+            Ok(())
+        })?;
+        zip(&mut likelihoods, decoded).for_each(|(text, decoded)| text.decoded = decoded);
+        Ok(likelihoods)
+    }
+
+    /// Carries out `plan` with at most `outputs` outputs of a sequence at once; the answer is how
+    /// many tokens were decoded for each text.
+    fn run(&mut self, plan: &Plan<'_>, outputs: usize, visit: Visit<'_>) -> Result<Vec<usize>> {
+        let texts = &plan.texts;
+        let mut decoded = vec![0; texts.len()];
+        let Some(longest) = texts.iter().map(|text| text.len()).max() else {
+            return Ok(decoded);
+        };
+        let context = self.make_room(longest, outputs)?;
+        let shared = shared_beginning(plan);
         // Sequences that still have tokens must come first: the longest texts.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(texts[i].len()));
-        let result = self.context_mut().and_then(|context| {
-            let decoded = context.hold(0, &texts[0][..shared])?;
-            for group in order.chunks(SEQUENCES) {
-                read_group(
-                    context,
-                    texts,
-                    group,
-                    shared,
-                    positions,
-                    watched,
-                    &mut readings,
-                )?;
-            }
-            readings[0].decoded += decoded;
-            Ok(())
-        });
-        result.map(|()| readings)
+        decoded[0] = context.hold(0, &texts[0][..shared])?;
+        for group in order.chunks(SEQUENCES) {
+            read_group(context, plan, group, shared, visit)?;
+        }
+        zip(&mut decoded, texts).for_each(|(decoded, text)| *decoded += text.len() - shared);
+        Ok(decoded)
     }
 
     fn check(&self, texts: &[Vec<Token>], positions: usize, watched: &[Token]) -> Result<()> {
@@ -146,42 +217,37 @@ impl Reader {
         }
     }
 
-    /// Makes a context that holds texts of `longest` tokens, unless there is one.
-    fn make_room(&mut self, longest: usize) -> Result<()> {
+    /// A context that holds texts of `longest` tokens, made unless there is one.
+    fn make_room(&mut self, longest: usize, outputs: usize) -> Result<&mut Context> {
         let context = longest.next_multiple_of(GROWTH);
-        if let Some(made) = &self.context
-            && made.options().context >= context
-        {
-            return Ok(());
-        }
-        self.context = None;
-        let options = ContextOptions {
-            sequences: SEQUENCES,
-            context,
-            threads: self.threads,
-            logits: LogitsRoute::Graph,
+        let fits = |made: &Context| {
+            made.options().context >= context && made.most_outputs() >= SEQUENCES * outputs
         };
-        let model = Arc::clone(&self.model);
-        self.context = Some(Context::for_reading(model, &options, MAX_POSITIONS)?);
-        Ok(())
-    }
-
-    fn context_mut(&mut self) -> Result<&mut Context> {
-        let context = self.context.as_mut();
-        context.ok_or_else(|| Error::Engine("no context for reading".into()))
+        let made = match self.context.take().filter(fits) {
+            Some(made) => made,
+            None => {
+                let options = ContextOptions {
+                    sequences: SEQUENCES,
+                    context,
+                    threads: self.threads,
+                    logits: LogitsRoute::Graph,
+                };
+                Context::for_reading(Arc::clone(&self.model), &options, outputs)?
+            }
+        };
+        Ok(self.context.insert(made))
     }
 }
 
 /// Reads texts, the longest first, that all begin with the `shared` tokens that sequence 0 holds.
 fn read_group(
     context: &mut Context,
-    texts: &[Vec<Token>],
+    plan: &Plan<'_>,
     group: &[usize],
     shared: usize,
-    positions: usize,
-    watched: &[Token],
-    readings: &mut [TextReading],
+    visit: Visit<'_>,
 ) -> Result<()> {
+    let Plan { texts, from, .. } = plan;
     for (sequence, &text) in group.iter().enumerate() {
         context.hold(sequence, &texts[text][..shared])?;
     }
@@ -193,34 +259,45 @@ fn read_group(
             own
         })
         .collect();
+    let tokens = match plan.whole_blocks {
+        true => READ_TOKENS.min(context.most_outputs()),
+        false => READ_TOKENS,
+    };
     let mut done = 0;
     loop {
         let alive = own.iter().take_while(|o| o.len() > done).count();
         let Some(last) = alive.checked_sub(1) else {
             break;
         };
-        let most = READ_TOKENS / alive / ROW_GROUP * ROW_GROUP;
+        let most = tokens / alive / ROW_GROUP * ROW_GROUP;
         let size = (own[last].len() - done).min(most);
         let blocks: Vec<&[Token]> = own[..alive].iter().map(|o| &o[done..done + size]).collect();
-        let wanted = |sequence: usize, i: usize| {
-            let (at, end) = (shared + done + i, texts[group[sequence]].len());
-            at < end && at + positions >= end
+        let read = |sequence: usize, i: usize| {
+            let (at, text) = (shared + done + i, group[sequence]);
+            (from[text]..texts[text].len()).contains(&at)
         };
-        context.read(shared + done, &blocks, &wanted)?;
+        let output = |sequence: usize, i: usize| match plan.whole_blocks {
+            true => {
+                let block = i / ROW_GROUP * ROW_GROUP;
+                (block..block + ROW_GROUP).any(|i| read(sequence, i))
+            }
+            false => read(sequence, i),
+        };
+        context.read(shared + done, &blocks, &output)?;
         let mut row = 0;
         for (sequence, &text) in group[..alive].iter().enumerate() {
-            for _ in (0..size).filter(|&i| wanted(sequence, i)) {
-                let read = reading(context, row, watched)?;
-                readings[text].positions.push(read);
+            for i in (0..size).filter(|&i| output(sequence, i)) {
+                if read(sequence, i) {
+                    visit(context, row, text)?;
+                }
                 row += 1;
             }
         }
         done += size;
     }
-    for (sequence, &text) in group.iter().enumerate() {
+    for sequence in 0..group.len() {
         // Only what texts share counts as held, and is counted as decoded once.
         context.rewind(sequence, shared)?;
-        readings[text].decoded += texts[text].len() - shared;
     }
     Ok(())
 }
@@ -245,15 +322,14 @@ fn reading(context: &Context, row: usize, watched: &[Token]) -> Result<Reading> 
     })
 }
 
-/// How many tokens all texts begin with in common, in whole blocks, their last `positions`
-/// left out.
-fn shared_beginning(texts: &[Vec<Token>], positions: usize) -> usize {
-    let Some((first, rest)) = texts.split_first() else {
+/// How many tokens all texts begin with in common, in whole blocks, what is read left out.
+fn shared_beginning(plan: &Plan<'_>) -> usize {
+    let Some(first) = plan.texts.first() else {
         return 0;
     };
-    let common = rest
-        .iter()
-        .map(|text| common_beginning(first, text).min(text.len() - positions))
-        .fold(first.len() - positions, usize::min);
+    let common = zip(&plan.texts, &plan.from)
+        .map(|(text, &from)| common_beginning(first, text).min(from))
+        .min()
+        .unwrap_or(0);
     common / ROW_GROUP * ROW_GROUP
 }

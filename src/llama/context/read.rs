@@ -22,6 +22,11 @@ impl Context {
         Self::make(model, options, outputs.max(2))
     }
 
+    /// Most outputs of one [`Self::read`].
+    pub(in crate::llama) fn most_outputs(&self) -> usize {
+        self.most_outputs
+    }
+
     /// Decodes as many tokens of each of the sequences 0, 1, … behind the `length` tokens that
     /// each of them holds. `output` tells of a sequence and an index in its block whether
     /// pre-logits and logits are wanted; they come in this order, sequence by sequence.
