@@ -27,7 +27,8 @@
 //! - [`Aligner`] answers one prompt after the other; a [`Batch`] turns many runs on one rollout.
 //! - [`method`]: aisp, best-of-n and the others, each a file with its settings, in one table.
 //! - [`rollout`]: candidates by the batch, which is kept full.
-//! - [`reward`]: classifiers, heads, judges, rules, programs, servers, and functions of your own.
+//! - [`reward`]: classifiers, heads, judges, likelihoods, rules, programs, servers, and functions
+//!   of your own.
 //! - [`control`]: the mathematics (arXiv 2510.26219), which touches no model.
 //! - [`llama`]: the engine, all that touches llama.cpp.
 //! - [`output`]: the output matrix; [`gguf`]: the header reader, which never panics.

@@ -136,7 +136,8 @@ fn reward_use(gguf: &Gguf) -> Use {
             false,
             format!(
                 "{obstacle}; with a head beside it (--reward 'head:FILE;head=HEAD.safetensors'), \
-                 or asked as a judge (--reward judge:FILE)"
+                 asked as a judge (--reward judge:FILE), or by how likely it finds a response \
+                 (--reward likelihood:FILE)"
             ),
         ),
         (Some(obstacle), None) => (

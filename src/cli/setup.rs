@@ -76,7 +76,8 @@ fn default_path(field: &str, name: &str) -> Result<PathBuf> {
     ))
 }
 
-/// The reward that the flags ask for; `generator` is what `judge:self` asks.
+/// The reward that the flags ask for; `generator` is what `judge:self` and
+/// `likelihood:self` ask.
 pub fn load_reward(
     args: &RewardArgs,
     load: &LoadArgs,

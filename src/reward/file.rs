@@ -38,7 +38,8 @@ impl RewardSource for FileSource {
                 format!(
                     "not a reward model: {obstacle}; give its head beside it (the reward \
                      head:FILE.gguf;head=HEAD.safetensors), ask it as a judge (the reward \
-                     judge:FILE.gguf), or give a reward model as `model-reward`; a generator is given as `model`"
+                     judge:FILE.gguf) or how likely it finds a response (likelihood:FILE.gguf), or \
+                     give a reward model as `model-reward`; a generator is given as `model`"
                 ),
             ));
         }

@@ -52,7 +52,7 @@ fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
         _ => return Err(KIND.refuse("give yes=… and no=… together, or scale=A..B alone")),
     };
     let parsed = JudgeOptions {
-        question: options.question(),
+        question: options.line_breaks("question"),
         verdict,
         threads: 0,
     };
@@ -71,14 +71,7 @@ impl RewardSource for JudgeSource {
     }
 
     fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
-        let model = match (&self.0, &loader.generator) {
-            (Some(file), _) => loader.open(file)?,
-            (None, Some(generator)) => Arc::clone(generator),
-            (None, None) => {
-                let reason = "judge:self needs a generator; name a file, judge:FILE.gguf";
-                return Err(Error::field("reward", reason));
-            }
-        };
+        let model = loader.open_or_self(&KIND, self.0.as_deref())?;
         let options = JudgeOptions {
             threads: loader.threads,
             ..self.1.clone()

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{RewardText, TooLong};
-use crate::error::Result;
+use super::{RewardKind, RewardText, TooLong};
+use crate::error::{Error, Result};
 use crate::llama::{Model, ModelOptions};
 
 /// Loads rewards; a model that several of them name, or that is the generator, is loaded
@@ -56,5 +56,26 @@ impl RewardLoader {
         let model = Arc::new(Model::load(path, &self.model)?);
         self.loaded.push(Arc::clone(&model));
         Ok(model)
+    }
+
+    /// The model of `KIND:FILE`, or the generator for `KIND:self`, where there is no file.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`], and [`Error::Field`] where there is no generator.
+    pub(super) fn open_or_self(
+        &mut self,
+        kind: &RewardKind,
+        file: Option<&Path>,
+    ) -> Result<Arc<Model>> {
+        match (file, &self.generator) {
+            (Some(file), _) => self.open(file),
+            (None, Some(generator)) => Ok(Arc::clone(generator)),
+            (None, None) => {
+                let name = kind.name;
+                let reason =
+                    format!("{name}:self needs a generator; name a file, {name}:FILE.gguf");
+                Err(Error::field("reward", reason))
+            }
+        }
     }
 }

@@ -65,9 +65,9 @@ impl Options {
         })
     }
 
-    /// A question, in which `\n` is a line break.
-    pub fn question(&mut self) -> Option<String> {
-        self.text("question").map(|text| text.replace("\\n", "\n"))
+    /// A text in which `\n` is a line break.
+    pub fn line_breaks(&mut self, key: &str) -> Option<String> {
+        self.text(key).map(|text| text.replace("\\n", "\n"))
     }
 
     /// What a reward model sees.

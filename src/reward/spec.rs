@@ -120,6 +120,12 @@ mod tests {
             ("classifier:c.gguf;too-long=truncate", 1, "Truncate"),
             ("judge:j.gguf;scale=1..5", 1, "high: 5"),
             ("judge:self;question=\"{response}; good?\"", 0, "; good?"),
+            (
+                "likelihood:l.gguf;chat=off;between=\\n\\n",
+                1,
+                "chat: Some(false), between: Some(\"\\n\\n\")",
+            ),
+            ("0.1*likelihood:self", 0, "LikelihoodSource(None"),
             ("rule:json; 2*words=3", 0, "json; 2*words=3"),
             ("command:cat;timeout=2;restarts=7", 0, "restarts: 7"),
             ("http:localhost:80;api=chat;retries=9", 0, "retries: 9"),
@@ -138,6 +144,14 @@ mod tests {
             ("judge:", &["judge: nothing behind the colon"]),
             ("judge:self;yes=Y", &["judge: give yes=… and no=… together"]),
             ("judge:self;scale=5..1", &["judge: scale=5..1: must be"]),
+            (
+                "likelihood:self;chat=maybe",
+                &["likelihood: chat=maybe: neither on nor off"],
+            ),
+            (
+                "likelihood:x;scale=1..2",
+                &["\"scale\"", "[;chat=on|off][;between=…]"],
+            ),
             (
                 "head:m;quest=x",
                 &["head: ", "\"quest\"", "[;pooling=last|mean]"],

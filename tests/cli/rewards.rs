@@ -37,6 +37,25 @@ fn rewards_add_up_with_their_weights() {
 }
 
 #[test]
+fn a_likelihood_adds_to_a_rule_and_needs_a_file_where_nothing_is_generated() {
+    let input = "{\"prompt\": \"Hi.\", \"response\": \"one two three\"}\n";
+    let by_model = format!("likelihood:{}", path(SMOLLM2).display());
+    let scored = |flags: &[&str]| -> f64 {
+        let output = score(flags, input);
+        let text = stdout(&output);
+        assert!(!text.is_empty(), "{}", stderr(&output));
+        text.trim().parse().unwrap()
+    };
+    let alone = scored(&["--reward", &by_model]);
+    assert!(alone < 0.0, "{alone}");
+    let mix = format!("0.1*{by_model}");
+    let both = scored(&["--reward", "rule:words=3", "--reward", &mix]);
+    assert!((both - 1.0 - 0.1 * alone).abs() < 1e-9, "{both} {alone}");
+    let output = score(&["--reward", "likelihood:self"], input);
+    assert_refused(&output, 2, &["--reward", "likelihood:FILE.gguf"]);
+}
+
+#[test]
 fn descriptions_that_are_wrong_are_refused_before_any_model_is_loaded() {
     for (reward, words) in [
         ("nonsense", ["KIND:", "classifier, head"]),
@@ -44,6 +63,7 @@ fn descriptions_that_are_wrong_are_refused_before_any_model_is_loaded() {
         ("rule:words=5..2", ["words=5..2", "A..B"]),
         ("judge:x.gguf;yes=Yes", ["yes=", "no="]),
         ("judge:x.gguf;scale=1..99", ["scale=1..99", "<= 10"]),
+        ("likelihood:x.gguf;chat=1", ["chat=1", "on nor off"]),
         ("head:x.gguf;colour=red", ["colour", "pooling"]),
         ("command:true;timeout=soon", ["timeout=soon", "seconds"]),
         ("0*rule:json", ["0*rule", "weight"]),

@@ -12,6 +12,7 @@ mod command;
 mod head;
 mod http;
 mod judge;
+mod likelihood;
 mod tiny;
 mod watching;
 

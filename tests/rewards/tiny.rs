@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use aisp_llama::llama::{Model, ModelOptions};
 use aisp_llama::reward::{Reward, RewardLoader, RewardSpec, Sample};
+use aisp_llama::{Aligner, EngineOptions, Prompt};
 use tempfile::TempDir;
 
 use crate::testing::{Builder, array, build, text};
@@ -203,4 +204,33 @@ fn a_head_inside_a_file_that_llama_cpp_cannot_load_says_what_to_do() {
         path.to_str().unwrap(),
         &["llama.gguf", "score.weight", "head="],
     );
+}
+
+#[test]
+fn a_likelihood_is_minus_the_surprise_of_the_model() {
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, "tiny.gguf", &qwen3("qwen3", None));
+    let options = ModelOptions {
+        gpu_layers: Some(0),
+        mmap: true,
+    };
+    let model = Arc::new(Model::load(&path, &options).unwrap());
+    let mut aligner = Aligner::new(Arc::clone(&model), EngineOptions::default()).unwrap();
+    let mut loader = RewardLoader::new(Some(model), options, 1);
+    let spec = RewardSpec::parse("likelihood:self").unwrap();
+    let mut likelihood = loader.load(&[spec]).unwrap();
+    let prompt = "Once upon a time";
+    let mut largest = 0.0_f64;
+    for response in [
+        ", there was",
+        "x",
+        " a much longer response, of more than eight tokens.",
+    ] {
+        let score = rewards(&mut likelihood, &[Sample { prompt, response }])[0];
+        let surprise = aligner.surprise(&Prompt::Raw(prompt.into()), response);
+        largest = largest.max((score + surprise.unwrap().unwrap()).abs());
+    }
+    println!("likelihood: largest difference to the surprise {largest:e}");
+    // Flash attention adds up in half precision.
+    assert!(largest < 1e-3, "{largest}");
 }

@@ -44,7 +44,7 @@ fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
         api: api.unwrap_or(defaults.api),
         model: options.text("model"),
         key_env: options.text("key-env"),
-        question: options.question(),
+        question: options.line_breaks("question"),
         timeout: options.seconds("timeout")?.unwrap_or(defaults.timeout),
         retries: options.number("retries")?.unwrap_or(defaults.retries),
         ..defaults
