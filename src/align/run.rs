@@ -58,6 +58,8 @@ pub(super) struct Run {
     /// Reward calls left to a method that asks while responses are written; one is kept for the
     /// response itself.
     calls_left: usize,
+    /// Whether such a method asked for more than that: it cannot do what it is for any longer.
+    unguided: bool,
 }
 
 impl Run {
@@ -81,6 +83,7 @@ impl Run {
             divergence: Divergence::default(),
             stopped: None,
             calls_left: options.budget.reward_calls.unwrap_or(usize::MAX),
+            unguided: false,
             options,
         }
     }
@@ -134,7 +137,8 @@ impl Run {
         self.method.keeps_pre_logits()
     }
 
-    /// The rewards of beginnings of a response, for a method that asks.
+    /// The rewards of beginnings of a response, for a method that asks. Without calls left there
+    /// are none, and the run ends: at once, or with this response where it has no other.
     pub(super) fn ask(
         &mut self,
         rewards: RunRewards<'_>,
@@ -147,7 +151,8 @@ impl Run {
             .filter_map(|(i, text)| Some((i, text.as_ref()?)))
             .collect();
         let mut answers = vec![None; texts.len()];
-        if written.is_empty() || written.len() >= self.calls_left {
+        self.unguided |= written.len() >= self.calls_left;
+        if written.is_empty() || self.unguided {
             return Ok(answers);
         }
         self.calls_left -= written.len();
@@ -209,10 +214,15 @@ impl Run {
             self.stopped = Some(StopReason::Interrupted);
         } else if self.out_of_time() {
             self.stopped = Some(StopReason::TimeLimit);
-        } else if self.out_of_tokens() {
+        } else if self.out_of_tokens() || self.out_of_guidance() {
             self.stopped = Some(StopReason::Budget);
         }
         self.stopped.is_some()
+    }
+
+    /// Whether a method that asks can ask no more, and there is an answer that it was guided to.
+    fn out_of_guidance(&self) -> bool {
+        self.unguided && self.tally.best().is_some()
     }
 
     fn out_of_tokens(&mut self) -> bool {
@@ -261,6 +271,10 @@ impl Run {
         for candidate in candidates.iter().flatten() {
             self.tally.usage.candidates += 1;
             self.tally.usage.generated_tokens += candidate.tokens.len();
+        }
+        // There is an answer, and these are not to change it.
+        if self.out_of_guidance() {
+            return Ok(());
         }
         let finished = |c: &Candidate| c.end != End::Stopped;
         let any = self.tally.best().is_some() || candidates.iter().flatten().any(finished);
@@ -396,7 +410,7 @@ impl Run {
             Some(StopReason::Divergence)
         } else if self.out_of_time() {
             Some(StopReason::TimeLimit)
-        } else if self.options.budget.is_spent(&self.tally.usage) {
+        } else if self.unguided || self.options.budget.is_spent(&self.tally.usage) {
             Some(StopReason::Budget)
         } else {
             None

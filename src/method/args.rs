@@ -2,7 +2,8 @@
 //! logit + w·r(prompt, response so far + token) is taken.
 //!
 //! The first response takes the largest score, further ones draw from softmax(score/T). Each
-//! token costs k reward calls, which count against a budget like any others.
+//! token costs k reward calls, which count against a budget like any others; when they run out the
+//! run ends, and a response that is not whole yet is dropped unless it is the first.
 //!
 //! Source: arXiv 2402.01694.
 

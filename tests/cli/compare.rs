@@ -206,6 +206,8 @@ fn args_keeps_to_the_reward_calls_of_the_budget() {
         assert!(last["spent"].as_u64().unwrap() <= 32, "{row}");
         if row["method"] == "args" {
             assert!(calls > 20, "{row}");
+            // One response, guided as long as the calls last, and none without.
+            assert_eq!(row["usage"]["candidates"], 1, "{row}");
         }
     }
     let summary = fs::read_to_string(folder.path().join("out/summary.md")).unwrap();

@@ -110,7 +110,7 @@ fn a_limit_of_tokens_pays_for_candidates_in_their_order_whatever_is_batched() {
                 generated_tokens: limit,
                 ..Budget::default()
             },
-            ..options("aisp")
+            ..options("search")
         };
         let mut aligner = Aligner::new(smollm2(), engine).unwrap();
         let prompt = chat("Say something.");
@@ -148,6 +148,37 @@ fn a_limit_of_tokens_pays_for_candidates_in_their_order_whatever_is_batched() {
         assert_eq!(alone.candidates, *found, "{limit}");
         assert_eq!(alone.usage, alignment.usage);
     }
+}
+
+#[test]
+fn args_ends_when_it_can_no_longer_be_guided() {
+    let of = |iterations, calls| {
+        let mut options = options("args:guided=3");
+        (options.rounds.samples, options.rounds.iterations) = (1, iterations);
+        options.budget.reward_calls = calls;
+        align(brevity(), &options).unwrap()
+    };
+    let (one, greedy) = (of(1, None), of(1, Some(1)));
+    let cost = one.usage.reward_calls;
+    // The second response is not whole when the calls run out.
+    let two = of(8, Some(cost + 7));
+    assert_eq!(two.stop, StopReason::Budget);
+    assert_eq!(two.candidates, one.candidates);
+    assert_eq!(two.iterations.len(), 1);
+    assert_eq!(two.usage.candidates, 2);
+    assert!(two.usage.reward_calls <= cost + 7);
+    assert!(two.usage.generated_tokens > one.usage.generated_tokens);
+    // The first one has to be, and is the only one.
+    let cut = of(8, Some(cost - 7));
+    assert_eq!(cut.stop, StopReason::Budget);
+    assert_eq!((cut.candidates.len(), cut.usage.candidates), (1, 1));
+    assert!(cut.usage.reward_calls <= cost - 7);
+    // Without any guidance it is what the model says by itself.
+    assert_eq!(greedy.usage.reward_calls, 1);
+    assert_eq!(
+        greedy.response,
+        align(brevity(), &options("greedy")).unwrap().response
+    );
 }
 
 #[test]
