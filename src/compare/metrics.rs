@@ -1,6 +1,6 @@
 //! Measures of an answer besides its reward.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -25,6 +25,24 @@ pub fn diversity(text: &str) -> f64 {
         .map(kept)
         .product::<f64>()
         * f64::from(u8::from(words.len() >= 2))
+}
+
+/// Whether a text is hardly an answer: fewer than five words, or one of them three times in ten.
+/// Words are what stands between spaces, without their punctuation and in lower case.
+#[must_use]
+pub fn is_degenerate(text: &str) -> bool {
+    let words: Vec<String> = text
+        .split_whitespace()
+        .map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()))
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect();
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for word in &words {
+        *counts.entry(word).or_default() += 1;
+    }
+    let most = counts.into_values().max().unwrap_or(0);
+    words.len() < 5 || 10 * most >= 3 * words.len()
 }
 
 /// Cosine of the embeddings of prompt and response.
@@ -102,6 +120,17 @@ mod tests {
         assert!((diversity("a a a a a") - repeated).abs() < 1e-12);
         assert_eq!(diversity("word"), 0.0);
         assert_eq!(diversity(""), 0.0);
+    }
+
+    #[test]
+    fn answers_that_are_hardly_any_are_known() {
+        assert!(is_degenerate("Beautiful countryside welcomes welcomes."));
+        assert!(is_degenerate("the truth and the truth and the sea"));
+        assert!(is_degenerate(""));
+        assert!(!is_degenerate("A serene and peaceful western landscape."));
+        assert!(!is_degenerate(
+            "– The dog, the – cat, a bird and two of more."
+        ));
     }
 
     #[test]

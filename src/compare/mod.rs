@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use metrics::{Coherence, diversity};
+pub use metrics::{Coherence, diversity, is_degenerate};
 pub use plots::write_plots;
 pub use rows::{Checkpoint, Failure, Row, Store};
 pub use stats::{Interval, mean, paired_t, standard_deviation};

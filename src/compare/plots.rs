@@ -9,6 +9,8 @@ use super::{Plan, mean};
 use crate::error::{Error, Result};
 use crate::report::chart::{Panel, Series, draw};
 
+const BOUND: RGBColor = RGBColor(0x88, 0x88, 0x88);
+
 const COLORS: [RGBColor; 8] = [
     RGBColor(0x2f, 0x8f, 0x4e),
     RGBColor(0x4c, 0x78, 0xa8),
@@ -21,7 +23,7 @@ const COLORS: [RGBColor; 8] = [
 ];
 
 /// Draws into `folder`: `reward-samples.svg`, `reward-tokens.svg`, `reward-seconds.svg` and
-/// `reward-kl.svg` (best reward against what it cost), `iterations.svg` (mean and best by iteration).
+/// `reward-price.svg` (best reward against what it cost), `iterations.svg` (mean and best by iteration).
 ///
 /// # Errors
 /// [`Error::Io`] when a file cannot be written, [`Error::Run`] when a drawing fails.
@@ -74,7 +76,7 @@ pub fn write_plots(plan: &Plan, rows: &[Row], folder: &Path) -> Result<()> {
             "reward-seconds.svg",
             vec![panel("seconds", "best reward", &seconds, &best, true, None)],
         ),
-        ("reward-kl.svg", vec![surprise(plan, rows)]),
+        ("reward-price.svg", vec![price(plan, rows)]),
         (
             "iterations.svg",
             vec![
@@ -118,28 +120,61 @@ fn curve(rows: &[&Row], x: &X, y: &Y) -> Vec<(f64, f64)> {
     (0..shared).filter_map(point).collect()
 }
 
-/// One dot a method: how far its answers are from what the model itself would say.
-fn surprise(plan: &Plan, rows: &[Row]) -> Panel {
-    let series = plan.methods.iter().enumerate().map(|(i, method)| {
-        let own = rows.iter().filter(|r| r.method == method.label());
-        let (xs, ys): (Vec<f64>, Vec<f64>) =
-            own.filter_map(|r| Some((r.surprise?, r.reward))).unzip();
-        Series {
-            name: method.label().to_owned(),
-            color: COLORS[i % COLORS.len()],
-            width: 0,
-            points: if xs.is_empty() {
-                Vec::new()
-            } else {
-                vec![(mean(&xs), mean(&ys))]
-            },
-        }
-    });
+/// Best reward against the price of the answer, iteration by iteration, and beside it what the best
+/// of n of the first method's samples can cost at most: log n − (n−1)/n nats more than a sample, where
+/// those are drawn.
+fn price(plan: &Plan, rows: &[Row]) -> Panel {
+    let of = |name: &str| -> Vec<&Row> { rows.iter().filter(|r| r.method == name).collect() };
+    let mut series: Vec<Series> = plan
+        .methods
+        .iter()
+        .enumerate()
+        .map(|(i, method)| {
+            let own = of(method.label());
+            let at = |i: usize| {
+                let point = |r: &&Row| Some((r.iterations[i].best_price?, r.iterations[i].best?));
+                let (xs, ys): (Vec<f64>, Vec<f64>) = own.iter().filter_map(point).unzip();
+                (xs.len() == own.len()).then(|| (mean(&xs), mean(&ys)))
+            };
+            let shared = own.iter().map(|r| r.iterations.len()).min().unwrap_or(0);
+            let points: Vec<(f64, f64)> = (0..shared).filter_map(at).collect();
+            Series {
+                name: method.label().to_owned(),
+                color: COLORS[i % COLORS.len()],
+                width: if points.len() > 1 { 2 } else { 0 },
+                points,
+            }
+        })
+        .collect();
+    let first = of(plan.methods[0].label());
+    let draws = plan.methods[0].entry().name == "best-of-n";
+    let shared = first.iter().map(|r| r.iterations.len()).min().unwrap_or(0);
+    let bound = |i: usize| {
+        let point = |r: &&Row| {
+            let n = r.iterations[i].samples.max(1) as f64;
+            let length = r.iterations[i].tokens as f64 / n;
+            let own = r.iterations[0].mean_price?;
+            Some((
+                own + (n.ln() - (n - 1.0) / n) / length,
+                r.iterations[i].best?,
+            ))
+        };
+        let (xs, ys): (Vec<f64>, Vec<f64>) = first.iter().filter_map(point).unzip();
+        (xs.len() == first.len()).then(|| (mean(&xs), mean(&ys)))
+    };
+    if draws && shared > 0 {
+        series.push(Series {
+            name: "the same, at its bound".into(),
+            color: BOUND,
+            width: 1,
+            points: (0..shared).filter_map(bound).collect(),
+        });
+    }
     Panel {
-        x_name: "−log p of the answer by the model itself, nats a token",
+        x_name: "price of the answer, nats a token",
         y_name: "best reward",
         x_range: None,
         y_range: None,
-        series: series.collect(),
+        series,
     }
 }

@@ -29,6 +29,9 @@ pub struct Checkpoint {
     /// Its price in nats a token.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub best_price: Option<f64>,
+    /// Mean price of the iteration in nats a token.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mean_price: Option<f64>,
     /// Held-out reward of the candidate with the highest reward so far.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub held_out_best: Option<f64>,
@@ -121,6 +124,7 @@ impl Row {
                     },
                     best: stats.best_reward,
                     best_price: stats.best_price,
+                    mean_price: stats.mean_price,
                     held_out_best: stats.held_out_best,
                     held_out_mean: stats.held_out_mean,
                     ess: stats.telemetry.ess,

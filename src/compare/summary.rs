@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::rows::{Failure, Row, differences, pairs};
 use super::stats::{Interval, mean, paired_t, standard_deviation};
-use super::{By, Plan};
+use super::{By, Plan, is_degenerate};
 
 /// `summary.md`: every method at every budget, and beside the first method.
 ///
@@ -48,7 +48,7 @@ pub fn summary(plan: &Plan, rows: &[Row], failures: &[Failure]) -> String {
     at_the_end(&mut out, plan, &complete);
     out.push_str(
         "\nA reward call counts as a candidate where a method makes more of them. The KL bound is \
-         against the method's own unsteered draws; there is none for a search that refines elites. \
+         against the method's own unsteered draws; there is none for a search that continues its best candidates. \
          Nats a token are −log p of the answer by the model itself.\n",
     );
     means(&mut out, plan, &complete);
@@ -155,47 +155,63 @@ fn by_budget(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
 
 fn at_the_end(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
     out.push_str(
-        "\n## At the end\n\n| method | best reward | difference | wins | held out | difference | \
-         diversity | coherence | nats a token | KL bound | tokens | reward calls | seconds |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        "\n## At the end\n\n| method | best reward | difference | wins | price | difference | \
+         degenerate | held out | difference |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for (method, own) in plan.methods.iter().zip(complete) {
-        let column = |value: &dyn Fn(&Row) -> Option<f64>, digits: usize| {
-            let values: Vec<f64> = own.iter().filter_map(|r| value(r)).collect();
-            match values.is_empty() {
-                true => "–".to_owned(),
-                false => format!("{:.digits$}", mean(&values)),
-            }
-        };
         let first = method == &plan.methods[0];
         let versus = |value: &dyn Fn(&Row) -> Option<f64>| match first {
             true => "–".to_owned(),
             false => difference(own, &complete[0], value).map_or("–".into(), show),
         };
-        let wins = match first {
-            true => "–".to_owned(),
-            false => {
-                win_rate(own, &complete[0]).map_or("–".into(), |w| format!("{:.0} %", 100.0 * w))
-            }
-        };
+        let wins = win_rate(own, &complete[0]).filter(|_| !first);
         let reward = |r: &Row| Some(r.reward);
+        let price = |r: &Row| r.price;
         let held_out = |r: &Row| r.held_out;
+        let degenerate = |r: &Row| Some(100.0 * f64::from(u8::from(is_degenerate(&r.response))));
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {wins} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} % | {} | {} |",
             method.label(),
-            column(&reward, 3),
+            column(own, &reward, 3),
             versus(&reward),
-            column(&held_out, 3),
+            wins.map_or("–".into(), |w| format!("{:.0} %", 100.0 * w)),
+            column(own, &price, 2),
+            versus(&price),
+            column(own, &degenerate, 0),
+            column(own, &held_out, 3),
             versus(&held_out),
-            column(&|r| Some(r.diversity), 3),
-            column(&|r| r.coherence, 3),
-            column(&|r| r.surprise, 2),
-            column(&|r| r.kl, 1),
-            column(&|r| Some(r.usage.generated_tokens as f64), 0),
-            column(&|r| Some(r.usage.reward_calls as f64), 0),
-            column(&|r| Some(r.seconds), 2),
         );
+    }
+    out.push_str(
+        "\nThe price is Σ (−log p − H) of the answer by the model itself, in nats a token: 0 on \
+         average for the model's own samples at temperature 1 without truncation. Degenerate are \
+         answers of fewer than five words or with one word three times in ten.\n\n\
+         | method | diversity | coherence | nats a token | KL bound | tokens | reward calls | \
+         seconds |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for (method, own) in plan.methods.iter().zip(complete) {
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
+            method.label(),
+            column(own, &|r| Some(r.diversity), 3),
+            column(own, &|r| r.coherence, 3),
+            column(own, &|r| r.surprise, 2),
+            column(own, &|r| r.kl, 1),
+            column(own, &|r| Some(r.usage.generated_tokens as f64), 0),
+            column(own, &|r| Some(r.usage.reward_calls as f64), 0),
+            column(own, &|r| Some(r.seconds), 2),
+        );
+    }
+}
+
+/// The mean over the rows that have a value.
+fn column(rows: &[&Row], value: &dyn Fn(&Row) -> Option<f64>, digits: usize) -> String {
+    let values: Vec<f64> = rows.iter().filter_map(|r| value(r)).collect();
+    match values.is_empty() {
+        true => "–".to_owned(),
+        false => format!("{:.digits$}", mean(&values)),
     }
 }
 
