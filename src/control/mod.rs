@@ -23,7 +23,8 @@
 //! is a function of its place alone, so `V` is never stored: the update generates it again.
 //!
 //! [`Search`] is the controller that `aisp` uses by default: the same noise, another estimate of
-//! the mean, and elites whose noise is refined. [`Controller`] is either of the two.
+//! the mean, and elites whose noise is refined. [`Controller`] is either of the two. [`Smc`] has a
+//! population instead of a mean, and follows `q*` itself.
 //!
 //! Source: arXiv 2510.26219. Where its text leaves a decision open, the docs say "(chosen)".
 
@@ -31,10 +32,12 @@ mod adam;
 mod controller;
 mod noise;
 mod options;
+mod population;
 mod price;
 mod ridge;
 mod search;
 mod settings;
+mod smc;
 mod trajectory;
 mod value;
 mod weighted;
@@ -43,11 +46,15 @@ mod weights;
 pub use adam::Adam;
 pub use controller::{Controller, Perturbation, Telemetry};
 pub use noise::{DEFAULT_LOGIT_SD, GUMBEL_SD, NoiseKey, calibrated_sigma, prompt_seed};
-pub use options::{ControlError, Cut, DEFAULT_ESS_FRACTION, SearchOptions, WeightedOptions};
+pub use options::{
+    ControlError, Cut, DEFAULT_ESS_FRACTION, Move, SearchOptions, SmcOptions, WeightedOptions,
+};
+pub use population::SmcParticle;
 pub use price::{Cost, PriceGuard, PriceRule};
 pub use ridge::{RidgeFit, ridge};
 pub use search::{Search, SearchReport, Trial};
 pub use settings::{AutoOr, NoiseSettings, PriceSettings, SamplerSettings, SearchSettings};
+pub use smc::{Smc, SmcProposal, SmcReport, SmcTrial, Step};
 pub use trajectory::Trajectory;
 pub use value::{Layer, Lesson, ValueErrors, ValueNetwork, ValueOptions};
 pub use weighted::{Scored, UpdateReport, WeightedMean, soft_kl};

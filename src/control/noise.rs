@@ -73,6 +73,7 @@ enum Domain {
     Normal = 0,
     Uniform = 1,
     Cut = 2,
+    Decision = 3,
 }
 
 impl NoiseKey {
@@ -98,6 +99,13 @@ impl NoiseKey {
     /// Independent of the other two.
     pub fn cut(&self) -> f64 {
         self.stream(Domain::Cut).random()
+    }
+
+    /// One uniform number in [0, 1) for a controller's own decisions, which `position` tells apart.
+    ///
+    /// Independent of the other three.
+    pub(super) fn decision(&self) -> f64 {
+        self.stream(Domain::Decision).random()
     }
 
     fn stream(&self, domain: Domain) -> ChaCha8Rng {

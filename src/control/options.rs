@@ -171,6 +171,76 @@ impl SearchOptions {
     }
 }
 
+/// Which noise a move of [`Smc`](super::Smc) draws anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Move {
+    /// That of a position and of all behind it, up to the horizon.
+    #[default]
+    Cut,
+    /// That of a few positions in a row; the ones behind them keep theirs.
+    Window,
+}
+
+/// Settings of [`Smc`](super::Smc); [`SmcOptions::new`] fills in the defaults.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SmcOptions {
+    /// Horizon τ: response positions `0..τ` are perturbed, later ones are not. At least 1.
+    pub horizon: usize,
+    /// Width d of a pre-logit. At least 1.
+    pub width: usize,
+    /// Standard deviation σ of the noise, in pre-logit units.
+    pub sigma: f64,
+    /// λ never falls below this, in reward units: 0 (the default) for no floor, infinity to stay
+    /// with the model.
+    pub lambda: f64,
+    /// How much of the effective sample size a step of λ leaves, above 0 and up to 1 (which keeps
+    /// λ infinite). Default 0.5.
+    pub ess: f64,
+    /// Moves of each particle at one λ, at least 1. Default 1.
+    pub chain: u32,
+    /// What a move draws anew. Default a cut.
+    pub moves: Move,
+    /// Positions of a window, at least 1. Default 16.
+    pub window: usize,
+    /// Seed of the noise and of all decisions.
+    pub seed: u64,
+}
+
+impl SmcOptions {
+    /// Options with the default for everything that is not an argument.
+    pub fn new(horizon: usize, width: usize, sigma: f64, seed: u64) -> Self {
+        Self {
+            horizon,
+            width,
+            sigma,
+            lambda: 0.0,
+            ess: 0.5,
+            chain: 1,
+            moves: Move::Cut,
+            window: 16,
+            seed,
+        }
+    }
+
+    pub(super) fn validate(&self) -> Result<(), ControlError> {
+        WeightedOptions::new(self.horizon, self.width, self.sigma, self.seed).validate()?;
+        if self.lambda.is_nan() || self.lambda < 0.0 {
+            return invalid("lambda", self.lambda, "0 or more");
+        }
+        if !(self.ess > 0.0 && self.ess <= 1.0) {
+            return invalid("ess", self.ess, "a fraction above 0 and up to 1");
+        }
+        if self.chain == 0 {
+            return invalid("chain", self.chain, "at least 1");
+        }
+        if self.window == 0 {
+            return invalid("window", self.window, "at least 1");
+        }
+        Ok(())
+    }
+}
+
 /// Why a controller could not be made or changed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]

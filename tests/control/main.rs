@@ -7,6 +7,8 @@ mod contracts;
 mod noise;
 mod numpy;
 mod search;
+mod smc;
+mod smc_language;
 mod weights;
 
 use aisp_llama::control::*;
