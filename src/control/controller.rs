@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::noise::NoiseKey;
-use super::options::{ControlError, SearchOptions, WeightedOptions};
+use super::options::{ControlError, SearchOptions, SmcOptions, WeightedOptions};
 use super::price::{Cost, PriceGuard};
 use super::search::{Search, Trial};
+use super::smc::{Smc, SmcTrial};
 use super::trajectory::Trajectory;
 use super::weighted::{Scored, WeightedMean};
 
@@ -23,8 +24,14 @@ pub struct Telemetry {
     /// |U|/(σ√(dτ)) after the iteration's update; for a search, whose mean is the same at every
     /// position, |u|/(σ₀√d) with σ₀ that of `sigma` = auto.
     pub u_norm: Option<f64>,
-    /// KL(Q_U‖P) in nats after the iteration's update.
+    /// KL(Q_U‖P) in nats after the iteration's update; of a population an estimate of KL(q*_λ‖P).
     pub kl: Option<f64>,
+    /// Estimate of the free energy λ·log E_P\[exp(r/λ)\], in reward units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_energy: Option<f64>,
+    /// Share of a population's moves that were accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acceptance: Option<f64>,
     /// Share of the reward's variance that the mean's direction explains of candidates that it
     /// was not made from, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,6 +105,7 @@ pub struct Controller {
 
 enum Kind {
     Weights(Arc<WeightedMean>, PriceGuard),
+    Smc(Box<Smc>, PriceGuard),
     Search(Box<Search>),
 }
 
@@ -125,12 +133,28 @@ impl Controller {
         })
     }
 
+    /// The population of [`Smc`], on what candidates are worth with their price.
+    ///
+    /// # Errors
+    /// [`ControlError::Option`] names the option that is out of range and its value.
+    pub fn population(options: SmcOptions, guard: PriceGuard) -> Result<Self, ControlError> {
+        Ok(Self {
+            kind: Kind::Smc(Box::new(Smc::new(options)?), guard),
+            iteration: 0,
+        })
+    }
+
     /// The perturbations of `samples` candidates of the current iteration.
     pub fn propose(&mut self, samples: u32) -> Vec<Perturbation> {
         let iteration = self.iteration;
         match &mut self.kind {
             Kind::Search(search) => {
                 let trajectories = search.propose(samples).into_iter();
+                trajectories.map(Perturbation::Trajectory).collect()
+            }
+            Kind::Smc(smc, _) => {
+                let proposals = smc.propose(samples).into_iter();
+                let trajectories = proposals.map(|proposal| proposal.trajectory);
                 trajectories.map(Perturbation::Trajectory).collect()
             }
             Kind::Weights(controller, _) => (0..samples)
@@ -177,7 +201,7 @@ impl Controller {
     pub fn worth(&self, reward: f64, cost: Option<Cost>) -> f64 {
         match &self.kind {
             Kind::Search(search) => search.worth(reward, cost),
-            Kind::Weights(_, guard) => guard.worth(reward, cost),
+            Kind::Weights(_, guard) | Kind::Smc(_, guard) => guard.worth(reward, cost),
         }
     }
 
@@ -200,12 +224,28 @@ impl Controller {
                     ..Telemetry::default()
                 }
             }
-            Kind::Weights(controller, guard) => {
-                if iteration == 0 {
-                    let scored = trials.iter().filter(|t| t.reward.is_finite());
-                    let costs: Vec<Cost> = scored.filter_map(|t| t.cost).collect();
-                    guard.observe_first(&costs);
+            Kind::Smc(smc, guard) => {
+                watch_first(guard, &trials);
+                let trials = trials.iter().map(|trial| SmcTrial {
+                    candidate: trial.candidate,
+                    reward: guard.worth(trial.reward, trial.cost),
+                    length: trial.tokens.len(),
+                    log_ratio: 0.0,
+                });
+                let report = smc.update(trials.collect());
+                Telemetry {
+                    ess: Some(report.ess),
+                    lambda: Some(report.lambda).filter(|lambda| lambda.is_finite()),
+                    sigma: Some(smc.options().sigma),
+                    kl: Some(report.kl),
+                    free_energy: Some(report.free_energy),
+                    acceptance: report.acceptance,
+                    price_limit: guard.limit(),
+                    ..Telemetry::default()
                 }
+            }
+            Kind::Weights(controller, guard) => {
+                watch_first(guard, &trials);
                 let scored: Vec<Scored> = trials
                     .iter()
                     .map(|trial| Scored {
@@ -223,10 +263,17 @@ impl Controller {
                     sigma: Some(controller.options().sigma),
                     u_norm: Some(report.u_norm),
                     kl: Some(report.kl),
-                    r2: None,
                     price_limit: guard.limit(),
+                    ..Telemetry::default()
                 }
             }
         }
     }
+}
+
+/// What the first candidates cost, for the limits that follow from it.
+fn watch_first(guard: &mut PriceGuard, trials: &[Trial]) {
+    let scored = trials.iter().filter(|t| t.reward.is_finite());
+    let costs: Vec<Cost> = scored.filter_map(|t| t.cost).collect();
+    guard.observe_first(&costs);
 }

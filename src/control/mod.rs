@@ -53,7 +53,7 @@ pub use population::SmcParticle;
 pub use price::{Cost, PriceGuard, PriceRule};
 pub use ridge::{RidgeFit, ridge};
 pub use search::{Search, SearchReport, Trial};
-pub use settings::{AutoOr, NoiseSettings, PriceSettings, SamplerSettings, SearchSettings};
+pub use settings::{AutoOr, NoiseSettings, PriceSettings, SamplerSettings, SearchSettings, Update};
 pub use smc::{Smc, SmcProposal, SmcReport, SmcTrial, Step};
 pub use trajectory::Trajectory;
 pub use value::{Layer, Lesson, ValueErrors, ValueNetwork, ValueOptions};

@@ -6,7 +6,7 @@ use super::price::PriceGuard;
 use super::weights::LambdaRule;
 
 /// Target effective sample size as a fraction of the samples, where λ is not given.
-pub const DEFAULT_ESS_FRACTION: f64 = 0.25;
+pub const DEFAULT_ESS_FRACTION: f64 = 0.5;
 
 /// Settings of [`WeightedMean`](super::WeightedMean); [`WeightedOptions::new`] fills in the defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -215,7 +215,7 @@ impl SmcOptions {
             width,
             sigma,
             lambda: 0.0,
-            ess: 0.5,
+            ess: DEFAULT_ESS_FRACTION,
             chain: 1,
             moves: Move::Cut,
             window: 16,

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::controller::Controller;
 use super::noise::{DEFAULT_LOGIT_SD, calibrated_sigma};
-use super::options::{ControlError, Cut, DEFAULT_ESS_FRACTION, SearchOptions, WeightedOptions};
+use super::options::{
+    ControlError, Cut, DEFAULT_ESS_FRACTION, Move, SearchOptions, SmcOptions, WeightedOptions,
+};
 use super::price::{PriceGuard, PriceRule};
 use super::weights::LambdaRule;
 
@@ -211,6 +213,17 @@ impl SearchSettings {
     }
 }
 
+/// What adaptive importance sampling makes of the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Update {
+    /// A population that is resampled and moved: see [`Smc`](super::Smc).
+    #[default]
+    Smc,
+    /// The weighted mean of the noise, as in the paper: see [`WeightedMean`](super::WeightedMean).
+    Weights,
+}
+
 /// Settings of adaptive importance sampling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -218,15 +231,24 @@ pub struct SamplerSettings {
     /// Those of the noise.
     #[serde(flatten)]
     pub noise: NoiseSettings,
+    /// What it makes of the weights (default: a population).
+    pub update: Update,
     /// Temperature of the weights, in reward units; by default the one that gives the effective
-    /// sample size `ess`.
+    /// sample size `ess`. A population's falls to this one; by default as far as it gets.
     pub lambda: AutoOr,
-    /// That effective sample size, as a fraction of the samples (default
+    /// That effective sample size, as a fraction of the candidates (default
     /// [`DEFAULT_ESS_FRACTION`]).
     pub ess: f64,
-    /// How far the penalty's base follows the mean: [`WeightedOptions::alpha`].
+    /// Population: [`SmcOptions::moves`].
+    #[serde(rename = "move")]
+    pub moves: Move,
+    /// Population: [`SmcOptions::window`].
+    pub window: usize,
+    /// Population: [`SmcOptions::chain`].
+    pub chain: u32,
+    /// Weights: how far the penalty's base follows the mean: [`WeightedOptions::alpha`].
     pub alpha: f64,
-    /// Whether positions past a candidate's end have weight as well (default false).
+    /// Weights: whether positions past a candidate's end have weight as well (default false).
     pub unmasked: bool,
     /// Those of the price.
     #[serde(flatten)]
@@ -236,10 +258,15 @@ pub struct SamplerSettings {
 impl Default for SamplerSettings {
     fn default() -> Self {
         let weights = WeightedOptions::new(1, 1, 1.0, 0);
+        let smc = SmcOptions::new(1, 1, 1.0, 0);
         Self {
             noise: NoiseSettings::default(),
+            update: Update::default(),
             lambda: AutoOr::Auto,
             ess: DEFAULT_ESS_FRACTION,
+            moves: smc.moves,
+            window: smc.window,
+            chain: smc.chain,
             alpha: weights.alpha,
             unmasked: !weights.mask_past_end,
             price: PriceSettings::default(),
@@ -272,6 +299,24 @@ impl SamplerSettings {
             null_candidate: self.noise.null_candidate,
             ..WeightedOptions::new(horizon, width, sigma, seed)
         };
-        Ok(Controller::weighted(weights, self.price.guard()?)?)
+        let smc = SmcOptions {
+            lambda: match self.lambda {
+                AutoOr::Number(lambda) => lambda,
+                AutoOr::Auto => 0.0,
+            },
+            ess: self.ess,
+            moves: self.moves,
+            window: self.window,
+            chain: self.chain,
+            ..SmcOptions::new(horizon, width, sigma, seed)
+        };
+        // The other rule's settings are to be in their ranges as well.
+        weights.validate()?;
+        smc.validate()?;
+        let guard = self.price.guard()?;
+        Ok(match self.update {
+            Update::Smc => Controller::population(smc, guard)?,
+            Update::Weights => Controller::weighted(weights, guard)?,
+        })
     }
 }

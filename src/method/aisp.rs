@@ -1,14 +1,15 @@
 //! AISP: adaptive importance sampling on the pre-logits.
 //!
-//! The mathematics is in [`crate::control`]: [`WeightedMean`](crate::control::WeightedMean) is the
-//! paper's update (arXiv 2510.26219, algorithm 1). This is its place in the loop.
+//! The mathematics is in [`crate::control`]: [`Smc`](crate::control::Smc), a population on the
+//! paper's target, and [`WeightedMean`](crate::control::WeightedMean), the paper's update (arXiv
+//! 2510.26219, algorithm 1). This is their place in the loop.
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Entry, Group, SAMPLING, Setting, read, setting};
+use super::entry::{Entry, Group, SAMPLING, read, setting};
 use super::perturbed::{NOISE, PRICE, PerturbedSettings};
 use super::{Facts, Method, Rounds, Settings};
-use crate::control::{Controller, SamplerSettings};
+use crate::control::{Controller, SamplerSettings, Update};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -19,20 +20,40 @@ pub(super) const ENTRY: Entry = Entry {
             only_with: None,
             settings: &[
                 setting(
+                    "update",
+                    "RULE",
+                    "what it makes of the weights: smc, a population that is resampled and moved, \
+                     or weights, their mean, as in the paper",
+                ),
+                setting(
                     "lambda",
                     "X|auto",
                     "temperature of the weights in reward units, or auto for a set effective \
-                     sample size",
+                     sample size; a population's falls to it, or with auto as far as it gets",
                 ),
-                Setting {
-                    instead_of: Some("lambda"),
-                    ..setting(
-                        "ess",
-                        "FRACTION",
-                        "effective sample size that lambda auto aims at, as a fraction of the \
-                         samples",
-                    )
-                },
+                setting(
+                    "ess",
+                    "FRACTION",
+                    "effective sample size that lambda auto aims at and a population keeps at each \
+                     step, as a fraction of the candidates",
+                ),
+            ],
+        },
+        Group {
+            only_with: Some(("update", "smc")),
+            settings: &[
+                setting(
+                    "move",
+                    "KIND",
+                    "noise that a move draws anew: cut, from a position on, or window",
+                ),
+                setting("window", "N", "positions of a window"),
+                setting("chain", "N", "moves at one temperature"),
+            ],
+        },
+        Group {
+            only_with: Some(("update", "weights")),
+            settings: &[
                 setting(
                     "alpha",
                     "X",
@@ -61,7 +82,7 @@ pub(super) const ENTRY: Entry = Entry {
     // σ² = 0.5, λ = 0.3, α = 0.999, the weighted mean of all rows, and nothing of ours.
     presets: &[(
         "paper",
-        r#"{"sigma": 0.7071067811865476, "lambda": 0.3, "alpha": 0.999, "unmasked": true,
+        r#"{"update": "weights", "sigma": 0.7071067811865476, "lambda": 0.3, "alpha": 0.999, "unmasked": true,
             "price": "off"}"#,
     )],
     build: read::<Own>,
@@ -100,5 +121,10 @@ impl Settings for Own {
     fn build(&self, rounds: &Rounds, facts: &Facts) -> Result<Box<dyn Method>> {
         let controller = self.controller(rounds, facts.width(), || facts.row_spread())?;
         self.perturbed.build(ENTRY.name, controller, rounds, facts)
+    }
+
+    /// A population's estimate is no bound.
+    fn kl_bound(&self, _candidates: usize, mean: Option<f64>) -> Option<f64> {
+        mean.filter(|_| self.controller.update == Update::Weights)
     }
 }

@@ -23,7 +23,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use crate::control::{
-    AutoOr, NoiseSettings, PriceRule, PriceSettings, SamplerSettings, SearchSettings, prompt_seed,
+    AutoOr, NoiseSettings, PriceRule, PriceSettings, SamplerSettings, SearchSettings, Update,
+    prompt_seed,
 };
 use crate::gguf::Gguf;
 use crate::output::{Decoder, OutputHead, OutputRows};
@@ -239,6 +240,8 @@ fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Sessio
             alpha: options.alpha,
             unmasked: options.mask_past_end == 0,
             price,
+            update: Update::Weights,
+            ..SamplerSettings::default()
         }
         .controller(horizon, width, options.seed, spread)?,
         other => return argument(format!("aisp_create: method {other} is no aisp_method")),

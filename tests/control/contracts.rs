@@ -204,7 +204,7 @@ fn the_report_describes_the_mean_after_the_update() {
 fn impossible_options_are_refused_by_name_and_value() {
     type Change<'a> = &'a dyn Fn(&mut WeightedOptions);
     let good = WeightedOptions::new(4, 8, 0.7, 0);
-    assert_eq!((good.alpha, good.lambda), (0.999, LambdaRule::Ess(0.25)));
+    assert_eq!((good.alpha, good.lambda), (0.999, LambdaRule::Ess(0.5)));
     assert!(good.mask_past_end && !good.null_candidate);
     let refused = |change: Change| {
         let mut options = good.clone();

@@ -127,7 +127,6 @@ fn the_later_way_to_say_the_same_counts() {
     };
     assert_eq!(given("aisp:sigma=0.5:logit-sd=1"), r#"{"logit-sd":1}"#);
     assert_eq!(given("aisp:logit-sd=1:sigma=auto"), r#"{"sigma":"auto"}"#);
-    assert_eq!(given("aisp:lambda=1:ess=0.5"), r#"{"ess":0.5}"#);
 }
 
 #[test]
