@@ -36,7 +36,7 @@ pub fn stages(index: usize) -> Option<Stage> {
     let (name, trials): (_, &[_]) = match index {
         0 => (
             "1-noise",
-            &["logit-sd=0.7", "logit-sd=1.4", "cool=0.5", "cool=1"],
+            &["logit-sd=0.5", "logit-sd=1", "logit-sd=1.4", "start=noise"],
         ),
         1 => ("2-mean", &["steer=0", "steer=1", "steer=4"]),
         2 => (

@@ -77,6 +77,16 @@ impl Perturbation {
         }
     }
 
+    /// Whether the token at `position` is to be drawn from the model's own distribution, by
+    /// [`uniform`](Self::uniform).
+    #[must_use]
+    pub fn draws(&self, position: usize) -> bool {
+        match self {
+            Self::Noise { .. } => false,
+            Self::Trajectory(trajectory) => trajectory.draws(position),
+        }
+    }
+
     /// A number in `[0, 1)` for choosing the token at `position` by chance.
     #[must_use]
     pub fn uniform(&self, position: usize) -> f64 {

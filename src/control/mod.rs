@@ -47,7 +47,8 @@ pub use adam::Adam;
 pub use controller::{Controller, Perturbation, Telemetry};
 pub use noise::{DEFAULT_LOGIT_SD, GUMBEL_SD, NoiseKey, calibrated_sigma, prompt_seed};
 pub use options::{
-    ControlError, Cut, DEFAULT_ESS_FRACTION, Move, SearchOptions, SmcOptions, WeightedOptions,
+    ControlError, Cut, DEFAULT_ESS_FRACTION, Move, SearchOptions, SmcOptions, Start,
+    WeightedOptions,
 };
 pub use population::SmcParticle;
 pub use price::{Cost, PriceGuard, PriceRule};

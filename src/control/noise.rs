@@ -22,8 +22,8 @@ use rand_distr::StandardNormal;
 pub const GUMBEL_SD: f64 = 1.282_549_830_161_864;
 
 /// Target standard deviation of a logit, where σ is not given: that of Gumbel noise at
-/// temperature 0.8, with which argmax would sample at that temperature.
-pub const DEFAULT_LOGIT_SD: f64 = 0.8 * GUMBEL_SD;
+/// temperature 0.6, with which argmax would sample at about that temperature.
+pub const DEFAULT_LOGIT_SD: f64 = 0.6 * GUMBEL_SD;
 
 /// The σ that gives the logits noise of standard deviation `target_logit_sd`.
 ///

@@ -101,6 +101,17 @@ pub enum Cut {
     Even,
 }
 
+/// What the first candidates of a search are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// Samples of the model itself at temperature 1, without noise.
+    #[default]
+    Draws,
+    /// The largest logits under noise, as in later iterations.
+    Noise,
+}
+
 /// Settings of [`Search`](super::Search); [`SearchOptions::new`] fills in the defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchOptions {
@@ -113,7 +124,7 @@ pub struct SearchOptions {
     /// Unit σ₀ of the mean's length, in pre-logit units; by default σ.
     pub unit: f64,
     /// Norm of the mean, `|u|/(σ₀√d)`, for a reward that the regression explains entirely, as far
-    /// as the price allows. 0 keeps the mean at zero. Default 2.
+    /// as the price allows. 0 keeps the mean at zero. Default 3.
     pub steer: f64,
     /// Candidates that are continued from a cut; 0 always draws all noise anew. Default 4.
     pub elites: usize,
@@ -121,12 +132,10 @@ pub struct SearchOptions {
     pub cut: Cut,
     /// Share of an iteration's candidates whose noise is all drawn anew, 0 to 1. Default 0.25.
     pub fresh: f64,
-    /// Factor of σ after the first iteration, 0 to 1. Default 0.75.
-    pub cool: f64,
+    /// What the first iteration is. Default: draws.
+    pub start: Start,
     /// What the price counts. Default: a limit that the first iteration sets.
     pub guard: PriceGuard,
-    /// Where between the first iteration's mean price and the limit the mean price is held, 0 to 1.
-    pub aim: f64,
     /// Candidate 0 of every iteration is the mean itself, without noise. Default false.
     pub null_candidate: bool,
     /// Seed of the noise.
@@ -141,13 +150,12 @@ impl SearchOptions {
             width,
             sigma,
             unit: sigma,
-            steer: 2.0,
+            steer: 3.0,
             elites: 4,
             cut: Cut::Entropy,
             fresh: 0.25,
-            cool: 0.75,
+            start: Start::Draws,
             guard: PriceGuard::default(),
-            aim: 0.5,
             null_candidate: false,
             seed,
         }
@@ -158,14 +166,8 @@ impl SearchOptions {
         if !(self.steer >= 0.0 && self.steer.is_finite()) {
             return invalid("steer", self.steer, "0 or more, and finite");
         }
-        for (field, share) in [
-            ("fresh", self.fresh),
-            ("cool", self.cool),
-            ("aim", self.aim),
-        ] {
-            if !(0.0..=1.0).contains(&share) {
-                return invalid(field, share, "from 0 to 1");
-            }
+        if !(0.0..=1.0).contains(&self.fresh) {
+            return invalid("fresh", self.fresh, "from 0 to 1");
         }
         Ok(())
     }

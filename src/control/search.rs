@@ -8,6 +8,11 @@
 //! v_t^i = v_t of an elite        before the cut
 //! ```
 //!
+//! **The start.** The first iteration draws its tokens from the model itself ([`Start::Draws`]):
+//! what those samples cost is what an answer may cost, and the regression begins with texts that
+//! nothing has pushed anywhere. Positions that later candidates keep of them are drawn again, with
+//! the same numbers, and so with the same tokens.
+//!
 //! **The mean.** A token y_t chosen under the noise says that v_t points along W_{y_t}, all that
 //! the reward can know of v_t. The mean u_k is the ridge regression of all rewards so far on
 //! φ_i = Σ_t (W_{y_t^i} − W̄), over distinct texts, the same at every position, of norm
@@ -33,13 +38,15 @@ use std::sync::Arc;
 use ndarray::{Array1, Array2};
 
 use super::noise::NoiseKey;
-use super::options::{ControlError, Cut, SearchOptions};
+use super::options::{ControlError, Cut, SearchOptions, Start};
 use super::price::{Cost, PriceGuard};
 use super::ridge::ridge;
 use super::trajectory::{Origin, Trajectory};
 
 /// Texts that the regression looks at, the latest ones: it costs their cube.
 const MEMORY: usize = 512;
+/// How much of what the price leaves above the first candidates the later ones are to use up.
+const AIM: f64 = 0.5;
 /// Predictions that R² is measured on, the latest ones.
 const PREDICTIONS: usize = 256;
 
@@ -191,7 +198,10 @@ impl Search {
             .iter()
             .map(|origins| Trajectory {
                 seed: self.options.seed,
-                sigmas: [1.0, self.options.cool].map(|factor| (factor * self.options.sigma) as f32),
+                sigmas: [
+                    (self.options.start == Start::Noise).then_some(self.options.sigma as f32),
+                    Some(self.options.sigma as f32),
+                ],
                 null_candidate: self.options.null_candidate,
                 means: Arc::clone(&self.means),
                 origins: Arc::clone(origins),
@@ -302,7 +312,7 @@ impl Search {
             && let Some(used) = self.guard.used(costs)
         {
             let factor = match used > 0.0 {
-                true => (self.options.aim / used).sqrt().clamp(0.5, 1.5),
+                true => (AIM / used).sqrt().clamp(0.5, 1.5),
                 false => 1.5,
             };
             self.gain = (self.gain * factor).min(1.0);

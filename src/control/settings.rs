@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::controller::Controller;
 use super::noise::{DEFAULT_LOGIT_SD, calibrated_sigma};
 use super::options::{
-    ControlError, Cut, DEFAULT_ESS_FRACTION, Move, SearchOptions, SmcOptions, WeightedOptions,
+    ControlError, Cut, DEFAULT_ESS_FRACTION, Move, SearchOptions, SmcOptions, Start,
+    WeightedOptions,
 };
 use super::price::{PriceGuard, PriceRule};
 use super::weights::LambdaRule;
@@ -154,10 +155,8 @@ pub struct SearchSettings {
     pub cut: Cut,
     /// [`SearchOptions::fresh`].
     pub fresh: f64,
-    /// [`SearchOptions::cool`].
-    pub cool: f64,
-    /// XXX
-    pub aim: f64,
+    /// [`SearchOptions::start`].
+    pub start: Start,
     /// Those of the price.
     #[serde(flatten)]
     pub price: PriceSettings,
@@ -172,8 +171,7 @@ impl Default for SearchSettings {
             elites: search.elites,
             cut: search.cut,
             fresh: search.fresh,
-            cool: search.cool,
-            aim: search.aim,
+            start: search.start,
             price: PriceSettings::default(),
         }
     }
@@ -203,8 +201,7 @@ impl SearchSettings {
             elites: self.elites,
             cut: self.cut,
             fresh: self.fresh,
-            cool: self.cool,
-            aim: self.aim,
+            start: self.start,
             guard: self.price.guard()?,
             null_candidate: self.noise.null_candidate,
             ..SearchOptions::new(horizon, width, sigma, seed)

@@ -428,7 +428,7 @@ impl Smc {
     fn trajectory(&self, means: &Means, origins: Arc<[Origin]>) -> Trajectory {
         Trajectory {
             seed: self.options.seed,
-            sigmas: [self.options.sigma as f32; 2],
+            sigmas: [Some(self.options.sigma as f32); 2],
             null_candidate: false,
             means: Arc::clone(means),
             origins,

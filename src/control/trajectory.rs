@@ -15,8 +15,8 @@ pub(super) struct Origin {
 #[derive(Clone, Debug)]
 pub struct Trajectory {
     pub(super) seed: u64,
-    /// σ of the noise of iteration 0, and of later ones.
-    pub(super) sigmas: [f32; 2],
+    /// σ of the noise of iteration 0, `None` where its tokens are drawn, and of later ones.
+    pub(super) sigmas: [Option<f32>; 2],
     pub(super) null_candidate: bool,
     /// u_k by iteration, `[d]` each; `None` where it is zero.
     pub(super) means: Arc<[Option<Arc<[f32]>>]>,
@@ -25,10 +25,26 @@ pub struct Trajectory {
 }
 
 impl Trajectory {
+    fn sigma(&self, origin: Origin) -> Option<f32> {
+        self.sigmas[usize::from(origin.iteration > 0)]
+    }
+
+    /// Whether the token at `position` is to be drawn from the model's own distribution, by
+    /// [`uniform`](Self::uniform), instead of being the largest logit.
+    #[must_use]
+    pub fn draws(&self, position: usize) -> bool {
+        let origin = self.origins.get(position);
+        origin.is_some_and(|origin| self.sigma(*origin).is_none())
+    }
+
     /// Adds v_t to `row` `[d]`, the pre-logits at response position t, counted from 0; answers
-    /// false, and leaves the row alone, from the horizon on.
+    /// false, and leaves the row alone, where the token is [drawn](Self::draws) and from the horizon
+    /// on.
     pub fn perturb(&self, position: usize, row: &mut [f32]) -> bool {
         let Some(origin) = self.origins.get(position) else {
+            return false;
+        };
+        let Some(sigma) = self.sigma(*origin) else {
             return false;
         };
         if let Some(mean) = &self.means[origin.iteration as usize] {
@@ -36,7 +52,6 @@ impl Trajectory {
                 *z += u;
             }
         }
-        let sigma = self.sigmas[usize::from(origin.iteration > 0)];
         if sigma > 0.0 && !(self.null_candidate && origin.candidate == 0) {
             let mut noise = vec![0.0; row.len()];
             self.key(*origin, position).standard_normal(&mut noise);

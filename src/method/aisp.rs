@@ -83,7 +83,7 @@ pub(super) const ENTRY: Entry = Entry {
     presets: &[(
         "paper",
         r#"{"update": "weights", "sigma": 0.7071067811865476, "lambda": 0.3, "alpha": 0.999, "unmasked": true,
-            "price": "off"}"#,
+            "floor": 0, "price": "off"}"#,
     )],
     build: read::<Own>,
 };

@@ -9,8 +9,9 @@ use super::entry::{Setting, setting};
 use super::{Facts, Method, Outcome, Proposal, Rounds, Telemetry, at_least_one};
 use crate::control::{Controller, Cost, Perturbation, Trial};
 use crate::error::{Error, Result};
+use crate::llama::Token;
 use crate::output::OutputRows;
-use crate::rollout::{Price, SamplingOptions, Steer, TokenChoice};
+use crate::rollout::{Ask, Chooser, Price, SamplingOptions, Steer, TokenChoice};
 
 /// The noise: fields of [`NoiseSettings`](crate::control::NoiseSettings) and [`PerturbedSettings`].
 pub(super) const NOISE: &[Setting] = &[
@@ -67,12 +68,13 @@ pub(super) const PRICE: &[Setting] = &[
 ];
 
 /// Settings of a method with noise on the pre-logits beside its controller's.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub(super) struct PerturbedSettings {
     /// Positions that are perturbed; by default all.
     horizon: Option<usize>,
-    /// Least probability of a token by the model itself: see [`Steer::floor`] (default 0).
+    /// Least probability of a token by the model itself: see [`Steer::floor`] (default that of
+    /// `min-p`).
     #[serde(serialize_with = "crate::rollout::shortest")]
     floor: f32,
     /// Draw tokens from the perturbed logits instead of taking the largest (default false).
@@ -80,6 +82,18 @@ pub(super) struct PerturbedSettings {
     /// How they are drawn then.
     #[serde(flatten)]
     sampling: SamplingOptions,
+}
+
+impl Default for PerturbedSettings {
+    fn default() -> Self {
+        let sampling = SamplingOptions::default();
+        Self {
+            horizon: None,
+            floor: sampling.min_p,
+            draw_tokens: false,
+            sampling,
+        }
+    }
 }
 
 impl PerturbedSettings {
@@ -153,6 +167,26 @@ impl Steer for Noise {
 
     fn floor(&self) -> f32 {
         self.floor
+    }
+
+    fn choose(
+        &self,
+        tokens: &[Token],
+        logits: &[f32],
+        _ask: &mut Ask<'_>,
+    ) -> Result<Option<Token>> {
+        let position = tokens.len();
+        if !self.perturbation.draws(position) {
+            return Ok(None);
+        }
+        let plain = TokenChoice::Sample(SamplingOptions {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: self.floor,
+        });
+        let uniform = self.uniform(position);
+        Ok(Some(Chooser::default().choose(&plain, logits, uniform)))
     }
 }
 

@@ -40,7 +40,6 @@ pub(super) const ENTRY: Entry = Entry {
                     "share of an iteration's candidates that are drawn anew",
                 ),
                 setting("cool", "X", "factor of the noise after the first iteration"),
-                setting("aim", "X", "XXX"),
             ],
         },
         Group {

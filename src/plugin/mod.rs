@@ -23,8 +23,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use crate::control::{
-    AutoOr, NoiseSettings, PriceRule, PriceSettings, SamplerSettings, SearchSettings, Update,
-    prompt_seed,
+    AutoOr, NoiseSettings, PriceRule, PriceSettings, SamplerSettings, SearchSettings, Start,
+    Update, prompt_seed,
 };
 use crate::gguf::Gguf;
 use crate::output::{Decoder, OutputHead, OutputRows};
@@ -226,6 +226,7 @@ fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Sessio
             steer: options.steer,
             elites: options.elites as usize,
             fresh: options.fresh,
+            start: Start::Noise,
             price,
             ..SearchSettings::default()
         }

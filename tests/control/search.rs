@@ -2,7 +2,7 @@
 //! noise product is chosen.
 
 use aisp_llama::control::{
-    Cost, Cut, NoiseKey, PriceGuard, PriceRule, Search, SearchOptions, Trajectory, Trial,
+    Cost, Cut, NoiseKey, PriceGuard, PriceRule, Search, SearchOptions, Start, Trajectory, Trial,
 };
 
 const WIDTH: usize = 12;
@@ -26,7 +26,10 @@ fn matrix() -> Vec<[f32; WIDTH]> {
 }
 
 fn options() -> SearchOptions {
-    SearchOptions::new(HORIZON, WIDTH, 0.5, 3)
+    SearchOptions {
+        start: Start::Noise,
+        ..SearchOptions::new(HORIZON, WIDTH, 0.5, 3)
+    }
 }
 
 fn tokens(trajectory: &Trajectory, w: &[[f32; WIDTH]]) -> Vec<i32> {
@@ -427,13 +430,6 @@ fn options_out_of_range_are_named() {
         },
     );
     refused("fresh", SearchOptions { fresh: 1.5, ..of() });
-    refused(
-        "cool",
-        SearchOptions {
-            cool: f64::NAN,
-            ..of()
-        },
-    );
     refused(
         "sigma",
         SearchOptions {
