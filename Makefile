@@ -63,7 +63,7 @@ install: plugin ## install the sampler plugin under PREFIX, with its headers
 
 figures: tools ## run every comparison that docs/ shows, some hours on two cores
 	@"$(PYTHON)" scripts/fetch_models.py --for figures
-	@$(with_ccache) cargo build --release --bins --example theory
+	@$(with_ccache) cargo build --release --bins --example theory --example pre_logits
 	@scripts/figures.sh "$(CARGO_TARGET_DIR)/release/aisp-llama"
 
 setup: tools ## install missing tools, fetch the demo's models

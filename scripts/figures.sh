@@ -133,6 +133,10 @@ aisp:steer=1.5:elites=8"
         mkdir -p "$repository/docs/compare"
         "$(dirname "$program")/examples/theory" "$smollm" "$film" "$repository/docs/theory.svg" \
             >"$repository/docs/compare/theory.md"
+        "$(dirname "$program")/examples/pre_logits" \
+            "$cache/models/SmolLM2-135M-Instruct.Q4_1.gguf" "$gemma" \
+            "$prompts"/{general,general-tuning,film-reviews,film-reviews-tuning}.jsonl \
+            "$repository/docs/pre-logits.svg" >"$repository/docs/compare/pre-logits.md"
         ;;
     # The plugin's tiers, in the C example on another llama.cpp than the pinned one.
     tiers)
