@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR DESTDIR PYTHON
 
 # What `make demo` runs; both can be set on the command line.
 DEMO_PROMPT ?= Write one sentence reviewing a movie about a lost dog.
-DEMO_ARGS ?= --samples 16 --iterations 4 -n 32 -s 1 --candidates 3
+DEMO_ARGS ?= --samples 16 --iterations 8 -n 32 -s 1
 export DEMO_PROMPT
 
 # What the film-review head says of itself.
@@ -33,9 +33,13 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 
-demo: setup ## set up, build, and align one prompt
+demo: setup ## set up, build, and answer one prompt plainly, by best-of-n, and aligned
 	@$(with_ccache) cargo build --release
-	"$(CARGO_TARGET_DIR)/release/aisp-llama" run -p "$$DEMO_PROMPT" $(DEMO_ARGS)
+	@for method in greedy best-of-n search; do \
+		echo; echo "== $$method: $$DEMO_PROMPT"; \
+		"$(CARGO_TARGET_DIR)/release/aisp-llama" run --method $$method -p "$$DEMO_PROMPT" \
+			$(DEMO_ARGS) || exit; \
+	done
 
 test: ## set up with the test models as well, and run all tests
 	@scripts/setup.sh test

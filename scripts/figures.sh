@@ -56,16 +56,16 @@ value_network() {
     cp value.txt "$repository/docs/compare/value.txt"
 }
 
-rivals=best-of-n:$drawn,aisp,$misvo,$steered,args,$guided
+rivals=best-of-n:$drawn,search,$misvo,$steered,args,$guided
 
 figure() {
     case $1 in
     # The main result.
-    film) reviews film --budget 256 --seeds 3 --methods "best-of-n:$all,aisp" ;;
+    film) reviews film --budget 256 --seeds 3 --methods "best-of-n:$all,search" ;;
     # The same with another of best-of-n's settings that tuning does not tell from that one.
     temperatures)
         reviews temperatures --budget 256 --seeds 1 \
-            --methods "best-of-n:$drawn,best-of-n:$all,aisp"
+            --methods "best-of-n:$drawn,best-of-n:$all,search"
         ;;
     # The other methods, at equal samples and at equal seconds, on half of the prompts.
     rivals)
@@ -80,16 +80,16 @@ figure() {
     # Models, rewards and prompts that no default was chosen on.
     gemma)
         compare gemma -m "$gemma" --no-chat -mr "$film" --prompts "$prompts/film-reviews.jsonl" \
-            --budget 128 --seeds 1 --methods "best-of-n:$drawn,aisp"
+            --budget 128 --seeds 1 --methods "best-of-n:$drawn,search"
         ;;
     rule)
         compare rule -m "$smollm" --prompts "$prompts/general.jsonl" --budget 128 --seeds 1 \
             --reward 'rule:words=10..12;contains=like a;excludes=the;ends-with=!' \
-            --methods "best-of-n:$drawn,aisp"
+            --methods "best-of-n:$drawn,search"
         ;;
     judge)
         compare judge -m "$smollm" --prompts "$prompts/general.jsonl" --budget 128 --seeds 1 \
-            --reward judge:self --methods "best-of-n:$drawn,aisp"
+            --reward judge:self --methods "best-of-n:$drawn,search"
         ;;
     # What RE-Control's steering does to one greedy answer.
     steering)
@@ -119,9 +119,9 @@ $exact:step=3:lambda=0.1,$exact:step=10:lambda=0.1"
             --methods "$value:step=0.1,$value,$value:step=1,$value:step=2"
         ;;
     controller)
-        tuning controller --budget 128 --methods "best-of-n:$all,aisp:preset=paper,aisp:steer=0,\
-aisp:steer=1,aisp:steer=1.5,aisp,aisp:steer=3,aisp:elites=0,aisp:elites=2,\
-aisp:steer=1.5:elites=8"
+        tuning controller --budget 128 --methods "best-of-n:$all,search,search:steer=0,\
+search:elites=0,search:cut=even,search:start=noise,search:floor=0,search:price=off,aisp,\
+aisp:move=window,aisp:update=weights,aisp:preset=paper"
         ;;
     # The curve of the README.
     curve)

@@ -25,7 +25,7 @@
 //! ```
 //!
 //! - [`Aligner`] answers one prompt after the other; a [`Batch`] turns many runs on one rollout.
-//! - [`method`]: aisp, best-of-n and the others, each a file with its settings, in one table.
+//! - [`method`]: search, aisp, best-of-n and the others, each a file with its settings, in one table.
 //! - [`rollout`]: candidates by the batch, which is kept full.
 //! - [`reward`]: classifiers, heads, judges, likelihoods, rules, programs, servers, and functions
 //!   of your own.

@@ -269,9 +269,16 @@ fn print(args: &RunArgs, alignment: &Alignment, load_seconds: f64) -> anyhow::Re
         let reward = candidate
             .reward
             .map_or("  none".into(), |r| format!("{r:6.3}"));
+        let price = candidate
+            .price
+            .map_or(String::new(), |price| format!("  {:5.2}", price.per_token));
         let text = candidate.text.trim().replace('\n', "\n        ");
-        output::note(&format!("{reward}  {text}"));
+        output::note(&format!("{reward}{price}  {text}"));
     }
+    let price = alignment.price.map_or(String::new(), |price| {
+        format!(", price {:.2} nats a token", price.per_token)
+    });
+    output::note(&format!("reward {:.3}{price}", alignment.reward));
     let mut answer = alignment.response.clone();
     answer.push('\n');
     Ok(output::print_out(answer.as_bytes())?)

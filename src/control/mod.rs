@@ -22,8 +22,9 @@
 //! [`NoiseKey`] makes the noise, [`importance_weights`] the weights, [`WeightedMean`] the update. The noise
 //! is a function of its place alone, so `V` is never stored: the update generates it again.
 //!
-//! [`Search`] is the controller that `aisp` uses by default: the same noise, another estimate of
-//! the mean, and elites whose noise is refined. [`Controller`] is either of the two. [`Smc`] has a
+//! [`Smc`] samples from q* itself, with a population that is resampled and moved. [`Search`] is no
+//! importance sampling: the same noise, a mean by regression, and the best candidates continued.
+//! [`Controller`] is any of the three, and [`PriceGuard`] holds what a candidate may cost. [`Smc`] has a
 //! population instead of a mean, and follows `q*` itself.
 //!
 //! Source: arXiv 2510.26219. Where its text leaves a decision open, the docs say "(chosen)".

@@ -67,6 +67,10 @@ impl Panel {
             let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| {
                 (low.min(y), high.max(y))
             });
+            // Without any value there still is an axis, and it has to end.
+            if !(low.is_finite() && high.is_finite()) {
+                return (0.0, 1.0);
+            }
             let margin = ((high - low) * 0.08).max(0.05);
             (low - margin, high + margin)
         })
@@ -141,4 +145,27 @@ fn mesh<'a, DB: DrawingBackend + 'a>(
         .axis_desc_style(font(14))
         .label_style(font(13))
         .draw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panel_without_a_value_has_axes_that_end() {
+        let panel = |points: &[(f64, f64)]| Panel {
+            x_name: "x",
+            y_name: "y",
+            x_range: None,
+            y_range: None,
+            series: vec![Series {
+                name: "a line".into(),
+                color: BLACK,
+                width: 2,
+                points: points.to_vec(),
+            }],
+        };
+        let svg = draw("title", &[panel(&[(0.0, 1.0), (1.0, 2.0)]), panel(&[])]).unwrap();
+        assert!(svg.contains("a line"));
+    }
 }

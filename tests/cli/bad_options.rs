@@ -100,8 +100,8 @@ fn flags_of_a_few_words_list_them() {
     words(&train(["--objective", "best"]), objectives);
     words(&train(["--pooling", "max"]), "last, mean");
     let folder = TempDir::new().unwrap();
-    let by_tokens = on_prompts(folder.path(), "compare", &["Sing."], &["--by", "tokens"]);
-    words(&by_tokens, "candidates, seconds");
+    let by_words = on_prompts(folder.path(), "compare", &["Sing."], &["--by", "words"]);
+    words(&by_words, "candidates, tokens, seconds");
 }
 
 #[test]

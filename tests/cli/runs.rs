@@ -38,7 +38,7 @@ fn the_answer_alone_goes_to_stdout() {
         "iteration 2/2",
         "best",
         "mean",
-        "ess",
+        "price",
         "tokens/s",
     ] {
         assert!(progress.contains(words), "{words}: {progress}");
@@ -77,34 +77,61 @@ fn json_has_every_field() {
             "mean_reward",
             "max_reward",
             "best_reward",
-            "ess",
+            "mean_price",
+            "best_price",
             "r2",
             "sigma",
             "u_norm",
-            "kl",
             "tokens",
             "seconds",
         ] {
             assert!(iteration[field].is_number(), "{field}");
         }
+        // It has no weights, and no density to have a divergence.
+        assert!(iteration["ess"].is_null() && iteration["kl"].is_null());
     }
     assert_eq!(value["usage"]["candidates"], 16);
-    assert_eq!(value["usage"]["reward_calls"], 16);
+    let candidates = value["candidates"].as_array().unwrap();
+    let is_new = |c: &&Value| c["repeat"].is_null();
+    let texts = candidates.iter().filter(is_new).count();
+    assert_eq!(value["usage"]["reward_calls"], texts);
     let tokens: u64 = iterations
         .iter()
         .map(|i| i["tokens"].as_u64().unwrap())
         .sum();
     assert_eq!(value["usage"]["generated_tokens"], tokens);
-    // The best of the candidates is the answer, and the list is in order.
-    let rewards: Vec<f64> = value["candidates"]
-        .as_array()
-        .unwrap()
+    // The best of the candidates that are not too dear is the answer, and the list is in order.
+    let admitted = |c: &&Value| c["too_dear"].is_null();
+    let rewards: Vec<f64> = candidates
         .iter()
+        .take_while(admitted)
         .map(|c| c["reward"].as_f64().unwrap())
         .collect();
+    assert_eq!(rewards.len(), candidates.iter().filter(admitted).count());
     assert_eq!(value["reward"].as_f64(), Some(rewards[0]));
-    assert_eq!(value["response"], value["candidates"][0]["text"]);
+    assert_eq!(value["response"], candidates[0]["text"]);
+    assert_eq!(value["price"], candidates[0]["price"]);
     assert!(rewards.windows(2).all(|w| w[0] >= w[1]));
+    // What is too dear is dearer than the limit, in price or in surprise.
+    let limit = iterations[0]["price_limit"].as_f64().unwrap();
+    for candidate in candidates.iter().filter(admitted) {
+        assert!(candidate["price"]["per_token"].as_f64().unwrap() <= limit);
+    }
+}
+
+#[test]
+fn importance_sampling_says_what_its_weights_are() {
+    for update in ["smc", "weights"] {
+        let value = json(&["--method", "aisp", "--update", update]);
+        for iteration in value["iterations"].as_array().unwrap() {
+            for field in ["ess", "lambda", "sigma", "kl"] {
+                assert!(iteration[field].is_number(), "{update}: {field}");
+            }
+            let ess = iteration["ess"].as_f64().unwrap();
+            assert!((1.0..=16.0).contains(&ess), "{ess}");
+            assert_eq!(iteration["free_energy"].is_number(), update == "smc");
+        }
+    }
 }
 
 #[test]
@@ -113,6 +140,8 @@ fn greedy_is_one_candidate_and_aisp_without_noise() {
     assert_eq!(greedy["usage"]["candidates"], 1);
     assert!(greedy["iterations"][0]["ess"].is_null());
     let silent = run(&[
+        "--method",
+        "aisp",
         "--sigma",
         "0",
         "--samples",
@@ -219,10 +248,9 @@ fn an_interrupt_in_an_iteration_prints_the_best_so_far() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let value: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(value["stop"], "interrupted");
-    assert_eq!(
-        value["iterations"][0]["max_reward"],
-        value["iterations"][0]["best_reward"]
-    );
+    // The best so far is the best that is not too dear.
+    let first = &value["iterations"][0];
+    assert!(first["max_reward"].as_f64() >= first["best_reward"].as_f64());
     assert!(!value["response"].as_str().unwrap().is_empty());
 }
 

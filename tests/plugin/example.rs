@@ -46,8 +46,9 @@ fn lines(mut command: Command, model: &Path, flags: &[&str]) -> Vec<Value> {
 fn the_c_program_does_what_the_command_line_does() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aisp-llama"));
     command.args(["run", "--no-chat", "--json", "--candidates", "33"]);
-    // The plugin does not see what the model itself says of a token, which a price needs.
-    command.args(["--method", "aisp", "--price", "off"]);
+    // The plugin does not see what the model itself says of a token, which a price and a floor need.
+    command.args(["--method", "aisp", "--update", "weights"]);
+    command.args(["--price", "off", "--floor", "0"]);
     arguments(&mut command, &path(SMOLLM2));
     let output = succeed(&mut command).stdout;
     let expected: Value = serde_json::from_slice(&output).unwrap();
