@@ -2,15 +2,18 @@
 //!
 //! A [`Batch::turn`] asks every run what it wants generated, writes one token of every candidate,
 //! hands candidates to their runs, and scores the iterations that are complete: the candidates of
-//! one run fill the gaps of another. No run waits for another's iteration, and none can change
+//! one run fill the gaps of another, and those of its own next iteration where its method does not
+//! wait for outcomes. No run waits for another's iteration, and none can change
 //! another's answer: the bytes are those of a batch of its own (dense models on the CPU). What the
 //! clock decides is not among them: scoring takes its time of the turn. Nor is what a judge that
-//! several runs share had to read anew ([`Usage::reward_tokens`](super::Usage::reward_tokens)).
+//! several runs share had to read anew ([`Usage::reward_tokens`](super::Usage::reward_tokens)), nor
+//! what was begun ahead and thrown away when a run ended early.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::events::{Event, RunId};
+use super::open::Seat;
 use super::record::{Alignment, ModelNames};
 use super::request::{AlignOptions, Stop};
 use super::rewards::Rewards;
@@ -25,7 +28,7 @@ pub struct Batch {
     rollout: Rollout,
     runs: BTreeMap<RunId, Member>,
     /// Which candidate of which run a job is.
-    jobs: HashMap<JobId, (RunId, usize)>,
+    jobs: HashMap<JobId, (RunId, Seat)>,
     /// Runs so far.
     pub(super) added: u64,
 }
@@ -124,6 +127,12 @@ impl Batch {
             }
         }
         self.remove(&ended);
+        for id in self.ids() {
+            if let Err(error) = self.look_ahead(id) {
+                ended.push((id, Err(error)));
+            }
+        }
+        self.remove(&ended);
         match self.step(rewards) {
             Ok(failed) => ended.extend(failed.into_iter().map(|(id, error)| (id, Err(error)))),
             Err(error) => {
@@ -170,14 +179,33 @@ impl Batch {
             observe(&Event { run: id, kind });
             member.begun = true;
         }
-        if member.run.progress().is_some() {
-            return Ok(true);
+        match member.run.is_open() {
+            true => Ok(true),
+            false => self.submit(id),
         }
+    }
+
+    /// Submits further iterations of a run that need not wait for the open ones, as long as there
+    /// is room in the rollout.
+    fn look_ahead(&mut self, id: RunId) -> Result<()> {
+        let may = |run: &Run| run.is_open() && run.looks_ahead();
+        while self.rollout.free() > 0
+            && self.runs.get(&id).is_some_and(|member| may(&member.run))
+            && self.submit(id)?
+        {}
+        Ok(())
+    }
+
+    /// Submits the next iteration of a run; false where there is none.
+    fn submit(&mut self, id: RunId) -> Result<bool> {
+        let Some(member) = self.runs.get_mut(&id) else {
+            return Ok(false);
+        };
         let proposals = member.run.propose();
         let proposed = !proposals.is_empty();
         let (max_tokens, keep_pre_logits) =
             (member.run.max_tokens(), member.run.keeps_pre_logits());
-        for (index, proposal) in proposals.into_iter().enumerate() {
+        for (seat, proposal) in proposals {
             let job = self.rollout.submit(Job {
                 prompt: member.prompt,
                 max_tokens,
@@ -185,7 +213,7 @@ impl Batch {
                 choice: proposal.choice,
                 keep_pre_logits,
             })?;
-            self.jobs.insert(job, (id, index));
+            self.jobs.insert(job, (id, seat));
         }
         Ok(proposed)
     }
@@ -208,14 +236,14 @@ impl Batch {
         };
         let mut failed: Vec<(RunId, Error)> = Vec::new();
         for written in rollout.step(&mut ask)? {
-            let Some(&(id, index)) = jobs.get(&written.job) else {
+            let Some(&(id, seat)) = jobs.get(&written.job) else {
                 continue;
             };
             let Some(member) = runs.get_mut(&id) else {
                 continue;
             };
             let job = written.job;
-            match member.run.take(index, written) {
+            match member.run.take(seat, written) {
                 Ok(false) => {}
                 Ok(true) => drop(jobs.remove(&job)),
                 // The first of its candidates says it for all.
@@ -229,46 +257,54 @@ impl Batch {
     }
 
     /// Tells how far a run is, takes it out of the rollout where it is over, and closes its
-    /// iteration where that is complete.
+    /// iterations that are complete.
     fn close(
         &mut self,
         id: RunId,
         rewards: &mut dyn Rewards,
         observe: &mut dyn FnMut(&Event),
     ) -> Result<()> {
-        let Some(member) = self.runs.get_mut(&id) else {
-            return Ok(());
+        if let Some(kind) = self.runs.get(&id).and_then(|member| member.run.progress()) {
+            observe(&Event { run: id, kind });
+        }
+        while self.stop_or_go_on(id) {
+            let Some(member) = self.runs.get_mut(&id) else {
+                return Ok(());
+            };
+            let mut tell = |kind| observe(&Event { run: id, kind });
+            member.run.close(rewards.of(id), &mut tell)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the jobs of a run that is over out of the rollout; whether an iteration is complete
+    /// then.
+    fn stop_or_go_on(&mut self, id: RunId) -> bool {
+        let Some(member) = self.runs.get_mut(&id).filter(|m| m.run.is_open()) else {
+            return false;
         };
-        let Some(kind) = member.run.progress() else {
-            return Ok(());
-        };
-        observe(&Event { run: id, kind });
         let over = member.run.is_over();
-        if over {
-            for (index, candidate) in self.cancel_jobs(id) {
-                if let Some(member) = self.runs.get_mut(&id) {
-                    member.run.take_cancelled(index, candidate);
-                }
+        let cancelled = match over {
+            true => self.cancel_jobs(id),
+            false => Vec::new(),
+        };
+        self.runs.get_mut(&id).is_some_and(|member| {
+            for (seat, candidate) in cancelled {
+                member.run.take_cancelled(seat, candidate);
             }
-        }
-        match self.runs.get_mut(&id) {
-            Some(member) if member.run.is_written() => {
-                let mut tell = |kind| observe(&Event { run: id, kind });
-                member.run.close(rewards.of(id), &mut tell)
-            }
-            _ => Ok(()),
-        }
+            member.run.is_written()
+        })
     }
 
     /// Takes the jobs of a run out of the rollout, with what they have written.
-    fn cancel_jobs(&mut self, run: RunId) -> Vec<(usize, Option<Candidate>)> {
+    fn cancel_jobs(&mut self, run: RunId) -> Vec<(Seat, Option<Candidate>)> {
         let of_run =
-            |(job, (id, index)): (&JobId, &(RunId, usize))| (*id == run).then_some((*job, *index));
-        let jobs: Vec<(JobId, usize)> = self.jobs.iter().filter_map(of_run).collect();
+            |(job, (id, seat)): (&JobId, &(RunId, Seat))| (*id == run).then_some((*job, *seat));
+        let jobs: Vec<(JobId, Seat)> = self.jobs.iter().filter_map(of_run).collect();
         let mut cancelled = Vec::with_capacity(jobs.len());
-        for (job, index) in jobs {
+        for (job, seat) in jobs {
             self.jobs.remove(&job);
-            cancelled.push((index, self.rollout.cancel(job)));
+            cancelled.push((seat, self.rollout.cancel(job)));
         }
         cancelled
     }

@@ -40,11 +40,11 @@ pub enum EventKind {
     Progress {
         /// The iteration, from 0.
         iteration: usize,
-        /// Tokens generated so far in it.
+        /// Tokens generated since the one before it was done, those of later ones included.
         tokens: usize,
         /// Candidates finished so far in it.
         finished: usize,
-        /// Seconds spent on generating so far in it.
+        /// Seconds spent on generating them.
         seconds: f64,
     },
     /// A candidate has its reward, or has none for a reason.

@@ -9,6 +9,7 @@
 mod batch;
 mod divergence;
 mod events;
+mod open;
 mod record;
 mod request;
 mod rewards;

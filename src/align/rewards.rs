@@ -57,6 +57,16 @@ impl Rewards for RunRewards<'_> {
     }
 }
 
+/// Responses to one prompt, as a reward takes them.
+pub(super) fn samples<'a>(
+    prompt: &'a str,
+    responses: impl Iterator<Item = &'a str>,
+) -> Vec<Sample<'a>> {
+    responses
+        .map(|response| Sample { prompt, response })
+        .collect()
+}
+
 /// The scores of `samples`, as many as there are.
 pub(super) fn score(reward: &mut dyn Reward, samples: &[Sample<'_>]) -> Result<Scores> {
     if samples.is_empty() {

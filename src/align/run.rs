@@ -7,6 +7,11 @@
 //!    └────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! Where the method does not wait for outcomes, candidates of the next iterations fill the places
+//! that those of the first leave free; iterations are scored in their order all the same. One that
+//! was begun and is not needed, because the run ends before it, is thrown away: its candidates and
+//! tokens count as generated, and nothing else is said of them.
+//!
 //! A run never waits for anything: whoever drives it, alone or among others, is a
 //! [`Batch`](super::Batch).
 
@@ -15,31 +20,16 @@ use std::time::Instant;
 
 use super::divergence::Divergence;
 use super::events::EventKind;
+use super::open::{Open, Seat};
 use super::record::{Alignment, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings};
 use super::request::{AlignOptions, Stop};
-use super::rewards::{RunRewards, beginnings, score};
+use super::rewards::{RunRewards, beginnings, samples, score};
 use super::tally::Tally;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
 use crate::method::{Method, Outcome, Proposal};
 use crate::reward::Sample;
-use crate::rollout::{Candidate, End, Progress, Written};
-
-/// The iteration that is open.
-struct Iteration {
-    begun: Instant,
-    /// When its candidates were asked for.
-    asked: Instant,
-    /// By number; `None` for one that is still being written, or that a stop kept from it.
-    candidates: Vec<Option<Candidate>>,
-    /// Tokens of each so far.
-    written: Vec<usize>,
-    /// How many of them the budget of tokens pays for, where it is not all.
-    paid: Option<usize>,
-    progress: Progress,
-    /// Candidates that are still being written.
-    open: usize,
-}
+use crate::rollout::{Candidate, End, Written};
 
 /// One run.
 pub(super) struct Run {
@@ -48,13 +38,22 @@ pub(super) struct Run {
     stop: Stop,
     method: Box<dyn Method>,
     started: Instant,
-    iteration: Option<Iteration>,
+    open: Open,
+    /// When the iteration that is scored next was begun, or came to its turn.
+    begun: Instant,
+    /// The same without the method's own time.
+    asked: Instant,
+    /// Tokens generated since then.
+    tokens: usize,
     tally: Tally,
     timings: Timings,
     iterations: Vec<IterationStats>,
     held_out_failed: bool,
     divergence: Divergence,
     stopped: Option<StopReason>,
+    /// How many candidates of the iteration that is open the budget of tokens pays for, where it
+    /// is not all.
+    paid: Option<usize>,
     /// Reward calls left to a method that asks while responses are written; one is kept for the
     /// response itself.
     calls_left: usize,
@@ -70,18 +69,23 @@ impl Run {
         method: Box<dyn Method>,
         stop: Stop,
     ) -> Self {
+        let now = Instant::now();
         Self {
             prompt,
             stop,
             method,
-            started: Instant::now(),
-            iteration: None,
+            started: now,
+            open: Open::default(),
+            begun: now,
+            asked: now,
+            tokens: 0,
             tally: Tally::default(),
             timings: Timings::default(),
             iterations: Vec::new(),
             held_out_failed: false,
             divergence: Divergence::default(),
             stopped: None,
+            paid: None,
             calls_left: options.budget.reward_calls.unwrap_or(usize::MAX),
             unguided: false,
             options,
@@ -106,25 +110,34 @@ impl Run {
         })
     }
 
-    /// Opens the next iteration: what is to be generated. Nothing when the run is at its end.
-    pub(super) fn propose(&mut self) -> Vec<Proposal> {
+    /// Opens the next iteration: what is to be generated, and for whom. Nothing when the run is at
+    /// its end.
+    pub(super) fn propose(&mut self) -> Vec<(Seat, Proposal)> {
         if self.stopped.is_some() {
             return Vec::new();
         }
-        let begun = Instant::now();
+        let (begun, first) = (Instant::now(), !self.is_open());
         let proposals = self.method.propose();
-        if !proposals.is_empty() {
-            self.iteration = Some(Iteration {
-                begun,
-                asked: Instant::now(),
-                candidates: proposals.iter().map(|_| None).collect(),
-                written: vec![0; proposals.len()],
-                paid: None,
-                progress: Progress::default(),
-                open: proposals.len(),
-            });
+        if proposals.is_empty() {
+            return Vec::new();
         }
-        proposals
+        if first {
+            (self.begun, self.asked) = (begun, Instant::now());
+        }
+        let seats = self.open.push(proposals.len());
+        seats.zip(proposals).collect()
+    }
+
+    /// Whether an iteration is open.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.finished().is_some()
+    }
+
+    /// Whether the next iteration may be begun before the open ones are scored: the method does
+    /// not wait for them, and no budget ends with them. One of tokens might, whatever is open.
+    pub(super) fn looks_ahead(&self) -> bool {
+        let (budget, usage) = (&self.options.budget, self.open.usage(self.tally.usage));
+        !self.method.waits() && budget.generated_tokens.is_none() && !budget.is_spent(&usage)
     }
 
     /// Most tokens of a response.
@@ -156,13 +169,7 @@ impl Run {
             return Ok(answers);
         }
         self.calls_left -= written.len();
-        let samples: Vec<Sample<'_>> = written
-            .iter()
-            .map(|(_, text)| Sample {
-                prompt: &self.prompt,
-                response: text,
-            })
-            .collect();
+        let samples = samples(&self.prompt, written.iter().map(|(_, text)| text.as_str()));
         let scores = rewards.reward.score(&samples)?;
         self.tally.usage.reward_calls += written.len();
         for ((index, _), score) in written.into_iter().zip(scores) {
@@ -174,42 +181,32 @@ impl Run {
         Ok(answers)
     }
 
-    /// Takes what a step has written for candidate `index`; whether that was its end.
-    pub(super) fn take(&mut self, index: usize, written: Written) -> Result<bool> {
-        let Some(iteration) = &mut self.iteration else {
-            return Ok(true);
-        };
-        iteration.progress.count(&written);
-        iteration.written[index] += 1;
-        let Some(candidate) = written.done else {
-            return Ok(false);
-        };
-        iteration.candidates[index] = Some(candidate?);
-        iteration.open -= 1;
-        Ok(true)
+    /// Takes what a step has written of a candidate; whether that was its end.
+    pub(super) fn take(&mut self, seat: Seat, written: Written) -> Result<bool> {
+        self.tokens += 1;
+        self.open.take(seat, written)
     }
 
     /// Takes a candidate that a stop has cut short, or kept from being written.
-    pub(super) fn take_cancelled(&mut self, index: usize, candidate: Option<Candidate>) {
-        if let Some(iteration) = &mut self.iteration {
-            iteration.candidates[index] = candidate;
-            iteration.open -= 1;
-        }
+    pub(super) fn take_cancelled(&mut self, seat: Seat, candidate: Option<Candidate>) {
+        self.open.take_cancelled(seat, candidate);
     }
 
-    /// How far the open iteration is.
+    /// How far the iteration is that is scored next.
     pub(super) fn progress(&self) -> Option<EventKind> {
-        let iteration = self.iteration.as_ref()?;
         Some(EventKind::Progress {
             iteration: self.iterations.len(),
-            tokens: iteration.progress.tokens,
-            finished: iteration.progress.finished,
-            seconds: iteration.asked.elapsed().as_secs_f64(),
+            tokens: self.tokens,
+            finished: self.open.finished()?,
+            seconds: self.asked.elapsed().as_secs_f64(),
         })
     }
 
     /// Whether the candidates that are being written are no longer wanted.
     pub(super) fn is_over(&mut self) -> bool {
+        if self.stopped.is_some() {
+            return true;
+        }
         if self.stop.is_requested() {
             self.stopped = Some(StopReason::Interrupted);
         } else if self.out_of_time() {
@@ -226,13 +223,16 @@ impl Run {
     }
 
     fn out_of_tokens(&mut self) -> bool {
-        let Some(iteration) = &mut self.iteration else {
-            return false;
-        };
-        let finished = iteration.candidates.iter().map(Option::is_some);
-        let written = finished.zip(iteration.written.iter().copied());
-        iteration.paid = self.options.budget.paid(&self.tally.usage, written);
-        iteration.paid.is_some()
+        let written = self.open.written();
+        self.paid = self.options.budget.paid(&self.tally.usage, written);
+        self.paid.is_some()
+    }
+
+    /// Whether the run ended with an iteration that is scored: those behind it are not wanted.
+    fn ended_before(&self) -> bool {
+        use StopReason::{Budget, Divergence, TargetReward};
+        let scored = matches!(self.stopped, Some(Budget | Divergence | TargetReward));
+        scored && self.paid.is_none()
     }
 
     fn out_of_time(&self) -> bool {
@@ -241,30 +241,24 @@ impl Run {
         limit.is_some_and(|limit| elapsed >= limit)
     }
 
-    /// Whether all candidates of the open iteration are there.
+    /// Whether all candidates of the iteration that is scored next are there.
     pub(super) fn is_written(&self) -> bool {
-        self.iteration.as_ref().is_some_and(|i| i.open == 0)
+        self.open.is_written()
     }
 
-    /// Scores the iteration and closes it. Responses cut short by a stop are scored only when
-    /// there is nothing else to answer with.
+    /// Scores the first of the open iterations and closes it. Responses cut short by a stop are
+    /// scored only when there is nothing else to answer with.
     pub(super) fn close(
         &mut self,
         mut rewards: RunRewards<'_>,
         tell: &mut dyn FnMut(EventKind),
     ) -> Result<()> {
-        let Some(Iteration {
-            begun,
-            asked,
-            mut candidates,
-            paid,
-            ..
-        }) = self.iteration.take()
-        else {
+        let Some(iteration) = self.open.pop() else {
             return Ok(());
         };
-        self.timings.generation_seconds += asked.elapsed().as_secs_f64();
-        if let Some(paid) = paid {
+        self.timings.generation_seconds += self.asked.elapsed().as_secs_f64();
+        let mut candidates = iteration.candidates;
+        if let Some(paid) = self.paid {
             // The first one, cut short, is better than no answer.
             candidates.truncate(paid.max(usize::from(self.tally.best().is_none())));
         }
@@ -272,12 +266,17 @@ impl Run {
             self.tally.usage.candidates += 1;
             self.tally.usage.generated_tokens += candidate.tokens.len();
         }
-        // There is an answer, and these are not to change it.
-        if self.out_of_guidance() {
+        // There is an answer, and these are not to change it: the run ended without them.
+        if self.out_of_guidance() || self.ended_before() {
+            self.asked = Instant::now();
             return Ok(());
         }
+        if let Some(error) = iteration.failed {
+            return Err(error);
+        }
         let finished = |c: &Candidate| c.end != End::Stopped;
-        let any = self.tally.best().is_some() || candidates.iter().flatten().any(finished);
+        let whole = candidates.iter().flatten().any(finished) || self.open.has_whole();
+        let any = whole || self.tally.best().is_some();
         let used: Vec<(usize, &Candidate)> = candidates
             .iter()
             .enumerate()
@@ -298,7 +297,7 @@ impl Run {
             });
             tell(EventKind::CandidateScored(scored.clone()));
         }
-        self.observe(&outcomes, begun, tell)
+        self.observe(&outcomes, tell)
     }
 
     /// Scores the texts of `candidates` that have no score yet.
@@ -310,13 +309,7 @@ impl Run {
     ) -> Result<()> {
         let texts = self.tally.unknown(candidates);
         let prompt = Arc::clone(&self.prompt);
-        let samples: Vec<Sample<'_>> = texts
-            .iter()
-            .map(|&response| Sample {
-                prompt: &prompt,
-                response,
-            })
-            .collect();
+        let samples = samples(&prompt, texts.iter().copied());
         let begun = Instant::now();
         let scores = score(&mut *rewards.reward, &samples)?;
         self.timings.reward_seconds += begun.elapsed().as_secs_f64();
@@ -358,44 +351,27 @@ impl Run {
     }
 
     /// Gives the outcomes to the method, and puts the iteration down.
-    fn observe(
-        &mut self,
-        outcomes: &[Outcome<'_>],
-        begun: Instant,
-        tell: &mut dyn FnMut(EventKind),
-    ) -> Result<()> {
+    fn observe(&mut self, outcomes: &[Outcome<'_>], tell: &mut dyn FnMut(EventKind)) -> Result<()> {
         let control = Instant::now();
         let telemetry = self.method.observe(outcomes)?;
         self.timings.control_seconds += control.elapsed().as_secs_f64();
         let Self { method, tally, .. } = self;
         tally.rank(|reward, price| method.worth(reward, price));
         let index = self.iterations.len();
-        let own = tally.ranked.iter().filter(|c| c.iteration == index);
-        let new: Vec<&ScoredCandidate> = own.clone().filter(|c| !c.repeat).collect();
-        let pairs: Vec<(f64, f64)> = new
-            .iter()
-            .filter_map(|c| Some((c.reward?, c.held_out?)))
-            .collect();
-        let scored = || new.iter().filter(|c| c.reward.is_some());
-        let best = tally.best();
         let stats = IterationStats {
-            index,
-            mean_reward: average(scored().filter_map(|c| c.reward)),
-            max_reward: own.filter_map(|c| c.reward).reduce(f64::max),
-            best_reward: best.and_then(|c| c.reward),
-            mean_price: average(scored().filter_map(|c| Some(c.price?.per_token))),
-            best_price: best.and_then(|c| Some(c.price?.per_token)),
-            held_out_mean: average(pairs.iter().map(|p| p.1)),
-            held_out_best: best.and_then(|c| c.held_out),
             telemetry,
             tokens: outcomes.iter().map(|o| o.tokens.len()).sum(),
-            reward_calls: tally.usage.reward_calls,
-            seconds: begun.elapsed().as_secs_f64(),
+            seconds: self.begun.elapsed().as_secs_f64(),
+            ..tally.stats(index)
         };
         tell(EventKind::IterationDone(stats.clone()));
         self.iterations.push(stats);
-        let diverged = self.divergence.observe(&pairs);
+        let diverged = self.divergence.observe(&self.tally.pairs(index));
         self.stopped = self.stopped.or_else(|| self.why_stop(diverged));
+        // What was begun ahead counts from here on.
+        self.tokens = 0;
+        self.asked = Instant::now();
+        self.begun = self.asked;
         Ok(())
     }
 
@@ -459,11 +435,4 @@ impl Run {
             candidates: self.tally.ranked,
         })
     }
-}
-
-/// The mean, where there is anything to average.
-fn average(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let values: Vec<f64> = values.collect();
-    let sum: f64 = values.iter().sum();
-    (!values.is_empty()).then(|| sum / values.len() as f64)
 }

@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::record::{ScoredCandidate, Usage};
+use super::record::{IterationStats, ScoredCandidate, Usage};
+use crate::control::Telemetry;
 use crate::error::Error;
 use crate::reward::Answer;
 use crate::rollout::{Candidate, Price};
@@ -125,6 +126,40 @@ impl Tally {
         self.ranked.first().filter(|c| c.reward.is_some())
     }
 
+    /// The candidates of an iteration whose text is new.
+    fn new_of(&self, iteration: usize) -> impl Iterator<Item = &ScoredCandidate> {
+        let own = self.ranked.iter().filter(move |c| c.iteration == iteration);
+        own.filter(|c| !c.repeat)
+    }
+
+    /// Of each of those that has both: its reward, and what the held-out one says.
+    pub(super) fn pairs(&self, iteration: usize) -> Vec<(f64, f64)> {
+        self.new_of(iteration)
+            .filter_map(|c| Some((c.reward?, c.held_out?)))
+            .collect()
+    }
+
+    /// What an iteration came to, the last one so far, as far as it is counted here.
+    pub(super) fn stats(&self, index: usize) -> IterationStats {
+        let own = self.ranked.iter().filter(|c| c.iteration == index);
+        let scored = || self.new_of(index).filter(|c| c.reward.is_some());
+        let best = self.best();
+        IterationStats {
+            index,
+            mean_reward: average(scored().filter_map(|c| c.reward)),
+            max_reward: own.filter_map(|c| c.reward).reduce(f64::max),
+            best_reward: best.and_then(|c| c.reward),
+            mean_price: average(scored().filter_map(|c| Some(c.price?.per_token))),
+            best_price: best.and_then(|c| Some(c.price?.per_token)),
+            held_out_mean: average(self.pairs(index).iter().map(|p| p.1)),
+            held_out_best: best.and_then(|c| c.held_out),
+            telemetry: Telemetry::default(),
+            tokens: 0,
+            reward_calls: self.usage.reward_calls,
+            seconds: 0.0,
+        }
+    }
+
     /// Why there is no answer.
     pub(super) fn no_answer(&self) -> Error {
         let Failures { empty, other, last } = &self.failures;
@@ -147,4 +182,11 @@ impl Tally {
 /// Whether there is nothing to score.
 pub(super) fn is_empty(candidate: &Candidate) -> bool {
     candidate.text.trim().is_empty()
+}
+
+/// The mean, where there is anything to average.
+fn average(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let values: Vec<f64> = values.collect();
+    let sum: f64 = values.iter().sum();
+    (!values.is_empty()).then(|| sum / values.len() as f64)
 }

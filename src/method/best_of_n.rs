@@ -92,6 +92,7 @@ impl Method for BestOfN {
 
     fn propose(&mut self) -> Vec<Proposal> {
         let places = self.rounds.places(self.iteration);
+        self.iteration += 1;
         places
             .map(|place| Proposal {
                 steer: Some(Arc::new(Draw(place))),
@@ -101,7 +102,10 @@ impl Method for BestOfN {
     }
 
     fn observe(&mut self, _outcomes: &[Outcome<'_>]) -> Result<Telemetry> {
-        self.iteration += 1;
         Ok(Telemetry::default())
+    }
+
+    fn waits(&self) -> bool {
+        false
     }
 }

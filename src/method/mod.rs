@@ -225,11 +225,19 @@ pub trait Method: Send {
     /// The candidates of the next iteration; none when the method is at its end.
     fn propose(&mut self) -> Vec<Proposal>;
 
-    /// Takes the outcomes of the last proposals (fewer where the run was stopped).
+    /// Takes the outcomes of the next proposals that have none yet (fewer where the run was
+    /// stopped).
     ///
     /// # Errors
     /// What the method needs of the model could not be read.
     fn observe(&mut self, outcomes: &[Outcome<'_>]) -> Result<Telemetry>;
+
+    /// Whether its proposals depend on the outcomes of those before, as they do by default. Where
+    /// they do not, the next ones may be asked for before the last are observed; outcomes come in
+    /// the order of the proposals all the same, and not all of them where the run ends early.
+    fn waits(&self) -> bool {
+        true
+    }
 
     /// Whether the outcomes must bring their pre-logits.
     fn keeps_pre_logits(&self) -> bool {

@@ -176,6 +176,7 @@ impl Method for ReControl {
 
     fn propose(&mut self) -> Vec<Proposal> {
         let places = self.rounds.places(self.iteration);
+        self.iteration += 1;
         places
             .map(|place| Proposal {
                 choice: match (place.iteration, place.candidate) {
@@ -191,8 +192,11 @@ impl Method for ReControl {
     }
 
     fn observe(&mut self, _outcomes: &[Outcome<'_>]) -> Result<Telemetry> {
-        self.iteration += 1;
         Ok(Telemetry::default())
+    }
+
+    fn waits(&self) -> bool {
+        false
     }
 }
 

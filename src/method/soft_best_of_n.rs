@@ -110,6 +110,10 @@ impl Method for SoftBestOfN {
         })
     }
 
+    fn waits(&self) -> bool {
+        self.draws.waits()
+    }
+
     fn answer(&mut self, rewards: &[f64]) -> usize {
         let rule = LambdaRule::Fixed(self.lambda);
         let weights = importance_weights(rewards, &vec![0.0; rewards.len()], rule).weights();

@@ -122,6 +122,13 @@ impl Rollout {
         &self.context
     }
 
+    /// Places in the batch that nobody has or waits for.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        let free = self.slots.iter().filter(|slot| slot.is_none()).count();
+        free.saturating_sub(self.waiting.len())
+    }
+
     fn number(&mut self) -> u64 {
         self.numbered += 1;
         self.numbered

@@ -100,6 +100,12 @@ fn limits_end_the_run_after_the_iteration_that_reaches_them() {
 
 #[test]
 fn a_limit_of_tokens_pays_for_candidates_in_their_order_whatever_is_batched() {
+    for method in ["search", "best-of-n"] {
+        tokens_pay_in_order(method);
+    }
+}
+
+fn tokens_pay_in_order(method: &str) {
     let run = |parallel: usize, limit: Option<usize>| {
         let engine = EngineOptions {
             parallel,
@@ -110,7 +116,7 @@ fn a_limit_of_tokens_pays_for_candidates_in_their_order_whatever_is_batched() {
                 generated_tokens: limit,
                 ..Budget::default()
             },
-            ..options("search")
+            ..options(method)
         };
         let mut aligner = Aligner::new(smollm2(), engine).unwrap();
         let prompt = chat("Say something.");
