@@ -137,6 +137,7 @@ fn iterations(c: &mut Criterion) {
                 steer: p.steer,
                 choice: p.choice,
                 keep_pre_logits: false,
+                alone: false,
             })
             .collect();
         let mut tokens = 0;

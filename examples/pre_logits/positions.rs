@@ -64,6 +64,7 @@ pub fn generate(
                     min_p: 0.0,
                 }),
                 keep_pre_logits: true,
+                alone: false,
             });
         }
     }

@@ -205,6 +205,7 @@ impl Batch {
         let proposed = !proposals.is_empty();
         let (max_tokens, keep_pre_logits) =
             (member.run.max_tokens(), member.run.keeps_pre_logits());
+        let alone = member.run.is_alone();
         for (seat, proposal) in proposals {
             let job = self.rollout.submit(Job {
                 prompt: member.prompt,
@@ -212,6 +213,7 @@ impl Batch {
                 steer: proposal.steer,
                 choice: proposal.choice,
                 keep_pre_logits,
+                alone,
             })?;
             self.jobs.insert(job, (id, seat));
         }

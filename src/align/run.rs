@@ -140,6 +140,12 @@ impl Run {
         !self.method.waits() && budget.generated_tokens.is_none() && !budget.is_spent(&usage)
     }
 
+    /// Whether it never has two candidates at once.
+    pub(super) fn is_alone(&self) -> bool {
+        let (samples, iterations) = self.method.shape();
+        samples == 1 && (iterations == 1 || self.method.waits())
+    }
+
     /// Most tokens of a response.
     pub(super) fn max_tokens(&self) -> usize {
         self.options.rounds.max_tokens

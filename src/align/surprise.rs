@@ -66,6 +66,7 @@ impl Aligner {
             steer: Some(along.clone()),
             choice: TokenChoice::Argmax,
             keep_pre_logits: false,
+            alone: true,
         };
         let read = rollout.run(&[job], &mut |_| ControlFlow::Continue(()));
         rollout.forget_prompt(prompt);

@@ -18,7 +18,8 @@
 //!    cells of others.
 //! 2. **Rows in groups of [`ROW_GROUP`]**, eight. Kernels change their code path, and with it the
 //!    last bits, with the number of rows; a step that has not enough candidates is filled up with
-//!    rows of idle sequences ([`Sequences::idle`]).
+//!    rows of idle sequences ([`Sequences::idle`]). Or one row alone, from a response's first token
+//!    to its last, whoever else is there: that is one way for ever, too, and costs a quarter.
 //! 3. **Prompts whole, in pieces of [`PROMPT_CHUNK`] from their first token on**, one sequence
 //!    alone. A prompt that was decoded as the beginning of a longer one, or token by token as
 //!    somebody's response, has other bits: it is not used again for this prompt ([`Reuse::Whole`]).

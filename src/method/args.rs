@@ -3,7 +3,9 @@
 //!
 //! The first response takes the largest score, further ones draw from softmax(score/T). Each
 //! token costs k reward calls, which count against a budget like any others; when they run out the
-//! run ends, and a response that is not whole yet is dropped unless it is the first.
+//! run ends, and a response that is not whole yet is dropped unless it is the first. Responses are
+//! written one after the other: k calls cost more than the row that they are for, and side by side
+//! a limit would end all of them half-way.
 //!
 //! Source: arXiv 2402.01694.
 

@@ -5,10 +5,11 @@
 //! a prompt decodes it, later ones cut back to it or copy it. The prompt's last token is decoded
 //! as the first row of every candidate, so that the first response token is perturbed per
 //! candidate like any other. Rows come in groups of eight; slots without a candidate fill up the
-//! last group.
+//! last group. Jobs that are decoded [alone](Job::alone) stand at the other end and have steps of
+//! their own; where a group reaches them, the row that they fill it up with is cut off again.
 
 use std::collections::{HashMap, VecDeque};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use super::sampling::Chooser;
@@ -209,46 +210,59 @@ impl Rollout {
     /// [`Error::Engine`] when llama.cpp fails; all jobs are gone then. What fails for one job
     /// alone is in its entry.
     pub fn step(&mut self, ask: &mut AskFor<'_>) -> Result<Vec<Written>> {
-        let decoded = self.fill().and_then(|()| self.decode());
-        let Ok(count) = decoded else {
+        let mut all = Vec::new();
+        let written = self.fill().and_then(|()| self.write_all(ask, &mut all));
+        if written.is_err() {
             self.waiting.clear();
             self.slots.fill_with(|| None);
-            return decoded.map(|_| Vec::new());
-        };
-        let mut all = Vec::new();
-        for slot in 0..count {
-            if let Some(mut live) = self.slots[slot].take() {
-                let id = live.id;
-                let done = match self.write(slot, &mut live, ask) {
-                    Ok(Some(end)) => Some(Ok(live.finish(self.context.model(), end))),
-                    Ok(None) => {
-                        self.slots[slot] = Some(live);
-                        None
-                    }
-                    Err(error) => Some(Err(error)),
-                };
-                all.push(Written { job: id, done });
+        }
+        written.map(|()| all)
+    }
+
+    /// A token of every candidate: those of the groups first.
+    fn write_all(&mut self, ask: &mut AskFor<'_>, all: &mut Vec<Written>) -> Result<()> {
+        let grouped = |slot: &Option<Live>| slot.as_ref().is_some_and(|live| !live.job.alone);
+        if let Some(last) = self.slots.iter().rposition(grouped) {
+            let count = (last + 1).next_multiple_of(ROW_GROUP);
+            self.decode(0..count, false)?;
+            for slot in 0..count {
+                if grouped(&self.slots[slot]) {
+                    all.extend(self.write(slot, slot, ask));
+                }
             }
         }
-        Ok(all)
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].is_some() && !grouped(&self.slots[slot]) {
+                self.decode(slot..slot + 1, true)?;
+                all.extend(self.write(slot, 0, ask));
+            }
+        }
+        Ok(())
     }
 
     /// Gives jobs to free slots; with none left, moves the last candidates to the front so
     /// that fewer rows are decoded.
     fn fill(&mut self) -> Result<()> {
-        for slot in 0..self.slots.len() {
-            if self.slots[slot].is_none()
-                && let Some(live) = self.waiting.pop_front()
-            {
-                let beginning = &live.prompt[..live.prompt.len() - 1];
-                self.context.hold(slot, beginning)?;
-                self.slots[slot] = Some(live);
-            }
+        while let Some(live) = self.waiting.pop_front() {
+            let slot = match live.job.alone {
+                true => self.slots.iter().rposition(Option::is_none),
+                false => self.slots.iter().position(Option::is_none),
+            };
+            let Some(slot) = slot else {
+                self.waiting.push_front(live);
+                break;
+            };
+            let beginning = &live.prompt[..live.prompt.len() - 1];
+            self.context.hold(slot, beginning)?;
+            self.slots[slot] = Some(live);
         }
-        let count = self.slots.iter().flatten().count();
+        let live = self.slots.iter().flatten();
+        let count = live.filter(|live| !live.job.alone).count();
         for from in count.next_multiple_of(ROW_GROUP)..self.slots.len() {
-            if self.slots[from].is_some()
-                && let Some(to) = self.slots.iter().position(Option::is_none)
+            if self.slots[from]
+                .as_ref()
+                .is_some_and(|live| !live.job.alone)
+                && let Some(to) = self.slots[..from].iter().position(Option::is_none)
             {
                 self.context.share(from, to)?;
                 self.slots.swap(from, to);
@@ -257,48 +271,73 @@ impl Rollout {
         Ok(())
     }
 
-    /// Decodes a row of every slot up to the last one with a candidate: the answer is how many.
-    fn decode(&mut self) -> Result<usize> {
-        let Some(last) = self.slots.iter().rposition(Option::is_some) else {
-            return Ok(0);
-        };
-        let count = (last + 1).next_multiple_of(ROW_GROUP);
+    /// Decodes a row of each of these slots: a whole group, or one that is `alone`.
+    fn decode(&mut self, slots: Range<usize>, alone: bool) -> Result<()> {
         let width = self.context.model().width();
         self.rows.clear();
         self.perturbation.clear();
-        self.perturbation.resize(count * width, 0.0);
+        self.perturbation.resize(slots.len() * width, 0.0);
         let mut perturbed = false;
         let mut keep = false;
         let mut edits: Vec<RowsEdit> = Vec::new();
-        for slot in 0..count {
+        let mut cut: Vec<(usize, usize)> = Vec::new();
+        for (row, slot) in slots.clone().enumerate() {
             let Some(live) = &self.slots[slot] else {
                 self.rows.push(self.context.idle_row(slot)?);
                 continue;
             };
-            let v = &mut self.perturbation[slot * width..(slot + 1) * width];
+            self.rows.push(live.row());
+            if live.job.alone != alone {
+                cut.push((slot, live.row().position));
+                continue;
+            }
+            let v = &mut self.perturbation[row * width..(row + 1) * width];
             if let Some(steer) = &live.job.steer {
                 perturbed |= steer.perturb(live.tokens.len(), v);
                 if let Some(edit) = steer.edit() {
                     perturbed = true;
                     match edits.iter_mut().find(|e| Arc::ptr_eq(&e.1, &edit)) {
-                        Some((rows, _)) => rows.push(slot),
-                        None => edits.push((vec![slot], edit)),
+                        Some((rows, _)) => rows.push(row),
+                        None => edits.push((vec![row], edit)),
                     }
                 }
             }
             keep |= live.job.keep_pre_logits;
-            self.rows.push(live.row());
         }
         let v = perturbed.then_some(self.perturbation.as_slice());
         self.context.set_edits(edits);
-        self.context.step(&self.rows, v, keep)?;
+        match alone {
+            true => self
+                .context
+                .step_alone(slots.start, self.rows[0], v, keep)?,
+            false => self.context.step(&self.rows, v, keep)?,
+        }
         self.context.compute_own_logits()?;
-        Ok(count)
+        for (slot, position) in cut {
+            self.context.rewind(slot, position)?;
+        }
+        Ok(())
     }
 
-    /// Chooses the next token of the candidate in `slot`; answers why that was its last one.
-    fn write(&mut self, slot: usize, live: &mut Live, ask: &mut AskFor<'_>) -> Result<Option<End>> {
-        let logits = self.context.logits(slot)?;
+    /// Writes the next token of the candidate in `slot`, whose logits are in `row` of the last
+    /// step, and takes it out where that was its last one.
+    fn write(&mut self, slot: usize, row: usize, ask: &mut AskFor<'_>) -> Option<Written> {
+        let mut live = self.slots[slot].take()?;
+        let job = live.id;
+        let done = match self.choose(row, &mut live, ask) {
+            Ok(Some(end)) => Some(Ok(live.finish(self.context.model(), end))),
+            Ok(None) => {
+                self.slots[slot] = Some(live);
+                None
+            }
+            Err(error) => Some(Err(error)),
+        };
+        Some(Written { job, done })
+    }
+
+    /// Chooses the next token of a candidate from `row`; answers why that was its last one.
+    fn choose(&mut self, row: usize, live: &mut Live, ask: &mut AskFor<'_>) -> Result<Option<End>> {
+        let logits = self.context.logits(row)?;
         if logits.iter().any(|logit| logit.is_nan()) {
             return Err(Error::Run(format!(
                 "the logits of token {} are NaN; what moves them is too strong: lower `step`, \
@@ -306,7 +345,7 @@ impl Rollout {
                 live.tokens.len()
             )));
         }
-        let own = self.context.own_logits(slot)?;
+        let own = self.context.own_logits(row)?;
         let steer = live.job.steer.as_deref();
         let floor = steer.map_or(0.0, |steer| steer.floor());
         let logits = match floor > 0.0 {
@@ -340,7 +379,7 @@ impl Rollout {
         });
         if live.job.keep_pre_logits {
             let width = self.context.model().width();
-            let z = &self.context.pre_logits()[slot * width..(slot + 1) * width];
+            let z = &self.context.pre_logits()[row * width..(row + 1) * width];
             live.pre_logits.extend_from_slice(z);
         }
         Ok(if self.context.model().is_end(token) {

@@ -77,6 +77,10 @@ pub struct Job {
     pub choice: TokenChoice,
     /// Whether the pre-logits are wanted.
     pub keep_pre_logits: bool,
+    /// Whether it is decoded in steps of its own, a row each, and not in the groups that the others
+    /// fill up: a quarter of the work for one candidate by itself, twice as much for sixteen. The
+    /// numbers differ between the two in their last bits, and depend on nothing else.
+    pub alone: bool,
 }
 
 /// What the model itself, without perturbation and truncation and at temperature 1, says of a

@@ -91,6 +91,7 @@ fn generate(
             steer: steer.clone(),
             choice: TokenChoice::Argmax,
             keep_pre_logits: false,
+            alone: false,
         }));
     }
     let done = rollout
@@ -367,6 +368,7 @@ fn pre_logits_come_out_for_every_token() {
         steer,
         choice: TokenChoice::Argmax,
         keep_pre_logits: true,
+        alone: false,
     };
     let jobs = [job(None), job(Some(noise(&model, 0.5, 0)))];
     let done = rollout
@@ -415,6 +417,7 @@ fn the_output_matrix_of_the_file_gives_the_models_logits() {
         steer: Some(recorder.clone()),
         choice: TokenChoice::Argmax,
         keep_pre_logits: true,
+        alone: false,
     };
     let done = rollout
         .run(&[job], &mut |_| ControlFlow::Continue(()))

@@ -6,6 +6,7 @@ mod common;
 
 mod ahead;
 mod aligner;
+mod alone;
 mod batch;
 mod exactness;
 mod reward;

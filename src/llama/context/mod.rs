@@ -286,7 +286,33 @@ impl Context {
         {
             return Err(Error::Engine(format!("a step of {} rows", rows.len())));
         }
-        for (sequence, row) in rows.iter().enumerate() {
+        self.step_from(0, rows, perturbation, keep_pre_logits)
+    }
+
+    /// The same for one row of one sequence; it is row 0 of what comes out. A fraction of the work
+    /// of a group, and other bits: whoever is decoded this way has to be from the first token on.
+    ///
+    /// # Errors
+    /// Those of [`step`](Self::step).
+    pub fn step_alone(
+        &mut self,
+        sequence: usize,
+        row: Row,
+        perturbation: Option<&[f32]>,
+        keep_pre_logits: bool,
+    ) -> Result<()> {
+        self.step_from(sequence, &[row], perturbation, keep_pre_logits)
+    }
+
+    /// Decodes a token of each of the sequences from `first` on.
+    fn step_from(
+        &mut self,
+        first: usize,
+        rows: &[Row],
+        perturbation: Option<&[f32]>,
+        keep_pre_logits: bool,
+    ) -> Result<()> {
+        for (sequence, row) in (first..).zip(rows) {
             self.sequences.check_end(sequence, row.position)?;
         }
         let width = self.hook.width;
@@ -309,7 +335,7 @@ impl Context {
             (false, None) => Action::Ignore,
         };
         self.batch.clear();
-        for (sequence, row) in rows.iter().enumerate() {
+        for (sequence, row) in (first..).zip(rows) {
             self.batch.push(row.token, row.position, sequence, true);
         }
         self.outputs.clear();
@@ -322,7 +348,7 @@ impl Context {
             Error::model(self.model.path(), format!("architecture {arch}: {reason}"))
         });
         let decoded = decoded.and(checked);
-        for (sequence, row) in rows.iter().enumerate() {
+        for (sequence, row) in (first..).zip(rows) {
             match decoded {
                 Ok(()) => self.sequences.push(sequence, row.token),
                 // What it holds now is unknown.
