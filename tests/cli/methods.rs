@@ -174,7 +174,7 @@ fn options_of_the_methods_are_checked() {
         ("search", "--price", "-1"),
         ("search", "--price-limit", "NaN"),
         ("search", "--floor", "1.5"),
-        ("aisp", "--alpha", "2"),
+        ("aisp", "--ess", "2"),
         ("aisp", "--price", "on"),
     ] {
         assert_refused(&run(&["--method", method, flag, value]), 2, &[flag, value]);
