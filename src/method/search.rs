@@ -39,7 +39,11 @@ pub(super) const ENTRY: Entry = Entry {
                     "SHARE",
                     "share of an iteration's candidates that are drawn anew",
                 ),
-                setting("cool", "X", "factor of the noise after the first iteration"),
+                setting(
+                    "start",
+                    "KIND",
+                    "what the first iteration is, draws of the model itself at temperature 1 or noise",
+                ),
             ],
         },
         Group {

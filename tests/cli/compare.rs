@@ -142,8 +142,8 @@ fn a_folder_of_other_settings_is_refused_and_says_what_differs() {
         &["-o", "out", "max_tokens"],
     );
     // Of a long list, the entry that differs.
-    let longer = [&few[..], &["--methods", "best-of-n,aisp:elites=8"]].concat();
-    assert_refused(&compare(folder.path(), &longer), 2, &["aisp:elites=8"]);
+    let longer = [&few[..], &["--methods", "best-of-n,search:elites=8"]].concat();
+    assert_refused(&compare(folder.path(), &longer), 2, &["search:elites=8"]);
     let after = fs::read_to_string(folder.path().join("out/results.jsonl")).unwrap();
     assert_eq!(before, after);
     fs::remove_file(folder.path().join("out/settings.json")).unwrap();
@@ -284,7 +284,10 @@ fn plans_that_cannot_be_carried_out_name_their_option() {
         (&["--methods", "best-of-n,worst-of-n"][..], "worst-of-n"),
         (&["--methods", "aisp:sigmoid=1"], "sigmoid"),
         (&["--methods", "aisp,aisp"], "--methods: aisp: twice"),
-        (&["--methods", "aisp,aisp:elites=4"], "the same as aisp"),
+        (
+            &["--methods", "search,search:elites=4"],
+            "the same as search",
+        ),
         (
             &["--methods", "best-of-n,best-of-n:elites=8"],
             "elites: no setting of best-of-n",

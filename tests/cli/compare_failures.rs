@@ -86,7 +86,7 @@ fn a_run_without_an_answer_is_a_row_with_its_error_and_the_others_go_on() {
     }
     for words in [
         "prompt 2, seed 0, best-of-n",
-        "prompt 2, seed 0, aisp",
+        "prompt 2, seed 0, search",
         "failed: 2 of 6",
     ] {
         assert!(stderr(&output).contains(words), "{}", stderr(&output));
@@ -94,8 +94,8 @@ fn a_run_without_an_answer_is_a_row_with_its_error_and_the_others_go_on() {
     let summary = fs::read_to_string(folder.path().join("out/summary.md")).unwrap();
     assert_eq!(stdout(&output), summary);
     for words in [
-        "`best-of-n` 1 of 3, `aisp` 1 of 3",
-        "| aisp | 1.000 | +0.00, ",
+        "`best-of-n` 1 of 3, `search` 1 of 3",
+        "| search | 1.000 | +0.00, ",
     ] {
         assert!(summary.contains(words), "{summary}");
     }

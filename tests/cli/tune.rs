@@ -67,7 +67,7 @@ fn tune_writes_a_preset_that_run_reads_and_computes_no_row_twice() {
     let expected = [1, 1, 2, 2, 3, 3, 4, 4];
     assert_eq!(seeds, expected.repeat(3));
     for pair in rows.chunks(2) {
-        assert_eq!(pair[0]["method"], "aisp");
+        assert_eq!(pair[0]["method"], "search");
         assert_eq!(pair[1]["method"], trial.label());
     }
     let preset = path("out/preset.json");
