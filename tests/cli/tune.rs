@@ -42,10 +42,10 @@ fn tune_writes_a_preset_that_run_reads_and_computes_no_row_twice() {
     let output = tune();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let report = stdout(&output);
-    for words in ["## 1-noise", "## 2-rule", "## 3-schedule", "preset.json"] {
+    for words in ["## 1-noise", "## 2-mean", "## 3-elites", "preset.json"] {
         assert!(report.contains(words), "{report}");
     }
-    let stages = ["1-noise", "2-rule", "3-schedule"];
+    let stages = ["1-noise", "2-mean", "3-elites"];
     let results = |stage: &str| path("out").join(stage).join("results.jsonl");
     let read = || stages.map(|stage| fs::read(results(stage)).unwrap());
     let rows = read();
@@ -56,11 +56,11 @@ fn tune_writes_a_preset_that_run_reads_and_computes_no_row_twice() {
     assert_eq!(fs::read_to_string(path("out/preset.json")).unwrap(), preset);
 
     // As if the last trial of the last stage had been better: it has to be so on other seeds.
-    let last = lines(&results("3-schedule")).pop().unwrap();
+    let last = lines(&results("3-elites")).pop().unwrap();
     let trial: MethodSpec = last["method"].as_str().unwrap().parse().unwrap();
     // What this computer may have found before that is another check.
     let _ = fs::remove_dir_all(path("out/4-check"));
-    raise(&results("3-schedule"), &trial, 10.0);
+    raise(&results("3-elites"), &trial, 10.0);
     assert!(stdout(&tune()).contains("## 4-check"));
     let rows = lines(&results("4-check"));
     let seeds: Vec<u64> = rows.iter().map(|r| r["seed"].as_u64().unwrap()).collect();
