@@ -153,6 +153,15 @@ const char *aisp_version(void);
 // `options` is NULL or points to `size` bytes. Any thread.
 enum aisp_status aisp_options_init(struct aisp_options *options, size_t size);
 
+// The seed for a prompt, from that of several runs and the prompt's tokens: with one for each prompt
+// the runs are independent draws. `aisp-llama run` does the same.
+//
+// # Safety
+// `tokens` points to `count` numbers; it is not kept. NULL is no tokens.
+uint64_t aisp_prompt_seed(uint64_t seed,
+                          const int32_t *tokens,
+                          size_t count);
+
 // Starts a run. Answers NULL on failure; aisp_last_error(NULL) on the same thread says why.
 //
 // Reads the output matrix of `model_path` once where sigma follows from logit_sd. Nothing that

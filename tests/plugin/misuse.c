@@ -236,8 +236,9 @@ static void bad_options(void) {
     o       = options();
     o.sigma = NAN;
     expect_refused(&o, &host, "sigma");
-    o       = options();
-    o.alpha = 2;
+    o        = options();
+    o.method = AISP_METHOD_AISP;
+    o.alpha  = 2;
     expect_refused(&o, &host, "alpha");
     o       = options();
     o.fresh = -1;
