@@ -15,7 +15,8 @@
 //!
 //! **The mean.** A token y_t chosen under the noise says that v_t points along W_{y_t}, all that
 //! the reward can know of v_t. The mean u_k is the ridge regression of all rewards so far on
-//! φ_i = Σ_t (W_{y_t^i} − W̄), over distinct texts, the same at every position, of norm
+//! φ_i = Σ_t a_t·(W_{y_t^i} − W̄), a_t = 1 − p(y_t), over distinct texts: a token counts as far as it was
+//! a choice. It is the same at every position, and has the norm
 //!
 //! ```text
 //! |u_k| = s·g_k·σ₀√d·√R²

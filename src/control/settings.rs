@@ -307,6 +307,14 @@ impl SamplerSettings {
             chain: self.chain,
             ..SmcOptions::new(horizon, width, sigma, seed)
         };
+        if self.update == Update::Smc && self.noise.null_candidate {
+            return Err(ControlError::Option {
+                field: "null-candidate",
+                value: "true".into(),
+                expected: "false for a population, which has no mean; or `update` = weights",
+            }
+            .into());
+        }
         // The other rule's settings are to be in their ranges as well.
         weights.validate()?;
         smc.validate()?;

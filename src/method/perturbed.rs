@@ -9,9 +9,8 @@ use super::entry::{Setting, setting};
 use super::{Facts, Method, Outcome, Proposal, Rounds, Telemetry, at_least_one};
 use crate::control::{Controller, Cost, Perturbation, Trial};
 use crate::error::{Error, Result};
-use crate::llama::Token;
 use crate::output::OutputRows;
-use crate::rollout::{Ask, Chooser, Price, SamplingOptions, Steer, TokenChoice};
+use crate::rollout::{Price, SamplingOptions, Steer, TokenChoice};
 
 /// The noise: fields of [`NoiseSettings`](crate::control::NoiseSettings) and [`PerturbedSettings`].
 pub(super) const NOISE: &[Setting] = &[
@@ -169,24 +168,15 @@ impl Steer for Noise {
         self.floor
     }
 
-    fn choose(
-        &self,
-        tokens: &[Token],
-        logits: &[f32],
-        _ask: &mut Ask<'_>,
-    ) -> Result<Option<Token>> {
-        let position = tokens.len();
-        if !self.perturbation.draws(position) {
-            return Ok(None);
-        }
-        let plain = TokenChoice::Sample(SamplingOptions {
+    fn choice(&self, position: usize) -> Option<TokenChoice> {
+        let plain = SamplingOptions {
             temperature: 1.0,
             top_k: 0,
             top_p: 1.0,
             min_p: self.floor,
-        });
-        let uniform = self.uniform(position);
-        Ok(Some(Chooser::default().choose(&plain, logits, uniform)))
+        };
+        let drawn = self.perturbation.draws(position);
+        drawn.then_some(TokenChoice::Sample(plain))
     }
 }
 

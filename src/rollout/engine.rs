@@ -368,8 +368,11 @@ impl Rollout {
             None => None,
         };
         let token = chosen.unwrap_or_else(|| {
-            let uniform = steer.map_or(0.0, |steer| steer.uniform(live.tokens.len()));
-            self.chooser.choose(&live.job.choice, logits, uniform)
+            let position = live.tokens.len();
+            let uniform = steer.map_or(0.0, |steer| steer.uniform(position));
+            let choice = steer.and_then(|steer| steer.choice(position));
+            let choice = choice.unwrap_or(live.job.choice);
+            self.chooser.choose(&choice, logits, uniform)
         });
         let (surprise, entropy) = surprise_and_entropy(own, token as usize);
         live.tokens.push(token);

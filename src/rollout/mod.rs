@@ -47,6 +47,13 @@ pub trait Steer: Send + Sync {
         0.0
     }
 
+    /// How the token at `position` is chosen, in place of the job's [`TokenChoice`]; `None`, the
+    /// default, leaves it to that.
+    fn choice(&self, position: usize) -> Option<TokenChoice> {
+        let _ = position;
+        None
+    }
+
     /// What the perturbation takes from the pre-logits themselves; nothing by default.
     fn edit(&self) -> Option<Arc<dyn Edit>> {
         None

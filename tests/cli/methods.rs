@@ -179,6 +179,9 @@ fn options_of_the_methods_are_checked() {
     ] {
         assert_refused(&run(&["--method", method, flag, value]), 2, &[flag, value]);
     }
+    // A population has no mean.
+    let null = run(&["--method", "aisp", "--null-candidate"]);
+    assert_refused(&null, 2, &["--null-candidate", "--update weights"]);
 }
 
 #[test]
