@@ -61,7 +61,7 @@ fn it_is_reported_and_changes_nothing() {
     let of_last: Vec<f64> = with
         .candidates
         .iter()
-        .filter(|c| c.iteration == 1)
+        .filter(|c| c.iteration == 1 && !c.repeat)
         .map(|c| c.held_out.unwrap())
         .collect();
     let mean = of_last.iter().sum::<f64>() / of_last.len() as f64;
