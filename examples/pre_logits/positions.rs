@@ -20,10 +20,6 @@ pub const FREQUENT: usize = 100;
 struct Draw(Vec<f64>);
 
 impl Steer for Draw {
-    fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
-        false
-    }
-
     fn uniform(&self, position: usize) -> f64 {
         self.0[position]
     }

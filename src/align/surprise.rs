@@ -16,10 +16,6 @@ struct Along {
 }
 
 impl Steer for Along {
-    fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
-        false
-    }
-
     fn uniform(&self, _position: usize) -> f64 {
         0.0
     }

@@ -58,22 +58,31 @@ pub enum Perturbation {
 }
 
 impl Perturbation {
-    /// Adds v_t to `row` `[d]`, the pre-logits at response position t, counted from 0; answers
-    /// false, and leaves the row alone, from the horizon on.
+    /// Adds v_t to `row` `[d]`, the pre-logits behind the t `tokens` of the response so far; answers
+    /// false, and leaves the row alone, from the horizon on. `row_of` reads the row W_j `[d]` of the
+    /// output matrix: see [`Trajectory::perturb`].
+    ///
+    /// # Errors
+    /// What `row_of` failed with.
     ///
     /// # Panics
     /// If `row` does not have the controller's width.
-    pub fn perturb(&self, position: usize, row: &mut [f32]) -> bool {
+    pub fn perturb<E>(
+        &self,
+        tokens: &[i32],
+        row_of: impl FnMut(i32, &mut [f32]) -> Result<(), E>,
+        row: &mut [f32],
+    ) -> Result<bool, E> {
         match self {
             Self::Noise {
                 controller,
                 iteration,
                 candidate,
             } => {
-                controller.perturb(*iteration, *candidate, position, row);
-                position < controller.options().horizon
+                controller.perturb(*iteration, *candidate, tokens.len(), row);
+                Ok(tokens.len() < controller.options().horizon)
             }
-            Self::Trajectory(trajectory) => trajectory.perturb(position, row),
+            Self::Trajectory(trajectory) => trajectory.perturb(tokens, row_of, row),
         }
     }
 
@@ -197,11 +206,7 @@ impl Controller {
         if let Kind::Search(search) = &self.kind
             && self.looks_at_rows()
         {
-            let within = trial.tokens.iter().take(search.options().horizon);
-            let weighted = within
-                .enumerate()
-                .map(|(t, &token)| (token, trial.weight(t)));
-            trial.features = sum(&weighted.collect::<Vec<_>>())?;
+            trial.features = sum(&trial.weights(search.options().horizon))?;
         }
         Ok(trial)
     }

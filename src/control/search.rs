@@ -4,7 +4,7 @@
 //! It is no importance sampling: it has no weights, no target and no effective sample size.
 //!
 //! ```text
-//! v_t^i = u_k + σ·ε_t^i          from the candidate's cut on, and everywhere in a fresh one
+//! v_t^i = u_k,t + σ·ε_t^i        from the candidate's cut on, and everywhere in a fresh one
 //! v_t^i = v_t of an elite        before the cut
 //! ```
 //!
@@ -15,8 +15,8 @@
 //!
 //! **The mean.** A token y_t chosen under the noise says that v_t points along W_{y_t}, all that
 //! the reward can know of v_t. The mean u_k is the ridge regression of all rewards so far on
-//! φ_i = Σ_t a_t·(W_{y_t^i} − W̄), a_t = 1 − p(y_t), over distinct texts: a token counts as far as it was
-//! a choice. It is the same at every position, and has the norm
+//! φ_i = Σ_y a_y·(W_y − W̄) over the different tokens y of a text, a_y = 1 − p(y) where it comes first,
+//! over distinct texts: a token counts once, and as far as it was a choice. u_k has the norm
 //!
 //! ```text
 //! |u_k| = s·g_k·σ₀√d·√R²
@@ -26,6 +26,10 @@
 //! explain: a reward that no direction explains gets no mean. σ₀ is the noise of `sigma` = auto,
 //! and g_k, at most 1, is turned down while the candidates are dearer than their price allows, and
 //! up again when they are cheaper.
+//!
+//! It is the same at every position but for what the response says already: its part along W_y − W̄ is
+//! taken out behind every token y that it pushes towards ([`Trajectory::perturb`]). A mean that stays
+//! says its words again and again, which the model finds cheap.
 //!
 //! **The elites.** The best few distinct candidates that the price allows are continued: a child
 //! keeps an elite's noise, and so its text, up to a cut, and draws all of it anew from there on. Cuts
@@ -42,7 +46,7 @@ use super::noise::NoiseKey;
 use super::options::{ControlError, Cut, SearchOptions, Start};
 use super::price::{Cost, PriceGuard};
 use super::ridge::ridge;
-use super::trajectory::{Origin, Trajectory};
+use super::trajectory::{Mean, Means, Origin, Trajectory};
 
 /// Texts that the regression looks at, the latest ones: it costs their cube.
 const MEMORY: usize = 512;
@@ -65,8 +69,8 @@ pub struct Trial {
     /// Of each token −log p by the model itself, and the entropy of its distribution there, in nats;
     /// empty where they are not known.
     pub nats: Vec<(f32, f32)>,
-    /// Σ_t a_t W_{y_t} `[d]` over its tokens within the horizon, with the [weights](Self::weight) a_t;
-    /// not looked at where `steer` is 0.
+    /// Σ_y a_y W_y `[d]` over its different tokens within the horizon, with the
+    /// [weights](Self::weight) a_y where they come first; not looked at where `steer` is 0.
     pub features: Vec<f32>,
 }
 
@@ -79,9 +83,11 @@ impl Trial {
         nats.map_or(1.0, |(surprise, _)| -(-surprise).exp_m1())
     }
 
-    fn weights(&self, horizon: usize) -> f64 {
-        let within = 0..self.tokens.len().min(horizon);
-        within.map(|t| f64::from(self.weight(t))).sum()
+    /// Each token within the horizon, where it comes first, with its weight a_t.
+    pub(super) fn weights(&self, horizon: usize) -> Vec<(i32, f32)> {
+        let within = self.tokens.iter().take(horizon).enumerate();
+        let first = within.filter(|&(t, token)| !self.tokens[..t].contains(token));
+        first.map(|(t, &token)| (token, self.weight(t))).collect()
     }
 }
 
@@ -107,7 +113,7 @@ struct Seen {
     cost: Option<Cost>,
     tokens: Vec<i32>,
     nats: Vec<(f32, f32)>,
-    /// Σ_t a_t.
+    /// Σ_y a_y.
     weights: f64,
     features: Vec<f32>,
     origins: Arc<[Origin]>,
@@ -139,7 +145,7 @@ impl Predictor {
 pub struct Search {
     options: SearchOptions,
     iteration: u32,
-    means: Arc<[Option<Arc<[f32]>>]>,
+    means: Means,
     proposed: Vec<Arc<[Origin]>>,
     seen: Vec<Seen>,
     /// Indices of `seen`, the best first.
@@ -180,10 +186,10 @@ impl Search {
         &self.options
     }
 
-    /// The mean u `[d]` of the current iteration's fresh noise; `None` is zero.
+    /// The mean u `[d]` of the current iteration's fresh noise, behind nothing; `None` is zero.
     #[must_use]
     pub fn mean(&self) -> Option<&[f32]> {
-        self.means.last()?.as_deref()
+        self.means.last()?.as_ref().map(|mean| mean.u.as_slice())
     }
 
     /// What a candidate is worth: see [`PriceGuard::worth`].
@@ -195,17 +201,21 @@ impl Search {
     /// The perturbations of `samples` candidates of the current iteration.
     pub fn propose(&mut self, samples: u32) -> Vec<Trajectory> {
         self.proposed = (0..samples).map(|c| self.origins(c, samples)).collect();
+        let sigma = self.options.sigma as f32;
+        let sigmas = [
+            (self.options.start == Start::Noise).then_some(sigma),
+            Some(sigma),
+        ];
         self.proposed
             .iter()
-            .map(|origins| Trajectory {
-                seed: self.options.seed,
-                sigmas: [
-                    (self.options.start == Start::Noise).then_some(self.options.sigma as f32),
-                    Some(self.options.sigma as f32),
-                ],
-                null_candidate: self.options.null_candidate,
-                means: Arc::clone(&self.means),
-                origins: Arc::clone(origins),
+            .map(|origins| {
+                Trajectory::new(
+                    self.options.seed,
+                    sigmas,
+                    self.options.null_candidate,
+                    Arc::clone(&self.means),
+                    Arc::clone(origins),
+                )
             })
             .collect()
     }
@@ -273,7 +283,11 @@ impl Search {
             self.seen.push(Seen {
                 reward: trial.reward,
                 cost: trial.cost,
-                weights: trial.weights(self.options.horizon),
+                weights: trial
+                    .weights(self.options.horizon)
+                    .iter()
+                    .map(|&(_, a)| f64::from(a))
+                    .sum(),
                 nats: trial.nats,
                 tokens: trial.tokens,
                 features: trial.features,
@@ -283,7 +297,7 @@ impl Search {
         self.choose_elites();
         let (mean, r2) = self.direction(known);
         let dims = self.options.width as f64;
-        let squares = mean.iter().flat_map(|m| m.iter());
+        let squares = mean.iter().flat_map(|m| m.u.iter());
         let squares: f64 = squares.map(|&u| f64::from(u).powi(2)).sum();
         let unit = self.options.unit;
         let mut means = self.means.to_vec();
@@ -332,7 +346,7 @@ impl Search {
 
     /// The next mean, and how much of the reward the regressions explain of texts that they have
     /// not seen; the first `known` texts have been seen by the last one.
-    fn direction(&mut self, known: usize) -> (Option<Arc<[f32]>>, f64) {
+    fn direction(&mut self, known: usize) -> (Option<Arc<Mean>>, f64) {
         let SearchOptions {
             width, unit, steer, ..
         } = self.options;
@@ -376,8 +390,11 @@ impl Search {
         let norm = weights.dot(&weights).sqrt();
         let usable = norm > 0.0 && norm.is_finite();
         let long = steer * self.gain * unit * (width as f64).sqrt() * r2.sqrt();
-        let mean = (usable && r2 > 0.0)
-            .then(|| weights.iter().map(|g| (g * long / norm) as f32).collect());
+        let mean = (usable && r2 > 0.0).then(|| {
+            let u = weights.iter().map(|g| (g * long / norm) as f32).collect();
+            let row = Some(row.iter().map(|&w| w as f32).collect());
+            Arc::new(Mean { u, row })
+        });
         self.predictor = Some(Predictor {
             row,
             weights,

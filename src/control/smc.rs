@@ -69,7 +69,7 @@ use std::sync::Arc;
 use super::noise::NoiseKey;
 use super::options::{ControlError, Move, SmcOptions, invalid};
 use super::population::{Particle, Population, SmcParticle};
-use super::trajectory::{Origin, Trajectory};
+use super::trajectory::{Mean, Means, Origin, Trajectory};
 
 /// How candidates become particles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,9 +138,6 @@ pub struct SmcReport {
     pub rejected: usize,
 }
 
-/// u by iteration, `[d]` each; `None` where it is zero.
-type Means = Arc<[Option<Arc<[f32]>>]>;
-
 /// The sampler for one prompt.
 ///
 /// ```
@@ -151,7 +148,8 @@ type Means = Arc<[Option<Arc<[f32]>>]>;
 ///     let proposals = smc.propose(8);
 ///     let trials = proposals.iter().zip(0..).map(|(proposal, candidate)| {
 ///         let mut pre_logits = [0.0; 4];
-///         proposal.trajectory.perturb(0, &mut pre_logits);
+///         let no_row = |_, _: &mut [f32]| Ok::<(), ()>(());
+///         proposal.trajectory.perturb(&[], no_row, &mut pre_logits).unwrap();
 ///         let reward = f64::from(pre_logits[0]);
 ///         SmcTrial { candidate, reward, length: 2, log_ratio: 0.0 }
 ///     });
@@ -163,7 +161,7 @@ pub struct Smc {
     options: SmcOptions,
     iteration: u32,
     step: Step,
-    means: Vec<Option<Arc<[f32]>>>,
+    means: Vec<Option<Arc<Mean>>>,
     proposed: Vec<SmcProposal>,
     /// 1/λ.
     beta: f64,
@@ -240,10 +238,12 @@ impl Smc {
         if self.options.sigma == 0.0 {
             invalid("sigma", 0.0, expected)?;
         }
-        Ok(self.draw(samples, Step::Weighted, Some(mean.into())))
+        let u = mean.to_vec();
+        let mean = Arc::new(Mean { u, row: None });
+        Ok(self.draw(samples, Step::Weighted, Some(mean)))
     }
 
-    fn draw(&mut self, samples: u32, step: Step, mean: Option<Arc<[f32]>>) -> Vec<SmcProposal> {
+    fn draw(&mut self, samples: u32, step: Step, mean: Option<Arc<Mean>>) -> Vec<SmcProposal> {
         self.step = step;
         self.means.resize(self.iteration as usize, None);
         self.means.push(mean);
@@ -426,13 +426,13 @@ impl Smc {
     }
 
     fn trajectory(&self, means: &Means, origins: Arc<[Origin]>) -> Trajectory {
-        Trajectory {
-            seed: self.options.seed,
-            sigmas: [Some(self.options.sigma as f32); 2],
-            null_candidate: false,
-            means: Arc::clone(means),
+        Trajectory::new(
+            self.options.seed,
+            [Some(self.options.sigma as f32); 2],
+            false,
+            Arc::clone(means),
             origins,
-        }
+        )
     }
 
     fn decide(&self, candidate: u32, decision: Decision) -> f64 {

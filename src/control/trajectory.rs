@@ -1,6 +1,6 @@
 //! The perturbations of a candidate that uses the noise of several places.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::noise::NoiseKey;
 
@@ -11,6 +11,70 @@ pub(super) struct Origin {
     pub(super) candidate: u32,
 }
 
+/// The mean of an iteration's fresh noise.
+#[derive(Debug)]
+pub(super) struct Mean {
+    /// u `[d]`.
+    pub(super) u: Vec<f32>,
+    /// W̄ `[d]`, where what a response says already is taken out of u.
+    pub(super) row: Option<Vec<f32>>,
+}
+
+/// The means by iteration; `None` where it is zero.
+pub(super) type Means = Arc<[Option<Arc<Mean>>]>;
+
+/// What is left of a mean behind the tokens that say some of it.
+#[derive(Debug, Default)]
+struct Left {
+    /// Of which iteration.
+    iteration: u32,
+    tokens: Vec<i32>,
+    u: Vec<f32>,
+}
+
+impl Left {
+    /// Goes on to `tokens`, from the beginning where they are others than those so far: behind each
+    /// token y that u pushes towards, u loses its part along W_y − W̄.
+    fn follow<E>(
+        &mut self,
+        iteration: u32,
+        mean: &Mean,
+        tokens: &[i32],
+        mut row_of: impl FnMut(i32, &mut [f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(centre) = &mean.row else {
+            self.u.clone_from(&mean.u);
+            return Ok(());
+        };
+        if self.u.is_empty() || self.iteration != iteration || !tokens.starts_with(&self.tokens) {
+            *self = Self {
+                iteration,
+                tokens: Vec::new(),
+                u: mean.u.clone(),
+            };
+        }
+        let mut row = vec![0.0; self.u.len()];
+        for &token in &tokens[self.tokens.len()..] {
+            row_of(token, &mut row)?;
+            row.iter_mut().zip(centre).for_each(|(w, c)| *w -= c);
+            let dot = |a: &[f32], b: &[f32]| -> f64 {
+                let products = a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b));
+                products.sum()
+            };
+            let (along, square) = (dot(&self.u, &row), dot(&row, &row));
+            if along > 0.0 {
+                let share = (along / square) as f32;
+                self.u
+                    .iter_mut()
+                    .zip(&row)
+                    .for_each(|(u, w)| *u -= share * w);
+            }
+            self.tokens.push(token);
+        }
+        Ok(())
+    }
+}
+
 /// The perturbations of one candidate: which noise it uses at which position.
 #[derive(Clone, Debug)]
 pub struct Trajectory {
@@ -18,13 +82,30 @@ pub struct Trajectory {
     /// σ of the noise of iteration 0, `None` where its tokens are drawn, and of later ones.
     pub(super) sigmas: [Option<f32>; 2],
     pub(super) null_candidate: bool,
-    /// u_k by iteration, `[d]` each; `None` where it is zero.
-    pub(super) means: Arc<[Option<Arc<[f32]>>]>,
+    pub(super) means: Means,
     /// By position, τ of them.
     pub(super) origins: Arc<[Origin]>,
+    left: Arc<Mutex<Left>>,
 }
 
 impl Trajectory {
+    pub(super) fn new(
+        seed: u64,
+        sigmas: [Option<f32>; 2],
+        null_candidate: bool,
+        means: Means,
+        origins: Arc<[Origin]>,
+    ) -> Self {
+        Self {
+            seed,
+            sigmas,
+            null_candidate,
+            means,
+            origins,
+            left: Arc::default(),
+        }
+    }
+
     fn sigma(&self, origin: Origin) -> Option<f32> {
         self.sigmas[usize::from(origin.iteration > 0)]
     }
@@ -37,18 +118,30 @@ impl Trajectory {
         origin.is_some_and(|origin| self.sigma(*origin).is_none())
     }
 
-    /// Adds v_t to `row` `[d]`, the pre-logits at response position t, counted from 0; answers
+    /// Adds v_t to `row` `[d]`, the pre-logits behind the t `tokens` of the response so far; answers
     /// false, and leaves the row alone, where the token is [drawn](Self::draws) and from the horizon
-    /// on.
-    pub fn perturb(&self, position: usize, row: &mut [f32]) -> bool {
+    /// on. `row_of` reads the row W_j `[d]` of a token j, and is asked only for those that a mean may
+    /// have pushed.
+    ///
+    /// # Errors
+    /// What `row_of` failed with.
+    pub fn perturb<E>(
+        &self,
+        tokens: &[i32],
+        row_of: impl FnMut(i32, &mut [f32]) -> Result<(), E>,
+        row: &mut [f32],
+    ) -> Result<bool, E> {
+        let position = tokens.len();
         let Some(origin) = self.origins.get(position) else {
-            return false;
+            return Ok(false);
         };
         let Some(sigma) = self.sigma(*origin) else {
-            return false;
+            return Ok(false);
         };
         if let Some(mean) = &self.means[origin.iteration as usize] {
-            for (z, u) in row.iter_mut().zip(mean.iter()) {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            left.follow(origin.iteration, mean, tokens, row_of)?;
+            for (z, u) in row.iter_mut().zip(&left.u) {
                 *z += u;
             }
         }
@@ -59,7 +152,7 @@ impl Trajectory {
                 *z += sigma * epsilon;
             }
         }
-        true
+        Ok(true)
     }
 
     /// A number in `[0, 1)` for choosing the token at `position` by chance.

@@ -102,10 +102,6 @@ struct Guide {
 }
 
 impl Steer for Guide {
-    fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
-        false
-    }
-
     fn uniform(&self, position: usize) -> f64 {
         self.place.uniform(position)
     }

@@ -62,10 +62,6 @@ pub(super) struct BestOfN {
 struct Draw(Place);
 
 impl Steer for Draw {
-    fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
-        false
-    }
-
     fn uniform(&self, position: usize) -> f64 {
         self.0.uniform(position)
     }

@@ -9,6 +9,7 @@ use super::entry::{Setting, setting};
 use super::{Facts, Method, Outcome, Proposal, Rounds, Telemetry, at_least_one};
 use crate::control::{Controller, Cost, Perturbation, Trial};
 use crate::error::{Error, Result};
+use crate::llama::Token;
 use crate::output::OutputRows;
 use crate::rollout::{Price, SamplingOptions, Steer, TokenChoice};
 
@@ -152,12 +153,17 @@ struct Perturbed {
 /// One candidate's noise, and the floor under its tokens.
 struct Noise {
     perturbation: Perturbation,
+    output: Option<Arc<OutputRows>>,
     floor: f32,
 }
 
 impl Steer for Noise {
-    fn perturb(&self, position: usize, row: &mut [f32]) -> bool {
-        self.perturbation.perturb(position, row)
+    fn perturb(&self, tokens: &[Token], row: &mut [f32]) -> Result<bool> {
+        let row_of = |token, row: &mut [f32]| match &self.output {
+            Some(output) => output.row(token, row),
+            None => Ok(()),
+        };
+        self.perturbation.perturb(tokens, row_of, row)
     }
 
     fn uniform(&self, position: usize) -> f64 {
@@ -206,6 +212,7 @@ impl Method for Perturbed {
         let proposal = |perturbation| Proposal {
             steer: Some(Arc::new(Noise {
                 perturbation,
+                output: self.output.clone(),
                 floor,
             })),
             choice,

@@ -144,10 +144,6 @@ struct Steered {
 }
 
 impl Steer for Steered {
-    fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
-        false
-    }
-
     fn edit(&self) -> Option<Arc<dyn Edit>> {
         Some(self.climb.clone())
     }

@@ -196,9 +196,10 @@ impl Session {
         for (row, index) in rows.chunks_exact_mut(width).zip(bound) {
             let Some(index) = index else { continue };
             let candidate = &mut self.candidates[index];
-            let position = candidate.tokens.len();
-            candidate.perturbation.perturb(position, row);
-            candidate.seen = position + 1;
+            let row_of = |token, row: &mut [f32]| self.parts.output.row(token, row);
+            let perturbation = &candidate.perturbation;
+            perturbation.perturb(&candidate.tokens, row_of, row)?;
+            candidate.seen = candidate.tokens.len() + 1;
         }
         Ok(())
     }
@@ -241,7 +242,9 @@ impl Session {
             let mut v = Array2::zeros((asking.len(), self.parts.output.width()));
             for (candidate, mut row) in asking.iter().zip(v.rows_mut()) {
                 let row = row.as_slice_mut().unwrap_or_default();
-                candidate.perturbation.perturb(position, row);
+                let row_of = |token, row: &mut [f32]| self.parts.output.row(token, row);
+                let perturbation = &candidate.perturbation;
+                perturbation.perturb(&candidate.tokens, row_of, row)?;
             }
             let shifts = self.parts.output.logits(v.view())?;
             for (candidate, shift) in asking.into_iter().zip(shifts.rows()) {

@@ -293,7 +293,7 @@ impl Rollout {
             }
             let v = &mut self.perturbation[row * width..(row + 1) * width];
             if let Some(steer) = &live.job.steer {
-                perturbed |= steer.perturb(live.tokens.len(), v);
+                perturbed |= steer.perturb(&live.tokens, v)?;
                 if let Some(edit) = steer.edit() {
                     perturbed = true;
                     match edits.iter_mut().find(|e| Arc::ptr_eq(&e.1, &edit)) {

@@ -32,11 +32,17 @@ pub struct JobId(u64);
 pub type Ask<'a> = dyn FnMut(&[Vec<Token>]) -> Result<Vec<Option<f64>>> + 'a;
 
 /// What makes one candidate differ from another: its perturbation and its randomness, both
-/// functions of the response position alone, and, for a few, its own way to choose tokens.
+/// functions of what it has written so far alone, and, for a few, its own way to choose tokens.
 pub trait Steer: Send + Sync {
-    /// Adds v_t to `row` `[d]` for response position t, counted from 0; answers false, and
-    /// leaves the row as it is, where there is no perturbation.
-    fn perturb(&self, position: usize, row: &mut [f32]) -> bool;
+    /// Adds v_t to `row` `[d]` for the token after `tokens`, the t of the response so far; answers
+    /// false, and leaves the row as it is, where there is no perturbation, as by default.
+    ///
+    /// # Errors
+    /// What the perturbation depends on could not be read.
+    fn perturb(&self, tokens: &[Token], row: &mut [f32]) -> Result<bool> {
+        let _ = (tokens, row);
+        Ok(false)
+    }
 
     /// A number in `[0, 1)` for choosing a token by chance.
     fn uniform(&self, position: usize) -> f64;

@@ -32,20 +32,34 @@ fn options() -> SearchOptions {
     }
 }
 
+/// v behind `tokens`.
+fn perturbation(trajectory: &Trajectory, w: &[[f32; WIDTH]], tokens: &[i32]) -> [f32; WIDTH] {
+    let mut v = [0.0; WIDTH];
+    let row_of = |token: i32, row: &mut [f32]| {
+        row.copy_from_slice(&w[token as usize]);
+        Ok::<(), ()>(())
+    };
+    assert_eq!(trajectory.perturb(tokens, row_of, &mut v), Ok(true));
+    v
+}
+
 fn tokens(trajectory: &Trajectory, w: &[[f32; WIDTH]]) -> Vec<i32> {
-    let token = |position| {
-        let mut v = [0.0; WIDTH];
-        assert!(trajectory.perturb(position, &mut v));
+    let mut tokens = Vec::new();
+    for _ in 0..HORIZON {
+        let v = perturbation(trajectory, w, &tokens);
         let logit = |row: &[f32; WIDTH]| row.iter().zip(&v).map(|(a, b)| a * b).sum::<f32>();
         let best = (0..VOCABULARY).max_by(|&a, &b| logit(&w[a]).total_cmp(&logit(&w[b])));
-        best.unwrap() as i32
-    };
-    (0..HORIZON).map(token).collect()
+        tokens.push(best.unwrap() as i32);
+    }
+    tokens
 }
 
 fn trial(candidate: u32, tokens: Vec<i32>, w: &[[f32; WIDTH]], reward: f64) -> Trial {
     let mut features = vec![0.0; WIDTH];
-    for &token in &tokens {
+    for (at, &token) in tokens.iter().enumerate() {
+        if tokens[..at].contains(&token) {
+            continue;
+        }
         for (sum, x) in features.iter_mut().zip(&w[token as usize]) {
             *sum += x;
         }
@@ -116,6 +130,54 @@ fn a_reward_along_a_direction_is_found_and_climbed() {
     let (means, search) = run(still, 5, along_first);
     assert!(search.mean().is_none());
     assert!((means[4] - means[0]).abs() < 3.0, "{means:?}");
+}
+
+#[test]
+fn a_mean_pushes_towards_nothing_that_the_response_says_already() {
+    let w = matrix();
+    let null = SearchOptions {
+        elites: 0,
+        null_candidate: true,
+        ..options()
+    };
+    let mut search = Search::new(null).unwrap();
+    let proposed = search.propose(SAMPLES);
+    let texts: Vec<Vec<i32>> = proposed.iter().map(|t| tokens(t, &w)).collect();
+    let trials = (0..).zip(&texts);
+    search.update(
+        trials
+            .map(|(i, t)| trial(i, t.clone(), &w, along_first(t)))
+            .collect(),
+    );
+    // The mean row of what was said, each word of a text once.
+    let words = texts.iter().flat_map(|text| {
+        let first = |&at: &usize| !text[..at].contains(&text[at]);
+        (0..text.len()).filter(first).map(|at| text[at] as usize)
+    });
+    let words: Vec<usize> = words.collect();
+    let centre = |k| words.iter().map(|&t| w[t][k]).sum::<f32>() / words.len() as f32;
+    let centre: Vec<f32> = (0..WIDTH).map(centre).collect();
+    let push = |v: &[f32; WIDTH], token: i32| -> f32 {
+        let terms = (0..WIDTH).map(|k| v[k] * (w[token as usize][k] - centre[k]));
+        terms.sum()
+    };
+    // The mean itself, behind nothing.
+    let candidate = &search.propose(1)[0];
+    let v = perturbation(candidate, &w, &[]);
+    let by_push = |&a: &i32, &b: &i32| push(&v, a).total_cmp(&push(&v, b));
+    let most = (0..VOCABULARY as i32).max_by(by_push).unwrap();
+    let least = (0..VOCABULARY as i32).min_by(by_push).unwrap();
+    assert!(push(&v, most) > 0.5 && push(&v, least) < 0.0);
+    let behind = perturbation(candidate, &w, &[most]);
+    assert!(push(&behind, most).abs() < 1e-4 * push(&v, most));
+    // A word again takes nothing more, and one that it pushes away from takes nothing.
+    assert_eq!(perturbation(candidate, &w, &[least]), v);
+    assert_eq!(perturbation(candidate, &w, &[least, most]), behind);
+    // Whatever was asked before.
+    assert_eq!(perturbation(candidate, &w, &[]), v);
+    let again = perturbation(candidate, &w, &[most, most]);
+    let apart = again.iter().zip(&behind).map(|(a, b)| (a - b).abs());
+    assert!(apart.fold(0.0, f32::max) < 1e-5);
 }
 
 #[test]
@@ -410,8 +472,7 @@ fn a_null_candidate_has_no_noise() {
         ..options()
     };
     let mut search = Search::new(null).unwrap();
-    let mut row = [0.0; WIDTH];
-    search.propose(2)[0].perturb(0, &mut row);
+    let row = perturbation(&search.propose(2)[0], &matrix(), &[]);
     assert_eq!(row, [0.0; WIDTH]);
 }
 

@@ -27,7 +27,11 @@ fn noise(trajectory: &Trajectory) -> [f64; ENTRIES] {
     let mut v = [0.0; ENTRIES];
     for (position, out) in v.chunks_mut(WIDTH).enumerate() {
         let mut row = [0.0; WIDTH];
-        assert!(trajectory.perturb(position, &mut row));
+        let no_row = |_, _: &mut [f32]| Err(());
+        assert_eq!(
+            trajectory.perturb(&[0; HORIZON][..position], no_row, &mut row),
+            Ok(true)
+        );
         out.iter_mut().zip(row).for_each(|(o, x)| *o = f64::from(x));
     }
     v

@@ -53,7 +53,9 @@ fn write(trajectory: &Trajectory) -> Text {
     let mut text = Text::new();
     while !is_over(&text) {
         let mut v = [0.0];
-        trajectory.perturb(text.len(), &mut v);
+        let no_row = |_, _: &mut [f32]| Err(());
+        let tokens = vec![0; text.len()];
+        assert!(trajectory.perturb(&tokens, no_row, &mut v).is_ok());
         text.push(token(&text, f64::from(v[0]) / SIGMA));
     }
     text

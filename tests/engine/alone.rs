@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
+use aisp_llama::error::Result;
 use aisp_llama::llama::{LogitsRoute, Model, Token};
 use aisp_llama::rollout::{
     Ask, Candidate, Job, PromptId, Rollout, RolloutOptions, SamplingOptions, Steer, TokenChoice,
@@ -18,9 +19,9 @@ struct Recorder {
 }
 
 impl Steer for Recorder {
-    fn perturb(&self, position: usize, row: &mut [f32]) -> bool {
-        row[position] += self.push;
-        self.push != 0.0
+    fn perturb(&self, tokens: &[Token], row: &mut [f32]) -> Result<bool> {
+        row[tokens.len()] += self.push;
+        Ok(self.push != 0.0)
     }
 
     fn uniform(&self, position: usize) -> f64 {

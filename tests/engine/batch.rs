@@ -273,10 +273,6 @@ struct Hopeless;
 struct Fails;
 
 impl Steer for Fails {
-    fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
-        false
-    }
-
     fn uniform(&self, _position: usize) -> f64 {
         0.0
     }

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use aisp_llama::control::{WeightedMean, WeightedOptions};
+use aisp_llama::error::Result;
 use aisp_llama::llama::{
     ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, Row, Token,
 };
@@ -48,9 +49,9 @@ struct Noise {
 }
 
 impl Steer for Noise {
-    fn perturb(&self, position: usize, row: &mut [f32]) -> bool {
-        self.aisp.perturb(0, self.candidate, position, row);
-        true
+    fn perturb(&self, tokens: &[Token], row: &mut [f32]) -> Result<bool> {
+        self.aisp.perturb(0, self.candidate, tokens.len(), row);
+        Ok(true)
     }
 
     fn uniform(&self, _position: usize) -> f64 {
@@ -242,14 +243,14 @@ impl Edit for Halve {
 }
 
 impl Steer for Push {
-    fn perturb(&self, _position: usize, row: &mut [f32]) -> bool {
+    fn perturb(&self, _tokens: &[Token], row: &mut [f32]) -> Result<bool> {
         if !self.edits {
             // The largest logit of z/2 + vector is that of z + 2·vector.
             row.iter_mut()
                 .zip(self.vector.iter())
                 .for_each(|(r, v)| *r = 2.0 * v);
         }
-        !self.edits
+        Ok(!self.edits)
     }
 
     fn edit(&self) -> Option<Arc<dyn Edit>> {
@@ -386,10 +387,6 @@ fn pre_logits_come_out_for_every_token() {
 struct Recorder(Mutex<Vec<Vec<f32>>>);
 
 impl Steer for Recorder {
-    fn perturb(&self, _position: usize, _row: &mut [f32]) -> bool {
-        false
-    }
-
     fn uniform(&self, _position: usize) -> f64 {
         0.0
     }

@@ -20,6 +20,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::llama::Token;
 use crate::method::entry::{Entry, Group, SAMPLING, read, setting};
 use crate::method::{
     Facts, Method, Outcome, Place, Proposal, Rounds, Settings, Telemetry, at_least_one, positive,
@@ -153,14 +154,14 @@ struct Moved {
 }
 
 impl Steer for Moved {
-    fn perturb(&self, position: usize, row: &mut [f32]) -> bool {
-        let inside = position < self.mean.nrows();
+    fn perturb(&self, tokens: &[Token], row: &mut [f32]) -> Result<bool> {
+        let inside = tokens.len() < self.mean.nrows();
         if inside {
-            for (z, u) in row.iter_mut().zip(self.mean.row(position)) {
+            for (z, u) in row.iter_mut().zip(self.mean.row(tokens.len())) {
                 *z += u;
             }
         }
-        inside
+        Ok(inside)
     }
 
     fn uniform(&self, position: usize) -> f64 {
