@@ -58,6 +58,9 @@ pub enum EventKind {
     },
     /// The run is over.
     RunFinished {
+        /// Tokens that a stop by target, patience or divergence has saved, about.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tokens_saved: Option<usize>,
         /// Why.
         stop: StopReason,
         /// The best reward.

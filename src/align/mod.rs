@@ -10,6 +10,7 @@ mod batch;
 mod divergence;
 mod events;
 mod open;
+mod patience;
 mod record;
 mod request;
 mod rewards;

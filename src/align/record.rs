@@ -85,6 +85,8 @@ pub enum StopReason {
     TargetReward,
     /// The reward rose while the held-out reward fell.
     Divergence,
+    /// The answer got no better.
+    Patience,
     /// A request to stop.
     Interrupted,
 }
@@ -157,6 +159,10 @@ pub struct Alignment {
     pub samples: usize,
     /// Why the run ended.
     pub stop: StopReason,
+    /// Tokens that the iterations it did not come to would have taken, as many each as those it
+    /// came to; only where the target, the patience or the divergence ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_saved: Option<usize>,
     /// Every iteration in numbers.
     pub iterations: Vec<IterationStats>,
     /// What it cost.

@@ -128,6 +128,9 @@ pub struct AlignOptions {
     /// Ends the run once, since some earlier iteration, the mean reward has risen and the
     /// mean held-out reward has fallen, both by more than two standard errors.
     pub stop_on_divergence: bool,
+    /// Ends the run once so many iterations in a row have made the answer no better by a tenth of
+    /// the standard deviation of the first iteration's rewards.
+    pub patience: Option<usize>,
 }
 
 impl AlignOptions {
@@ -146,6 +149,9 @@ impl AlignOptions {
         if let Some(limit) = self.budget.seconds.filter(|l| !l.is_finite() || *l <= 0.0) {
             let reason = format!("{limit}; must be a number of seconds above 0");
             return Err(Error::field("time-limit", reason));
+        }
+        if self.patience == Some(0) {
+            return Err(Error::field("patience", "0; give at least 1"));
         }
         if self.target_reward.is_some_and(f64::is_nan) {
             return Err(Error::field("target-reward", "NaN; must be a number"));

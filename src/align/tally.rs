@@ -139,6 +139,11 @@ impl Tally {
             .collect()
     }
 
+    /// The rewards of the new texts of an iteration.
+    pub(super) fn rewards(&self, iteration: usize) -> Vec<f64> {
+        self.new_of(iteration).filter_map(|c| c.reward).collect()
+    }
+
     /// What an iteration came to, the last one so far, as far as it is counted here.
     pub(super) fn stats(&self, index: usize) -> IterationStats {
         let own = self.ranked.iter().filter(|c| c.iteration == index);
@@ -146,7 +151,7 @@ impl Tally {
         let best = self.best();
         IterationStats {
             index,
-            mean_reward: average(scored().filter_map(|c| c.reward)),
+            mean_reward: average(self.rewards(index).into_iter()),
             max_reward: own.filter_map(|c| c.reward).reduce(f64::max),
             best_reward: best.and_then(|c| c.reward),
             mean_price: average(scored().filter_map(|c| Some(c.price?.per_token))),

@@ -78,15 +78,25 @@ impl Progress {
             EventKind::HeldOutFailed { reason } => self.line(&format!(
                 "the held-out reward failed; the run goes on without it: {reason}"
             )),
-            EventKind::RunFinished { usage, timings, .. } => self.line(&format!(
-                "{} candidates, {} tokens in {:.1} s ({:.0} tokens/s), {} scored in {:.1} s",
-                usage.candidates,
-                usage.generated_tokens,
-                timings.generation_seconds,
-                timings.tokens_per_second,
-                usage.reward_calls,
-                timings.reward_seconds,
-            )),
+            EventKind::RunFinished {
+                usage,
+                timings,
+                tokens_saved,
+                ..
+            } => {
+                let saved = tokens_saved.map_or(String::new(), |saved| {
+                    format!(", about {saved} tokens saved")
+                });
+                self.line(&format!(
+                    "{} candidates, {} tokens in {:.1} s ({:.0} tokens/s), {} scored in {:.1} s{saved}",
+                    usage.candidates,
+                    usage.generated_tokens,
+                    timings.generation_seconds,
+                    timings.tokens_per_second,
+                    usage.reward_calls,
+                    timings.reward_seconds,
+                ));
+            }
         }
     }
 

@@ -90,6 +90,14 @@ pub struct RunArgs {
         help_heading = "Stops"
     )]
     pub target_reward: Option<f64>,
+    /// Stop once so many iterations in a row have made the answer no better
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        help_heading = "Stops"
+    )]
+    pub patience: Option<usize>,
 
     #[command(flatten)]
     pub length: LengthArgs,
@@ -205,6 +213,7 @@ fn align_options(args: &RunArgs) -> Result<AlignOptions> {
             ..Budget::default()
         },
         target_reward: args.target_reward,
+        patience: args.patience,
         stop_on_divergence: args.stop_on_divergence,
     };
     options.validate()?;

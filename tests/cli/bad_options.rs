@@ -57,6 +57,7 @@ fn values_out_of_range_name_their_flag() {
         (&["--min-p", "nan"], "--min-p"),
         (&["--time-limit", "0"], "--time-limit"),
         (&["--target-reward", "nan"], "--target-reward"),
+        (&["--patience", "0"], "--patience"),
         (&["--parallel", "257"], "--parallel"),
     ];
     for (flags, name) in cases {

@@ -200,6 +200,7 @@ fn stops_end_a_run_with_its_best_answer() {
     let reached = json(&["--target-reward", "-100"]);
     assert_eq!(reached["stop"], "target_reward");
     assert_eq!(reached["iterations"].as_array().unwrap().len(), 1);
+    assert!(reached["tokens_saved"].as_u64().unwrap() > 0);
     let late = run(&[
         "--time-limit",
         "1.5",
@@ -211,6 +212,7 @@ fn stops_end_a_run_with_its_best_answer() {
     ]);
     let late: Value = serde_json::from_str(&stdout(&late)).unwrap();
     assert_eq!(late["stop"], "time_limit");
+    assert!(late["tokens_saved"].is_null());
     assert!(late["timings"]["total_seconds"].as_f64().unwrap() < 10.0);
 }
 

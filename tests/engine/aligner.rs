@@ -193,6 +193,40 @@ fn args_ends_when_it_can_no_longer_be_guided() {
 }
 
 #[test]
+fn a_run_ends_when_nothing_better_comes_and_says_what_that_saves() {
+    // A reward that says nothing is never beaten.
+    let options = AlignOptions {
+        patience: Some(2),
+        rounds: Rounds {
+            iterations: 9,
+            ..options("best-of-n:temp=1").rounds
+        },
+        ..options("best-of-n:temp=1")
+    };
+    let flat = || FnReward::new("flat", |_, _| 1.0);
+    let ended = align(flat(), &options).unwrap();
+    assert_eq!(ended.stop, StopReason::Patience);
+    assert_eq!(ended.iterations.len(), 3);
+    let tokens: usize = ended.iterations.iter().map(|i| i.tokens).sum();
+    assert_eq!(ended.tokens_saved, Some(tokens * 6 / 3));
+    let patient = AlignOptions {
+        patience: None,
+        ..options.clone()
+    };
+    let whole = align(flat(), &patient).unwrap();
+    assert_eq!(
+        (whole.stop, whole.tokens_saved),
+        (StopReason::Completed, None)
+    );
+    let none = AlignOptions {
+        patience: Some(0),
+        ..options
+    };
+    let message = align(flat(), &none).unwrap_err().to_string();
+    assert!(message.contains("patience"), "{message}");
+}
+
+#[test]
 fn the_best_so_far_never_falls_and_is_the_answer() {
     let alignment = align(brevity(), &options("search")).unwrap();
     let best: Vec<f64> = alignment

@@ -15,16 +15,21 @@
 //! A run never waits for anything: whoever drives it, alone or among others, is a
 //! [`Batch`](super::Batch).
 
+mod stops;
+
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::divergence::Divergence;
-use super::events::EventKind;
-use super::open::{Open, Seat};
-use super::record::{Alignment, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings};
-use super::request::{AlignOptions, Stop};
-use super::rewards::{RunRewards, beginnings, samples, score};
-use super::tally::Tally;
+use crate::align::divergence::Divergence;
+use crate::align::events::EventKind;
+use crate::align::open::{Open, Seat};
+use crate::align::patience::Patience;
+use crate::align::record::{
+    Alignment, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings,
+};
+use crate::align::request::{AlignOptions, Stop};
+use crate::align::rewards::{RunRewards, beginnings, samples, score};
+use crate::align::tally::Tally;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
 use crate::method::{Method, Outcome, Proposal};
@@ -50,6 +55,7 @@ pub(super) struct Run {
     iterations: Vec<IterationStats>,
     held_out_failed: bool,
     divergence: Divergence,
+    patience: Patience,
     stopped: Option<StopReason>,
     /// How many candidates of the iteration that is open the budget of tokens pays for, where it
     /// is not all.
@@ -84,6 +90,7 @@ impl Run {
             iterations: Vec::new(),
             held_out_failed: false,
             divergence: Divergence::default(),
+            patience: Patience::default(),
             stopped: None,
             paid: None,
             calls_left: options.budget.reward_calls.unwrap_or(usize::MAX),
@@ -206,45 +213,6 @@ impl Run {
             finished: self.open.finished()?,
             seconds: self.asked.elapsed().as_secs_f64(),
         })
-    }
-
-    /// Whether the candidates that are being written are no longer wanted.
-    pub(super) fn is_over(&mut self) -> bool {
-        if self.stopped.is_some() {
-            return true;
-        }
-        if self.stop.is_requested() {
-            self.stopped = Some(StopReason::Interrupted);
-        } else if self.out_of_time() {
-            self.stopped = Some(StopReason::TimeLimit);
-        } else if self.out_of_tokens() || self.out_of_guidance() {
-            self.stopped = Some(StopReason::Budget);
-        }
-        self.stopped.is_some()
-    }
-
-    /// Whether a method that asks can ask no more, and there is an answer that it was guided to.
-    fn out_of_guidance(&self) -> bool {
-        self.unguided && self.tally.best().is_some()
-    }
-
-    fn out_of_tokens(&mut self) -> bool {
-        let written = self.open.written();
-        self.paid = self.options.budget.paid(&self.tally.usage, written);
-        self.paid.is_some()
-    }
-
-    /// Whether the run ended with an iteration that is scored: those behind it are not wanted.
-    fn ended_before(&self) -> bool {
-        use StopReason::{Budget, Divergence, TargetReward};
-        let scored = matches!(self.stopped, Some(Budget | Divergence | TargetReward));
-        scored && self.paid.is_none()
-    }
-
-    fn out_of_time(&self) -> bool {
-        let elapsed = self.started.elapsed().as_secs_f64();
-        let limit = self.options.budget.seconds;
-        limit.is_some_and(|limit| elapsed >= limit)
     }
 
     /// Whether all candidates of the iteration that is scored next are there.
@@ -373,30 +341,15 @@ impl Run {
         tell(EventKind::IterationDone(stats.clone()));
         self.iterations.push(stats);
         let diverged = self.divergence.observe(&self.tally.pairs(index));
-        self.stopped = self.stopped.or_else(|| self.why_stop(diverged));
+        let (rewards, best) = (self.tally.rewards(index), self.tally.best());
+        let best = best.and_then(|c| Some(self.method.worth(c.reward?, c.price.as_ref())));
+        let waited = self.patience.observe(&rewards, best);
+        self.stopped = self.stopped.or_else(|| self.why_stop(diverged, waited));
         // What was begun ahead counts from here on.
         self.tokens = 0;
         self.asked = Instant::now();
         self.begun = self.asked;
         Ok(())
-    }
-
-    /// Why the run ends between two iterations, if it does.
-    fn why_stop(&self, diverged: bool) -> Option<StopReason> {
-        let target = self.options.target_reward;
-        if self.stop.is_requested() {
-            Some(StopReason::Interrupted)
-        } else if target.is_some_and(|t| self.tally.best().is_some_and(|c| c.reward >= Some(t))) {
-            Some(StopReason::TargetReward)
-        } else if diverged && self.options.stop_on_divergence {
-            Some(StopReason::Divergence)
-        } else if self.out_of_time() {
-            Some(StopReason::TimeLimit)
-        } else if self.unguided || self.options.budget.is_spent(&self.tally.usage) {
-            Some(StopReason::Budget)
-        } else {
-            None
-        }
     }
 
     /// The answer, once there is nothing more to propose.
@@ -418,7 +371,9 @@ impl Run {
         self.timings.tokens_per_second =
             self.tally.usage.generated_tokens as f64 / self.timings.generation_seconds.max(1e-9);
         let stop = self.stopped.unwrap_or(StopReason::Completed);
+        let tokens_saved = self.tokens_saved();
         tell(EventKind::RunFinished {
+            tokens_saved,
             stop,
             reward: best.reward,
             usage: self.tally.usage,
@@ -434,6 +389,7 @@ impl Run {
             seed: self.options.rounds.seed,
             samples: self.method.shape().0,
             stop,
+            tokens_saved,
             iterations: self.iterations,
             usage: self.tally.usage,
             timings: self.timings,
