@@ -51,6 +51,16 @@ pub(crate) fn surprise_and_entropy(logits: &[f32], token: usize) -> (f64, f64) {
     (surprise, (normaliser - moment / sum).max(0.0))
 }
 
+/// log p − log q of `token`, p being softmax(`own`) and q softmax(`moved`) over the tokens where
+/// `moved` is finite.
+#[cfg(feature = "engine")]
+pub(crate) fn log_ratio(own: &[f32], moved: &[f32], token: usize) -> f64 {
+    let allowed = || own.iter().zip(moved).filter(|(_, q)| q.is_finite());
+    let p = log_sum_exp(allowed().map(|(&p, _)| f64::from(p)));
+    let q = log_sum_exp(allowed().map(|(_, &q)| f64::from(q)));
+    (f64::from(own[token]) - p) - (f64::from(moved[token]) - q)
+}
+
 /// Below this e^x is nothing beside e^0.
 #[cfg(feature = "engine")]
 const LEAST: f32 = -80.0;

@@ -99,17 +99,14 @@ impl Aligner {
         &self.model
     }
 
-    /// Makes the context long enough for `prompt` and a response of `max_tokens`, and for
-    /// [`surprise`](Self::surprise) at that response: it may have more tokens when it is read
-    /// than when it was written, so there is room for twice as many.
+    /// Makes the context long enough for `prompt` and a response of `max_tokens`.
     ///
     /// # Errors
     /// Those of [`tokenize`](Self::tokenize), and [`Error::Field`] for a prompt that is too long.
     pub fn reserve(&mut self, prompt: &Prompt, max_tokens: usize) -> Result<()> {
         let length = self.tokenize(prompt)?.len();
         self.check_length(length, max_tokens)?;
-        let needed = length + 2 * max_tokens;
-        self.reserved = self.reserved.max(needed);
+        self.reserved = self.reserved.max(length + max_tokens);
         Ok(())
     }
 

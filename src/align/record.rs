@@ -12,7 +12,7 @@ pub struct ScoredCandidate {
     pub iteration: usize,
     /// Its number in the iteration, from 0.
     pub candidate: usize,
-    /// Its reward; `None` where it has none.
+    /// Its reward; `None` where it has none, as one that was given up.
     pub reward: Option<f64>,
     /// What the held-out reward says, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,6 +104,9 @@ pub struct Usage {
     pub reward_tokens: usize,
     /// Candidates without a reward: empty, too long, failed, NaN or infinite.
     pub unscored: usize,
+    /// Candidates that the method gave up before their end.
+    #[serde(default)]
+    pub given_up: usize,
     /// Candidates that the reward saw cut short.
     pub truncated: usize,
 }

@@ -7,7 +7,7 @@ use super::record::{IterationStats, ScoredCandidate, Usage};
 use crate::control::Telemetry;
 use crate::error::Error;
 use crate::reward::Answer;
-use crate::rollout::{Candidate, Price};
+use crate::rollout::{Candidate, End, Price};
 
 /// Candidates without a reward, by reason.
 #[derive(Default)]
@@ -70,6 +70,12 @@ impl Tally {
         self.known.insert(text.to_owned(), (answer, held_out));
     }
 
+    /// Counts a candidate that its method gave up: it has no reward.
+    pub(super) fn give_up(&mut self, candidate: ScoredCandidate) {
+        self.usage.given_up += 1;
+        self.ranked.push(candidate);
+    }
+
     /// Counts a candidate, whose text is known or empty, and puts down its reward.
     pub(super) fn count(&mut self, mut scored: ScoredCandidate) -> &ScoredCandidate {
         match self.known.get(&scored.text) {
@@ -97,7 +103,8 @@ impl Tally {
             self.failures.last.clone_from(error);
         }
         self.usage.unscored += usize::from(scored.reward.is_none());
-        scored.repeat = self.ranked.iter().any(|other| other.text == scored.text);
+        let same = |c: &ScoredCandidate| c.end != End::GivenUp && c.text == scored.text;
+        scored.repeat = self.ranked.iter().any(same);
         self.ranked.push(scored);
         &self.ranked[self.ranked.len() - 1]
     }

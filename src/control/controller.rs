@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::noise::NoiseKey;
 use super::options::{ControlError, SearchOptions, SmcOptions, WeightedOptions};
 use super::price::{Cost, PriceGuard};
+use super::sampler::Sampler;
 use super::search::{Search, Trial};
-use super::smc::{Smc, SmcTrial};
 use super::trajectory::Trajectory;
 use super::weighted::{Scored, WeightedMean};
 
@@ -39,6 +39,9 @@ pub struct Telemetry {
     /// Most nats a token that the answer may cost, where there is a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price_limit: Option<f64>,
+    /// Correlation of the rewards of beginnings and of their answers, where beginnings are reviewed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix_correlation: Option<f64>,
 }
 
 /// The perturbations of one candidate.
@@ -86,7 +89,16 @@ impl Perturbation {
         }
     }
 
-    /// Whether the token at `position` is to be drawn from the model's own distribution, by
+    /// Positions from the start whose noise is an earlier candidate's, and so their tokens.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        match self {
+            Self::Noise { .. } => 0,
+            Self::Trajectory(trajectory) => trajectory.kept(),
+        }
+    }
+
+    /// Whether the token at `position` is to be drawn at temperature 1, by
     /// [`uniform`](Self::uniform).
     #[must_use]
     pub fn draws(&self, position: usize) -> bool {
@@ -124,7 +136,7 @@ pub struct Controller {
 
 enum Kind {
     Weights(Arc<WeightedMean>, PriceGuard),
-    Smc(Box<Smc>, PriceGuard),
+    Smc(Box<Sampler>),
     Search(Box<Search>),
 }
 
@@ -152,13 +164,19 @@ impl Controller {
         })
     }
 
-    /// The population of [`Smc`], on what candidates are worth with their price.
+    /// The population of [`Smc`], on what candidates are worth with their price, with a learnt mean
+    /// where `steer` is above 0: see [`SamplerSettings::steer`](super::SamplerSettings::steer).
     ///
     /// # Errors
     /// [`ControlError::Option`] names the option that is out of range and its value.
-    pub fn population(options: SmcOptions, guard: PriceGuard) -> Result<Self, ControlError> {
+    pub fn population(
+        options: SmcOptions,
+        guard: PriceGuard,
+        steer: f64,
+        unit: f64,
+    ) -> Result<Self, ControlError> {
         Ok(Self {
-            kind: Kind::Smc(Box::new(Smc::new(options)?), guard),
+            kind: Kind::Smc(Box::new(Sampler::new(options, guard, steer, unit)?)),
             iteration: 0,
         })
     }
@@ -171,9 +189,8 @@ impl Controller {
                 let trajectories = search.propose(samples).into_iter();
                 trajectories.map(Perturbation::Trajectory).collect()
             }
-            Kind::Smc(smc, _) => {
-                let proposals = smc.propose(samples).into_iter();
-                let trajectories = proposals.map(|proposal| proposal.trajectory);
+            Kind::Smc(sampler) => {
+                let trajectories = sampler.propose(samples).into_iter();
                 trajectories.map(Perturbation::Trajectory).collect()
             }
             Kind::Weights(controller, _) => (0..samples)
@@ -189,7 +206,19 @@ impl Controller {
     /// Whether it learns from the rows of the output matrix.
     #[must_use]
     pub fn looks_at_rows(&self) -> bool {
-        matches!(&self.kind, Kind::Search(search) if search.options().steer > 0.0)
+        self.rows_within().is_some()
+    }
+
+    /// The positions whose rows are looked at.
+    fn rows_within(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Search(search) => {
+                let options = search.options();
+                (options.steer > 0.0).then_some(options.horizon)
+            }
+            Kind::Smc(sampler) => sampler.rows_within(),
+            Kind::Weights(..) => None,
+        }
     }
 
     /// Fills in what the controller wants to know of the tokens of `trial`. `sum` adds up the output
@@ -203,10 +232,8 @@ impl Controller {
         mut trial: Trial,
         sum: impl FnOnce(&[(i32, f32)]) -> Result<Vec<f32>, E>,
     ) -> Result<Trial, E> {
-        if let Kind::Search(search) = &self.kind
-            && self.looks_at_rows()
-        {
-            trial.features = sum(&trial.weights(search.options().horizon))?;
+        if let Some(horizon) = self.rows_within() {
+            trial.features = sum(&trial.weights(horizon))?;
         }
         Ok(trial)
     }
@@ -216,7 +243,8 @@ impl Controller {
     pub fn worth(&self, reward: f64, cost: Option<Cost>) -> f64 {
         match &self.kind {
             Kind::Search(search) => search.worth(reward, cost),
-            Kind::Weights(_, guard) | Kind::Smc(_, guard) => guard.worth(reward, cost),
+            Kind::Weights(_, guard) => guard.worth(reward, cost),
+            Kind::Smc(sampler) => sampler.guard().worth(reward, cost),
         }
     }
 
@@ -239,28 +267,9 @@ impl Controller {
                     ..Telemetry::default()
                 }
             }
-            Kind::Smc(smc, guard) => {
-                watch_first(guard, &trials);
-                let trials = trials.iter().map(|trial| SmcTrial {
-                    candidate: trial.candidate,
-                    reward: guard.worth(trial.reward, trial.cost),
-                    length: trial.tokens.len(),
-                    log_ratio: 0.0,
-                });
-                let report = smc.update(trials.collect());
-                Telemetry {
-                    ess: Some(report.ess),
-                    lambda: Some(report.lambda).filter(|lambda| lambda.is_finite()),
-                    sigma: Some(smc.options().sigma),
-                    kl: Some(report.kl),
-                    free_energy: Some(report.free_energy),
-                    acceptance: report.acceptance,
-                    price_limit: guard.limit(),
-                    ..Telemetry::default()
-                }
-            }
+            Kind::Smc(sampler) => sampler.update(trials),
             Kind::Weights(controller, guard) => {
-                watch_first(guard, &trials);
+                guard.observe_first(&costs(&trials));
                 let scored: Vec<Scored> = trials
                     .iter()
                     .map(|trial| Scored {
@@ -286,9 +295,8 @@ impl Controller {
     }
 }
 
-/// What the first candidates cost, for the limits that follow from it.
-fn watch_first(guard: &mut PriceGuard, trials: &[Trial]) {
+/// What candidates with a reward cost.
+pub(super) fn costs(trials: &[Trial]) -> Vec<Cost> {
     let scored = trials.iter().filter(|t| t.reward.is_finite());
-    let costs: Vec<Cost> = scored.filter_map(|t| t.cost).collect();
-    guard.observe_first(&costs);
+    scored.filter_map(|t| t.cost).collect()
 }

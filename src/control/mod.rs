@@ -35,7 +35,10 @@ mod noise;
 mod options;
 mod population;
 mod price;
+mod readable;
+mod regression;
 mod ridge;
+mod sampler;
 mod search;
 mod settings;
 mod smc;
@@ -53,9 +56,12 @@ pub use options::{
 };
 pub use population::SmcParticle;
 pub use price::{Cost, PriceGuard, PriceRule};
+pub use readable::{expected_largest, rejection_gain};
 pub use ridge::{RidgeFit, ridge};
 pub use search::{Search, SearchReport, Trial};
-pub use settings::{AutoOr, NoiseSettings, PriceSettings, SamplerSettings, SearchSettings, Update};
+pub use settings::{
+    AutoOr, NoiseKind, NoiseSettings, PriceSettings, SamplerSettings, SearchSettings, Update,
+};
 pub use smc::{Smc, SmcProposal, SmcReport, SmcTrial, Step};
 pub use trajectory::Trajectory;
 pub use value::{Layer, Lesson, ValueErrors, ValueNetwork, ValueOptions};

@@ -193,6 +193,8 @@ pub struct SmcOptions {
     pub width: usize,
     /// Standard deviation σ of the noise, in pre-logit units.
     pub sigma: f64,
+    /// Draws tokens at temperature 1 in place of noise: p is then the model itself. Default false.
+    pub draws: bool,
     /// λ never falls below this, in reward units: 0 (the default) for no floor, infinity to stay
     /// with the model.
     pub lambda: f64,
@@ -216,6 +218,7 @@ impl SmcOptions {
             horizon,
             width,
             sigma,
+            draws: false,
             lambda: 0.0,
             ess: DEFAULT_ESS_FRACTION,
             chain: 1,

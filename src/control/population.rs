@@ -1,7 +1,7 @@
 //! The population of a sequential Monte Carlo sampler: its weights, how far they let the
 //! temperature fall, and who goes on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::trajectory::{Origin, Trajectory};
@@ -53,8 +53,16 @@ impl Population {
         logs().map(|w| (w - norm).exp()).collect()
     }
 
+    /// The rewards of the different candidates, copies of one having their weights together: what
+    /// is only copied says nothing new.
     pub(super) fn rewards(&self) -> Rewards {
-        Rewards::new(self.particles.iter().map(|p| (p.reward, p.log_weight)))
+        let mut of: BTreeMap<(u32, u32), (f64, f64)> = BTreeMap::new();
+        for p in &self.particles {
+            let place = (p.place.iteration, p.place.candidate);
+            let (_, weight) = of.entry(place).or_insert((p.reward, f64::NEG_INFINITY));
+            *weight = log_sum_exp([*weight, p.log_weight].into_iter());
+        }
+        Rewards::new(of.into_values())
     }
 
     /// Whether some weigh more than others.
@@ -151,20 +159,28 @@ impl Rewards {
         log_sum_exp(pairs.map(|(w, r)| w + step * r))
     }
 
-    /// The largest step of 1/λ, up to `room`, that leaves the fraction `kept` of the effective
-    /// sample size: `(Σ w·e)²/Σ w·e² ≥ kept` with `e = exp(step·r)` and normalised weights w.
+    /// A step of 1/λ, up to `room` and as large as bisection finds it, that leaves the fraction `kept`
+    /// of the effective sample size, `(Σ w·e)²/Σ w·e² ≥ kept` with `e = exp(step·r)` and normalised
+    /// weights w, and `fewest` candidates, `(Σ w·e)²/Σ (w·e)²`.
     ///
-    /// With equal weights that is `1/Σw²` over n; with others it is their conditional effective
+    /// With equal weights the first is `1/Σw²` over n; with others it is their conditional effective
     /// sample size (Zhou, Johansen and Aston 2016), which falls as the step grows whatever the
-    /// weights, and so always has a solution. Where all rewards are the same the step is 0: they
-    /// say nothing.
-    pub(super) fn step(&self, kept: f64, room: f64) -> f64 {
+    /// weights. Where fewer candidates are left already the step is 0, and where all rewards are the
+    /// same: they say nothing.
+    pub(super) fn step(&self, kept: f64, fewest: f64, room: f64) -> f64 {
         let spread = -self.shortfalls.iter().copied().fold(0.0, f64::min);
         if spread == 0.0 || kept >= 1.0 {
             return 0.0;
         }
-        let enough =
-            |step: f64| 2.0 * self.log_tilted(step) - self.log_tilted(2.0 * step) >= kept.ln();
+        let enough = |step: f64| {
+            let (one, two) = (2.0 * self.log_tilted(step), self.log_tilted(2.0 * step));
+            let logs = self.log_weights.iter().zip(&self.shortfalls);
+            let squares = log_sum_exp(logs.map(|(w, r)| 2.0 * (w + step * r)));
+            one - two >= kept.ln() && one - squares >= fewest.ln()
+        };
+        if !enough(0.0) {
+            return 0.0;
+        }
         let (mut low, mut high) = (0.0, (STEEPEST / spread).min(LARGEST).min(room));
         if enough(high) {
             return high;

@@ -40,20 +40,14 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2};
-
 use super::noise::NoiseKey;
 use super::options::{ControlError, Cut, SearchOptions, Start};
 use super::price::{Cost, PriceGuard};
-use super::ridge::ridge;
+use super::regression::{Regression, Text};
 use super::trajectory::{Mean, Means, Origin, Trajectory};
 
-/// Texts that the regression looks at, the latest ones: it costs their cube.
-const MEMORY: usize = 512;
 /// How much of what the price leaves above the first candidates the later ones are to use up.
 const AIM: f64 = 0.5;
-/// Predictions that R² is measured on, the latest ones.
-const PREDICTIONS: usize = 256;
 
 /// One scored candidate as the search sees it.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +63,9 @@ pub struct Trial {
     /// Of each token −log p by the model itself, and the entropy of its distribution there, in nats;
     /// empty where they are not known.
     pub nats: Vec<(f32, f32)>,
+    /// Of each token log p − log q, p being the model's own distribution and q what it was drawn
+    /// from; empty where nothing is drawn around a mean.
+    pub log_ratios: Vec<f32>,
     /// Σ_y a_y W_y `[d]` over its different tokens within the horizon, with the
     /// [weights](Self::weight) a_y where they come first; not looked at where `steer` is 0.
     pub features: Vec<f32>,
@@ -88,6 +85,16 @@ impl Trial {
         let within = self.tokens.iter().take(horizon).enumerate();
         let first = within.filter(|&(t, token)| !self.tokens[..t].contains(token));
         first.map(|(t, &token)| (token, self.weight(t))).collect()
+    }
+
+    /// What a regression looks at.
+    pub(super) fn text(&self, horizon: usize) -> Text {
+        let weights = self.weights(horizon);
+        Text {
+            reward: self.reward,
+            weights: weights.iter().map(|&(_, a)| f64::from(a)).sum(),
+            features: self.features.clone(),
+        }
     }
 }
 
@@ -109,36 +116,11 @@ pub struct SearchReport {
 
 /// A distinct text of an earlier iteration.
 struct Seen {
-    reward: f64,
+    text: Text,
     cost: Option<Cost>,
     tokens: Vec<i32>,
     nats: Vec<(f32, f32)>,
-    /// Σ_y a_y.
-    weights: f64,
-    features: Vec<f32>,
     origins: Arc<[Origin]>,
-}
-
-/// What a regression would say of a text.
-struct Predictor {
-    /// Mean row W̄ of the tokens that it was fitted on.
-    row: Array1<f64>,
-    /// Weights of the features.
-    weights: Array1<f64>,
-    /// Mean of the features, and of the rewards.
-    centre: Array1<f64>,
-    reward: f64,
-}
-
-impl Predictor {
-    /// What it says of a text and what is so, both above the mean reward that it knows.
-    fn pair(&self, text: &Seen) -> (f64, f64) {
-        let rows = self.row.iter().zip(&self.centre);
-        let terms = text.features.iter().zip(rows).zip(&self.weights);
-        let said =
-            terms.map(|((&x, (row, centre)), w)| w * (f64::from(x) - text.weights * row - centre));
-        (said.sum(), text.reward - self.reward)
-    }
 }
 
 /// The search for one prompt.
@@ -153,10 +135,7 @@ pub struct Search {
     guard: PriceGuard,
     /// g_k.
     gain: f64,
-    predictor: Option<Predictor>,
-    /// (prediction, reward), above the mean known then, of texts that the regression had not seen,
-    /// the latest last.
-    predictions: Vec<(f64, f64)>,
+    regression: Regression,
 }
 
 impl Search {
@@ -174,8 +153,7 @@ impl Search {
             elites: Vec::new(),
             guard: options.guard,
             gain: 1.0,
-            predictor: None,
-            predictions: Vec::new(),
+            regression: Regression::default(),
             options,
         })
     }
@@ -281,16 +259,10 @@ impl Search {
                 continue;
             }
             self.seen.push(Seen {
-                reward: trial.reward,
+                text: trial.text(self.options.horizon),
                 cost: trial.cost,
-                weights: trial
-                    .weights(self.options.horizon)
-                    .iter()
-                    .map(|&(_, a)| f64::from(a))
-                    .sum(),
                 nats: trial.nats,
                 tokens: trial.tokens,
-                features: trial.features,
                 origins: Arc::clone(&self.proposed[trial.candidate as usize]),
             });
         }
@@ -336,7 +308,7 @@ impl Search {
 
     /// The best distinct candidates so far that the price allows; of equal ones the earlier one.
     fn choose_elites(&mut self) {
-        let worth = |seen: &Seen| self.guard.worth(seen.reward, seen.cost);
+        let worth = |seen: &Seen| self.guard.worth(seen.text.reward, seen.cost);
         let mut order: Vec<(f64, usize)> = self.seen.iter().map(worth).zip(0..).collect();
         order.retain(|(worth, _)| *worth > f64::NEG_INFINITY);
         order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -353,77 +325,10 @@ impl Search {
         if steer == 0.0 || unit == 0.0 {
             return (None, 0.0);
         }
-        if let Some(predictor) = &self.predictor {
-            let new = self.seen[known..].iter();
-            let pairs = new.map(|s| predictor.pair(s));
-            self.predictions.extend(pairs);
-        }
-        let seen = &self.seen[self.seen.len().saturating_sub(MEMORY)..];
-        if seen.len() < 3 {
-            return (None, 0.0);
-        }
-        let mut features = Array2::<f64>::zeros((seen.len(), width));
-        for (mut row, s) in features.rows_mut().into_iter().zip(seen) {
-            row.iter_mut()
-                .zip(&s.features)
-                .for_each(|(out, &x)| *out = f64::from(x));
-        }
-        let weights: Array1<f64> = seen.iter().map(|s| s.weights).collect();
-        let row = features.sum_axis(ndarray::Axis(0)) / weights.sum().max(1.0);
-        for (mut own, weight) in features.rows_mut().into_iter().zip(&weights) {
-            own.scaled_add(-weight, &row);
-        }
-        let centre = features.sum_axis(ndarray::Axis(0)) / seen.len() as f64;
-        features -= &centre;
-        let reward = seen.iter().map(|s| s.reward).sum::<f64>() / seen.len() as f64;
-        let targets: Vec<f64> = seen.iter().map(|s| s.reward - reward).collect();
-        let fit = ridge(features.dot(&features.t()).view(), &targets);
-        if self.predictor.is_none() {
-            let rewards = seen.iter().map(|s| s.reward - reward);
-            self.predictions
-                .extend(fit.left_out.iter().copied().zip(rewards));
-        }
-        let old = self.predictions.len().saturating_sub(PREDICTIONS);
-        self.predictions.drain(..old);
-        let r2 = explained(&self.predictions);
-        let weights = features.t().dot(&Array1::from(fit.dual));
-        let norm = weights.dot(&weights).sqrt();
-        let usable = norm > 0.0 && norm.is_finite();
+        let texts: Vec<&Text> = self.seen.iter().map(|seen| &seen.text).collect();
+        self.regression.learn(&texts, known);
+        let r2 = self.regression.r2();
         let long = steer * self.gain * unit * (width as f64).sqrt() * r2.sqrt();
-        let mean = (usable && r2 > 0.0).then(|| {
-            let u = weights.iter().map(|g| (g * long / norm) as f32).collect();
-            let row = Some(row.iter().map(|&w| w as f32).collect());
-            Arc::new(Mean { u, row })
-        });
-        self.predictor = Some(Predictor {
-            row,
-            weights,
-            centre,
-            reward,
-        });
-        (mean, r2)
-    }
-}
-
-/// Share of the variance of the second that the first explains, less what chance would: the
-/// adjusted square of a positive correlation; 0 for fewer than four pairs.
-fn explained(pairs: &[(f64, f64)]) -> f64 {
-    let n = pairs.len() as f64;
-    if pairs.len() < 4 {
-        return 0.0;
-    }
-    let (x, y) = pairs
-        .iter()
-        .fold((0.0, 0.0), |(x, y), p| (x + p.0 / n, y + p.1 / n));
-    let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
-    for (a, b) in pairs {
-        xx += (a - x) * (a - x);
-        xy += (a - x) * (b - y);
-        yy += (b - y) * (b - y);
-    }
-    let share = xy * xy / (xx * yy);
-    match xy > 0.0 && share.is_finite() {
-        true => (share - (1.0 - share) / (n - 2.0)).clamp(0.0, 1.0),
-        false => 0.0,
+        (self.regression.mean(long), r2)
     }
 }

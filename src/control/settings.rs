@@ -221,6 +221,18 @@ pub enum Update {
     Weights,
 }
 
+/// What a population's candidates are random by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoiseKind {
+    /// Gaussian noise on the pre-logits; the largest logit is taken.
+    #[default]
+    Gaussian,
+    /// Tokens are drawn at temperature 1, as independent Gumbel noise on the logits would choose
+    /// them: without a mean that is the model itself, above the floor.
+    Gumbel,
+}
+
 /// Settings of adaptive importance sampling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -236,6 +248,12 @@ pub struct SamplerSettings {
     /// That effective sample size, as a fraction of the candidates (default
     /// [`DEFAULT_ESS_FRACTION`]).
     pub ess: f64,
+    /// Population: what candidates are random by.
+    #[serde(rename = "noise")]
+    pub noise_kind: NoiseKind,
+    /// Population that draws tokens: nats that the proposals of the learnt mean may cost a candidate
+    /// on average; 0, the default, learns none.
+    pub steer: f64,
     /// Population: [`SmcOptions::moves`].
     #[serde(rename = "move")]
     pub moves: Move,
@@ -261,6 +279,8 @@ impl Default for SamplerSettings {
             update: Update::default(),
             lambda: AutoOr::Auto,
             ess: DEFAULT_ESS_FRACTION,
+            noise_kind: NoiseKind::default(),
+            steer: 0.0,
             moves: smc.moves,
             window: smc.window,
             chain: smc.chain,
@@ -285,7 +305,11 @@ impl SamplerSettings {
         seed: u64,
         row_spread: impl Fn() -> Result<f64, E>,
     ) -> Result<Controller, E> {
-        let sigma = self.noise.sigma(row_spread)?;
+        let draws = self.noise_kind == NoiseKind::Gumbel;
+        let sigma = match draws {
+            true => 1.0,
+            false => self.noise.sigma(&row_spread)?,
+        };
         let weights = WeightedOptions {
             alpha: self.alpha,
             lambda: match self.lambda {
@@ -305,6 +329,7 @@ impl SamplerSettings {
             moves: self.moves,
             window: self.window,
             chain: self.chain,
+            draws,
             ..SmcOptions::new(horizon, width, sigma, seed)
         };
         if self.update == Update::Smc && self.noise.null_candidate {
@@ -315,12 +340,35 @@ impl SamplerSettings {
             }
             .into());
         }
+        let refused = |field, value: String, expected| ControlError::Option {
+            field,
+            value,
+            expected,
+        };
+        if draws && self.update == Update::Weights {
+            let expected = "gaussian for a mean of the noise; or `update` = smc";
+            return Err(refused("noise", "gumbel".into(), expected).into());
+        }
+        if !(self.steer >= 0.0 && self.steer.is_finite()) {
+            return Err(refused("steer", self.steer.to_string(), "0 or more, and finite").into());
+        }
+        if self.steer > 0.0 && (!draws || self.moves == Move::Window) {
+            let expected = "0 but for `noise` = gumbel and `move` = cut, where what a proposal \
+                            costs is known";
+            return Err(refused("steer", self.steer.to_string(), expected).into());
+        }
         // The other rule's settings are to be in their ranges as well.
         weights.validate()?;
         smc.validate()?;
         let guard = self.price.guard()?;
         Ok(match self.update {
-            Update::Smc => Controller::population(smc, guard)?,
+            Update::Smc => {
+                let unit = match self.steer > 0.0 {
+                    true => calibrated_sigma(DEFAULT_LOGIT_SD, row_spread()?),
+                    false => 1.0,
+                };
+                Controller::population(smc, guard, self.steer, unit)?
+            }
             Update::Weights => Controller::weighted(weights, guard)?,
         })
     }

@@ -8,7 +8,8 @@
 //! Iteration 0 draws from p. Then, again and again:
 //!
 //! 1. *Temper.* λ falls, by bisection on 1/λ, until the weights `exp(r·(1/λ' − 1/λ))` have the
-//!    effective sample size that is asked for. Their mean is a factor of ẑ.
+//!    effective sample size that is asked for, and not so far that fewer than two different
+//!    candidates are left, by 1/Σw² with copies taken together. Their mean is a factor of ẑ.
 //! 2. *Resample*, systematically and in the order of the rewards, to n ancestors. Where λ stayed,
 //!    at its floor for one, nobody is resampled: the chains go on.
 //! 3. *Move* each ancestor, [once or more](SmcOptions::chain).
@@ -71,6 +72,10 @@ use super::options::{ControlError, Move, SmcOptions, invalid};
 use super::population::{Particle, Population, SmcParticle};
 use super::trajectory::{Mean, Means, Origin, Trajectory};
 
+/// Effective sample size, of different candidates, that a step leaves where more than that is asked
+/// for: one candidate is no sample.
+const FEWEST: f64 = 2.0;
+
 /// How candidates become particles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -119,7 +124,8 @@ pub struct SmcTrial {
 pub struct SmcReport {
     /// Temperature λ that the next iteration starts from, in reward units; infinite at first.
     pub lambda: f64,
-    /// Effective sample size 1/Σw² of the particles at that λ.
+    /// Effective sample size 1/Σw² of the different candidates at that λ, up to all
+    /// [particles](Self::particles).
     pub ess: f64,
     /// log ẑ, the estimate of log E_P\[exp(r/λ)\] over the texts that have a reward.
     pub log_z: f64,
@@ -241,6 +247,25 @@ impl Smc {
         let u = mean.to_vec();
         let mean = Arc::new(Mean { u, row: None });
         Ok(self.draw(samples, Step::Weighted, Some(mean)))
+    }
+
+    /// [`propose_around`](Self::propose_around) a mean that was learnt, where tokens are drawn.
+    pub(super) fn propose_around_learnt(
+        &mut self,
+        samples: u32,
+        mean: Arc<Mean>,
+    ) -> Vec<SmcProposal> {
+        self.draw(samples, Step::Weighted, Some(mean))
+    }
+
+    /// What the last proposals are for.
+    pub(super) fn step(&self) -> Step {
+        self.step
+    }
+
+    /// Where the noise of one of the last proposals begins to be new.
+    pub(super) fn cut(&self, candidate: u32) -> usize {
+        self.proposed[candidate as usize].cut
     }
 
     fn draw(&mut self, samples: u32, step: Step, mean: Option<Arc<Mean>>) -> Vec<SmcProposal> {
@@ -375,7 +400,8 @@ impl Smc {
         let rewards = self.population.rewards();
         let highest = 1.0 / self.options.lambda.abs();
         let room = highest - self.beta;
-        let step = rewards.step(self.options.ess, room);
+        let fewest = FEWEST.min(self.options.ess * self.chains.len() as f64);
+        let step = rewards.step(self.options.ess, fewest, room);
         if step > 0.0 {
             self.log_z += rewards.log_mean_exp(step);
             // What is left of the room by rounding is no room.
@@ -428,7 +454,7 @@ impl Smc {
     fn trajectory(&self, means: &Means, origins: Arc<[Origin]>) -> Trajectory {
         Trajectory::new(
             self.options.seed,
-            [Some(self.options.sigma as f32); 2],
+            [(!self.options.draws).then_some(self.options.sigma as f32); 2],
             false,
             Arc::clone(means),
             origins,

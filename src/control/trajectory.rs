@@ -79,7 +79,7 @@ impl Left {
 #[derive(Clone, Debug)]
 pub struct Trajectory {
     pub(super) seed: u64,
-    /// σ of the noise of iteration 0, `None` where its tokens are drawn, and of later ones.
+    /// σ of the noise of iteration 0, and of later ones; `None` where tokens are drawn instead.
     pub(super) sigmas: [Option<f32>; 2],
     pub(super) null_candidate: bool,
     pub(super) means: Means,
@@ -110,8 +110,8 @@ impl Trajectory {
         self.sigmas[usize::from(origin.iteration > 0)]
     }
 
-    /// Whether the token at `position` is to be drawn from the model's own distribution, by
-    /// [`uniform`](Self::uniform), instead of being the largest logit.
+    /// Whether the token at `position` is to be drawn at temperature 1, by [`uniform`](Self::uniform),
+    /// instead of being the largest logit.
     #[must_use]
     pub fn draws(&self, position: usize) -> bool {
         let origin = self.origins.get(position);
@@ -119,8 +119,8 @@ impl Trajectory {
     }
 
     /// Adds v_t to `row` `[d]`, the pre-logits behind the t `tokens` of the response so far; answers
-    /// false, and leaves the row alone, where the token is [drawn](Self::draws) and from the horizon
-    /// on. `row_of` reads the row W_j `[d]` of a token j, and is asked only for those that a mean may
+    /// false, and leaves the row alone, where the token is [drawn](Self::draws) from the model itself
+    /// and from the horizon on. `row_of` reads the row W_j `[d]` of a token j, and is asked only for those that a mean may
     /// have pushed.
     ///
     /// # Errors
@@ -135,24 +135,24 @@ impl Trajectory {
         let Some(origin) = self.origins.get(position) else {
             return Ok(false);
         };
-        let Some(sigma) = self.sigma(*origin) else {
-            return Ok(false);
-        };
-        if let Some(mean) = &self.means[origin.iteration as usize] {
+        let (mean, sigma) = (&self.means[origin.iteration as usize], self.sigma(*origin));
+        if let Some(mean) = mean {
             let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
             left.follow(origin.iteration, mean, tokens, row_of)?;
             for (z, u) in row.iter_mut().zip(&left.u) {
                 *z += u;
             }
         }
-        if sigma > 0.0 && !(self.null_candidate && origin.candidate == 0) {
+        if let Some(sigma) = sigma.filter(|sigma| *sigma > 0.0)
+            && !(self.null_candidate && origin.candidate == 0)
+        {
             let mut noise = vec![0.0; row.len()];
             self.key(*origin, position).standard_normal(&mut noise);
             for (z, epsilon) in row.iter_mut().zip(&noise) {
                 *z += sigma * epsilon;
             }
         }
-        Ok(true)
+        Ok(mean.is_some() || sigma.is_some())
     }
 
     /// A number in `[0, 1)` for choosing the token at `position` by chance.
@@ -161,6 +161,13 @@ impl Trajectory {
         let last = self.origins[self.origins.len() - 1];
         let origin = self.origins.get(position).copied().unwrap_or(last);
         self.key(origin, position).uniform()
+    }
+
+    /// Positions from the start whose noise is not that of the last one: an earlier candidate's.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        let last = self.origins.last();
+        self.origins.iter().take_while(|o| Some(*o) != last).count()
     }
 
     /// Positions whose noise is not that of `other`.

@@ -43,6 +43,17 @@ pub(super) const ENTRY: Entry = Entry {
             only_with: Some(("update", "smc")),
             settings: &[
                 setting(
+                    "noise",
+                    "gaussian|gumbel",
+                    "noise on the pre-logits, or tokens drawn from the model itself",
+                ),
+                setting(
+                    "steer",
+                    "NATS",
+                    "what the proposals of a learnt mean may cost a candidate on average, which its \
+                     weight pays back; 0 learns none, and only gumbel can",
+                ),
+                setting(
                     "move",
                     "KIND",
                     "noise that a move draws anew: cut, from a position on, or window",
@@ -120,7 +131,8 @@ impl Settings for Own {
 
     fn build(&self, rounds: &Rounds, facts: &Facts) -> Result<Box<dyn Method>> {
         let controller = self.controller(rounds, facts.width(), || facts.row_spread())?;
-        self.perturbed.build(ENTRY.name, controller, rounds, facts)
+        self.perturbed
+            .build(ENTRY.name, controller, None, rounds, facts)
     }
 
     /// A population's estimate is no bound.

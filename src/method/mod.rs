@@ -18,6 +18,7 @@ mod misvo;
 mod perturbed;
 mod re_control;
 mod registry;
+mod review;
 mod search;
 mod soft_best_of_n;
 mod spec;

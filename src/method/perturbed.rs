@@ -6,12 +6,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Setting, setting};
+use super::review::{Review, Reviews};
 use super::{Facts, Method, Outcome, Proposal, Rounds, Telemetry, at_least_one};
 use crate::control::{Controller, Cost, Perturbation, Trial};
 use crate::error::{Error, Result};
 use crate::llama::Token;
 use crate::output::OutputRows;
-use crate::rollout::{Price, SamplingOptions, Steer, TokenChoice};
+use crate::rollout::{Ask, Price, SamplingOptions, Steer, TokenChoice};
 
 /// The noise: fields of [`NoiseSettings`](crate::control::NoiseSettings) and [`PerturbedSettings`].
 pub(super) const NOISE: &[Setting] = &[
@@ -113,16 +114,18 @@ impl PerturbedSettings {
         self.sampling.validate()
     }
 
-    /// The method `name` around `controller`.
+    /// The method `name` around `controller`, with `reviews` where it may give candidates up.
     pub(super) fn build(
         &self,
         name: &'static str,
         controller: Controller,
+        reviews: Option<Reviews>,
         rounds: &Rounds,
         facts: &Facts,
     ) -> Result<Box<dyn Method>> {
         Ok(Box::new(Perturbed {
             name,
+            reviews,
             output: match controller.looks_at_rows() {
                 true => Some(facts.output()?),
                 false => None,
@@ -143,6 +146,7 @@ impl PerturbedSettings {
 struct Perturbed {
     name: &'static str,
     controller: Controller,
+    reviews: Option<Reviews>,
     output: Option<Arc<OutputRows>>,
     floor: f32,
     choice: TokenChoice,
@@ -150,9 +154,11 @@ struct Perturbed {
     iteration: usize,
 }
 
-/// One candidate's noise, and the floor under its tokens.
+/// One candidate's noise, the floor under its tokens, and its number with the review of its
+/// beginning, where it has one.
 struct Noise {
     perturbation: Perturbation,
+    review: Option<(u32, Arc<Review>)>,
     output: Option<Arc<OutputRows>>,
     floor: f32,
 }
@@ -175,14 +181,15 @@ impl Steer for Noise {
     }
 
     fn choice(&self, position: usize) -> Option<TokenChoice> {
-        let plain = SamplingOptions {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: self.floor,
-        };
         let drawn = self.perturbation.draws(position);
-        drawn.then_some(TokenChoice::Sample(plain))
+        drawn.then_some(TokenChoice::PLAIN)
+    }
+
+    fn goes_on(&self, tokens: &[Token], ask: &mut Ask<'_>) -> Result<bool> {
+        match &self.review {
+            Some((candidate, review)) => review.goes_on(*candidate, tokens, ask),
+            None => Ok(true),
+        }
     }
 }
 
@@ -207,17 +214,33 @@ impl Method for Perturbed {
         if self.iteration == self.rounds.iterations {
             return Vec::new();
         }
-        let perturbations = self.controller.propose(self.rounds.samples as u32);
+        let samples = self.rounds.samples;
+        let mut perturbations = self.controller.propose(samples as u32);
+        let reviewed = |reviews: &Reviews, perturbations: &[Perturbation]| {
+            let new = perturbations.iter().filter(|p| reviews.reviews(p.kept()));
+            new.count() as f64 / perturbations.len() as f64
+        };
+        if let Some(reviews) = &self.reviews {
+            let begun = reviews.begun(samples, reviewed(reviews, &perturbations));
+            if begun > samples {
+                perturbations = self.controller.propose(begun as u32);
+            }
+        }
         let (choice, floor) = (self.choice, self.floor);
-        let proposal = |perturbation| Proposal {
+        let proposal = |(candidate, perturbation): (u32, Perturbation)| Proposal {
             steer: Some(Arc::new(Noise {
+                review: self
+                    .reviews
+                    .as_ref()
+                    .filter(|reviews| reviews.reviews(perturbation.kept()))
+                    .map(|reviews| (candidate, reviews.next())),
                 perturbation,
                 output: self.output.clone(),
                 floor,
             })),
             choice,
         };
-        perturbations.into_iter().map(proposal).collect()
+        (0..).zip(perturbations).map(proposal).collect()
     }
 
     fn observe(&mut self, outcomes: &[Outcome<'_>]) -> Result<Telemetry> {
@@ -234,6 +257,7 @@ impl Method for Perturbed {
                     .iter()
                     .map(|t| (t.surprise, t.entropy))
                     .collect(),
+                log_ratios: outcome.nats.iter().map(|t| t.log_ratio).collect(),
                 features: Vec::new(),
             };
             let sum = |tokens: &[(i32, f32)]| match &self.output {
@@ -242,7 +266,12 @@ impl Method for Perturbed {
             };
             trials.push(self.controller.with_rows(trial, sum)?);
         }
-        Ok(self.controller.update(trials))
+        let mut telemetry = self.controller.update(trials);
+        if let Some(reviews) = &mut self.reviews {
+            reviews.close(outcomes);
+            telemetry.prefix_correlation = reviews.correlation();
+        }
+        Ok(telemetry)
     }
 
     fn worth(&self, reward: f64, price: Option<&Price>) -> f64 {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, Group, SAMPLING, read, setting};
 use super::perturbed::{NOISE, PRICE, PerturbedSettings};
+use super::review::Reviews;
 use super::{Facts, Method, Rounds, Settings};
 use crate::control::{Controller, SearchSettings};
 use crate::error::Result;
@@ -40,6 +41,12 @@ pub(super) const ENTRY: Entry = Entry {
                     "share of an iteration's candidates that are drawn anew",
                 ),
                 setting(
+                    "early-rejection",
+                    "auto|off",
+                    "give up candidates whose beginning scores badly and begin others, where the \
+                     first iteration says that the reward can read a beginning",
+                ),
+                setting(
                     "start",
                     "KIND",
                     "what the first iteration is, draws of the model itself at temperature 1 or noise",
@@ -63,10 +70,23 @@ pub(super) const ENTRY: Entry = Entry {
     build: read::<Own>,
 };
 
+/// Whether candidates are given up by their beginnings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum EarlyRejection {
+    /// Where it is measured to pay: see [`Reviews`].
+    Auto,
+    /// Never; beginnings are not scored.
+    #[default]
+    Off,
+}
+
 /// Settings of the search.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 struct Own {
+    /// Whether candidates may be given up (default [`EarlyRejection::Off`]).
+    early_rejection: EarlyRejection,
     #[serde(flatten)]
     controller: SearchSettings,
     #[serde(flatten)]
@@ -95,7 +115,13 @@ impl Settings for Own {
 
     fn build(&self, rounds: &Rounds, facts: &Facts) -> Result<Box<dyn Method>> {
         let controller = self.controller(rounds, facts.width(), || facts.row_spread())?;
-        self.perturbed.build(ENTRY.name, controller, rounds, facts)
+        let answers = rounds.samples * rounds.iterations;
+        let reviews = match self.early_rejection {
+            EarlyRejection::Auto => Reviews::new(answers, rounds.max_tokens),
+            EarlyRejection::Off => None,
+        };
+        self.perturbed
+            .build(ENTRY.name, controller, reviews, rounds, facts)
     }
 
     /// Continued candidates are not drawn from the mean.

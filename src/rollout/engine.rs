@@ -13,12 +13,12 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use super::sampling::Chooser;
-use super::{Candidate, End, Job, JobId, Progress, PromptId, TokenNats, Written};
+use super::{Candidate, End, Job, JobId, Progress, PromptId, TokenChoice, TokenNats, Written};
 use crate::error::{Error, Result};
 use crate::llama::{
     Context, ContextOptions, LogitsRoute, MAX_SEQUENCES, Model, ROW_GROUP, Row, RowsEdit, Token,
 };
-use crate::math::surprise_and_entropy;
+use crate::math::{log_ratio, surprise_and_entropy};
 
 /// How a rollout is made.
 #[derive(Clone, Debug)]
@@ -56,6 +56,8 @@ struct Live {
     tokens: Vec<Token>,
     nats: Vec<TokenNats>,
     pre_logits: Vec<f32>,
+    /// Whether the row of its next token is perturbed.
+    perturbed: bool,
 }
 
 impl Live {
@@ -190,6 +192,7 @@ impl Rollout {
             tokens: Vec::new(),
             nats: Vec::new(),
             pre_logits: Vec::new(),
+            perturbed: false,
         });
         Ok(id)
     }
@@ -282,7 +285,7 @@ impl Rollout {
         let mut edits: Vec<RowsEdit> = Vec::new();
         let mut cut: Vec<(usize, usize)> = Vec::new();
         for (row, slot) in slots.clone().enumerate() {
-            let Some(live) = &self.slots[slot] else {
+            let Some(live) = &mut self.slots[slot] else {
                 self.rows.push(self.context.idle_row(slot)?);
                 continue;
             };
@@ -293,7 +296,8 @@ impl Rollout {
             }
             let v = &mut self.perturbation[row * width..(row + 1) * width];
             if let Some(steer) = &live.job.steer {
-                perturbed |= steer.perturb(&live.tokens, v)?;
+                live.perturbed = steer.perturb(&live.tokens, v)?;
+                perturbed |= live.perturbed;
                 if let Some(edit) = steer.edit() {
                     perturbed = true;
                     match edits.iter_mut().find(|e| Arc::ptr_eq(&e.1, &edit)) {
@@ -367,31 +371,42 @@ impl Rollout {
             }
             None => None,
         };
+        let position = live.tokens.len();
+        let choice = steer.and_then(|steer| steer.choice(position));
+        let choice = choice.unwrap_or(live.job.choice);
         let token = chosen.unwrap_or_else(|| {
-            let position = live.tokens.len();
             let uniform = steer.map_or(0.0, |steer| steer.uniform(position));
-            let choice = steer.and_then(|steer| steer.choice(position));
-            let choice = choice.unwrap_or(live.job.choice);
             self.chooser.choose(&choice, logits, uniform)
         });
+        let weighed = live.perturbed && chosen.is_none() && choice == TokenChoice::PLAIN;
+        let log_ratio = match weighed {
+            true => log_ratio(own, logits, token as usize),
+            false => 0.0,
+        };
         let (surprise, entropy) = surprise_and_entropy(own, token as usize);
         live.tokens.push(token);
         live.nats.push(TokenNats {
             surprise: surprise as f32,
             entropy: entropy as f32,
+            log_ratio: log_ratio as f32,
         });
         if live.job.keep_pre_logits {
             let width = self.context.model().width();
             let z = &self.context.pre_logits()[row * width..(row + 1) * width];
             live.pre_logits.extend_from_slice(z);
         }
-        Ok(if self.context.model().is_end(token) {
-            Some(End::EndOfTurn)
-        } else if live.tokens.len() == live.job.max_tokens {
-            Some(End::Length)
-        } else {
-            None
-        })
+        if self.context.model().is_end(token) {
+            return Ok(Some(End::EndOfTurn));
+        }
+        if live.tokens.len() == live.job.max_tokens {
+            return Ok(Some(End::Length));
+        }
+        let mut ask = |texts: &[Vec<Token>]| ask(live.id, texts);
+        let goes_on = match &live.job.steer {
+            Some(steer) => steer.goes_on(&live.tokens, &mut ask)?,
+            None => true,
+        };
+        Ok((!goes_on).then_some(End::GivenUp))
     }
 
     /// Generates a candidate for every job, where no others are submitted; results are in the

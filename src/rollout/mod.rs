@@ -75,6 +75,16 @@ pub trait Steer: Send + Sync {
         let _ = (tokens, logits, ask);
         Ok(None)
     }
+
+    /// Whether a candidate that has written `tokens`, and is not at its end, is worth going on with;
+    /// by default it is. `ask` tells the rewards of beginnings of the response.
+    ///
+    /// # Errors
+    /// What the answer depends on failed; the candidate ends with this error.
+    fn goes_on(&self, tokens: &[Token], ask: &mut Ask<'_>) -> Result<bool> {
+        let _ = (tokens, ask);
+        Ok(true)
+    }
 }
 
 /// A request for one candidate.
@@ -104,6 +114,10 @@ pub struct TokenNats {
     pub surprise: f32,
     /// Entropy H of the distribution that p is of.
     pub entropy: f32,
+    /// log p − log q of a token that was drawn from perturbed logits at temperature 1 and without
+    /// truncation, both over the tokens that the [floor](Steer::floor) allows, q being what it was
+    /// drawn from; 0 without a perturbation and for tokens that were chosen otherwise.
+    pub log_ratio: f32,
 }
 
 /// Why a candidate ended.
@@ -114,6 +128,8 @@ pub enum End {
     EndOfTurn,
     /// The token limit.
     Length,
+    /// The method gave it up.
+    GivenUp,
     /// The run was stopped.
     Stopped,
 }

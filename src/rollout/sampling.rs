@@ -84,6 +84,16 @@ pub enum TokenChoice {
     Sample(SamplingOptions),
 }
 
+impl TokenChoice {
+    /// A draw at temperature 1 from all that there is.
+    pub const PLAIN: Self = Self::Sample(SamplingOptions {
+        temperature: 1.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+    });
+}
+
 /// Chooses tokens; keeps its buffers between calls.
 #[derive(Default)]
 pub struct Chooser {
@@ -139,7 +149,12 @@ impl Chooser {
         // NaN is the least of all.
         let all = logits.iter().map(|l| l.max(f32::NEG_INFINITY)).zip(0..);
         if k == 0 || k >= logits.len() {
-            self.kept.extend(all);
+            // What is not allowed has no chance; where nothing is, all are alike.
+            self.kept
+                .extend(all.clone().filter(|c| c.0 > f32::NEG_INFINITY));
+            if self.kept.is_empty() {
+                self.kept.extend(all);
+            }
             return;
         }
         // One pass with the k best so far in order: most logits fail the first comparison.

@@ -141,7 +141,7 @@ fn a_mean_pushes_towards_nothing_that_the_response_says_already() {
         ..options()
     };
     let mut search = Search::new(null).unwrap();
-    let proposed = search.propose(SAMPLES);
+    let proposed = search.propose(200);
     let texts: Vec<Vec<i32>> = proposed.iter().map(|t| tokens(t, &w)).collect();
     let trials = (0..).zip(&texts);
     search.update(

@@ -257,6 +257,13 @@ impl Run {
             .filter_map(|(i, c)| Some((i, c.as_ref()?)))
             .filter(|(_, c)| finished(c) || !any)
             .collect();
+        let given_up = |(_, c): &(usize, &Candidate)| c.end == End::GivenUp;
+        let (given_up, used): (Vec<_>, Vec<_>) = used.into_iter().partition(given_up);
+        for (index, candidate) in given_up {
+            let scored = ScoredCandidate::new(self.iterations.len(), index, candidate);
+            tell(EventKind::CandidateScored(scored.clone()));
+            self.tally.give_up(scored);
+        }
         self.score(&mut rewards, &used, tell)?;
         let mut outcomes = Vec::with_capacity(used.len());
         for (index, candidate) in used {
