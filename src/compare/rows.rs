@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, Plan, diversity, files, place, standard_deviation};
+use super::{By, Cell, Plan, diversity, files, place, standard_deviation};
 use crate::align::{Alignment, Usage};
 use crate::error::{Error, Result};
 
@@ -109,7 +109,7 @@ impl Row {
                 let own = run.candidates.iter();
                 let own: Vec<_> = own.filter(|c| c.iteration == stats.index).collect();
                 let rewards: Vec<f64> = own.iter().filter_map(|c| c.reward).collect();
-                let whole = own.len() == run.samples;
+                let whole = own.len() >= run.samples;
                 samples += own.len();
                 tokens += stats.tokens;
                 seconds += stats.seconds;
@@ -160,10 +160,23 @@ impl Row {
         }
     }
 
-    /// The run after its last iteration that a budget of `candidates` pays for.
+    /// The run after its last iteration that a budget pays for.
     #[must_use]
-    pub fn at(&self, candidates: usize) -> Option<&Checkpoint> {
-        self.iterations.iter().rfind(|c| c.spent <= candidates)
+    pub fn at(&self, by: By, budget: f64) -> Option<&Checkpoint> {
+        self.iterations.iter().rfind(|c| c.cost(by) <= budget)
+    }
+}
+
+impl Checkpoint {
+    /// What the run has cost so far: candidates, or reward calls where there were more of them,
+    /// tokens, or seconds.
+    #[must_use]
+    pub fn cost(&self, by: By) -> f64 {
+        match by {
+            By::Candidates => self.spent as f64,
+            By::Tokens => self.tokens as f64,
+            By::Seconds => self.seconds,
+        }
     }
 }
 

@@ -42,9 +42,7 @@ pub fn summary(plan: &Plan, rows: &[Row], failures: &[Failure]) -> String {
         out.push_str("\nNo prompt and seed has been run with every method yet.\n");
         return out;
     }
-    if plan.by == By::Candidates {
-        by_budget(&mut out, plan, &complete);
-    }
+    by_budget(&mut out, plan, &complete);
     at_the_end(&mut out, plan, &complete);
     out.push_str(
         "\nA reward call counts as a candidate where a method makes more of them. The KL bound is \
@@ -55,12 +53,16 @@ pub fn summary(plan: &Plan, rows: &[Row], failures: &[Failure]) -> String {
     out
 }
 
-fn heading(out: &mut String, plan: &Plan, complete: &[Vec<&Row>], cells: usize) {
-    let unit = match plan.by {
+fn unit(by: By) -> &'static str {
+    match by {
         By::Candidates => "candidates",
         By::Tokens => "tokens",
         By::Seconds => "seconds",
-    };
+    }
+}
+
+fn heading(out: &mut String, plan: &Plan, complete: &[Vec<&Row>], cells: usize) {
+    let unit = unit(plan.by);
     let held_out = plan.held_out.as_ref();
     let _ = write!(
         out,
@@ -97,13 +99,19 @@ fn heading(out: &mut String, plan: &Plan, complete: &[Vec<&Row>], cells: usize) 
 }
 
 /// Budgets at which the methods are compared: the budget and its halves, down to one iteration.
-fn budgets(plan: &Plan) -> Vec<usize> {
-    let mut all = vec![plan.budget as usize];
+fn budgets(plan: &Plan) -> Vec<f64> {
+    let least = match plan.by {
+        By::Candidates => plan.samples as f64,
+        By::Tokens => (plan.samples * plan.max_tokens) as f64,
+        By::Seconds => plan.budget / 8.0,
+    };
+    let mut all = vec![plan.budget];
     while let Some(&last) = all.last() {
-        if last / 2 < plan.samples || !last.is_multiple_of(2) {
+        let odd = plan.by == By::Candidates && last % 2.0 != 0.0;
+        if last / 2.0 < least || odd {
             break;
         }
-        all.push(last / 2);
+        all.push(last / 2.0);
     }
     all.reverse();
     all
@@ -111,8 +119,8 @@ fn budgets(plan: &Plan) -> Vec<usize> {
 
 fn by_budget(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
     let budgets = budgets(plan);
-    let best = |row: &Row, budget: usize| row.at(budget).and_then(|c| c.best);
-    out.push_str("\n## Best reward by candidates\n\n| method |");
+    let best = |row: &Row, budget: f64| row.at(plan.by, budget).and_then(|c| c.best);
+    let _ = write!(out, "\n## Best reward by {}\n\n| method |", unit(plan.by));
     for budget in &budgets {
         let _ = write!(out, " {budget} |");
     }
@@ -137,18 +145,17 @@ fn by_budget(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
                 false => write!(out, " – |"),
             };
         }
-        // The smallest number of candidates at which the mean over all runs is there.
-        let longest = own
-            .iter()
-            .flat_map(|r| r.iterations.iter().map(|c| c.spent));
-        let mut steps: Vec<usize> = longest.collect();
-        steps.sort_unstable();
+        // The smallest budget at which the mean over all runs is there.
+        let costs = own.iter().flat_map(|r| &r.iterations);
+        let mut steps: Vec<f64> = costs.map(|c| c.cost(plan.by)).collect();
+        steps.sort_by(f64::total_cmp);
         steps.dedup();
-        let reached = steps.into_iter().find(|&samples| {
-            let values: Vec<f64> = own.iter().filter_map(|r| best(r, samples)).collect();
+        let reached = steps.into_iter().find(|&budget| {
+            let values: Vec<f64> = own.iter().filter_map(|r| best(r, budget)).collect();
             values.len() == own.len() && !drawn && mean(&values) >= goal
         });
-        let reached = reached.map_or("never".into(), |s| s.to_string());
+        let digits = if plan.by == By::Seconds { 1 } else { 0 };
+        let reached = reached.map_or("never".into(), |budget| format!("{budget:.digits$}"));
         let _ = writeln!(out, " {reached} |");
     }
 }
