@@ -48,6 +48,9 @@ fn panels(alignment: &Alignment) -> Vec<Panel> {
                 .collect(),
         }
     };
+    // A population may hold more than one iteration.
+    let sizes = alignment.iterations.iter().filter_map(|s| s.telemetry.ess);
+    let most = sizes.fold(alignment.samples as f64, f64::max);
     let x_range = Some((0.5, alignment.iterations.len() as f64 + 0.5));
     let panels = [
         Panel {
@@ -82,10 +85,8 @@ fn panels(alignment: &Alignment) -> Vec<Panel> {
             x_name: "iteration",
             y_name: "effective samples",
             x_range,
-            y_range: Some((0.0, alignment.samples as f64)),
-            series: vec![line("", GREY, 2, &|s| {
-                s.telemetry.ess.filter(|_| s.telemetry.r2.is_none())
-            })],
+            y_range: Some((0.0, most)),
+            series: vec![line("", GREY, 2, &|s| s.telemetry.ess)],
         },
     ];
     panels
