@@ -225,12 +225,12 @@ pub enum Update {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoiseKind {
-    /// Gaussian noise on the pre-logits; the largest logit is taken.
-    #[default]
-    Gaussian,
     /// Tokens are drawn at temperature 1, as independent Gumbel noise on the logits would choose
     /// them: without a mean that is the model itself, above the floor.
+    #[default]
     Gumbel,
+    /// Gaussian noise on the pre-logits; the largest logit is taken.
+    Gaussian,
 }
 
 /// Settings of adaptive importance sampling.
@@ -251,8 +251,8 @@ pub struct SamplerSettings {
     /// Population: what candidates are random by.
     #[serde(rename = "noise")]
     pub noise_kind: NoiseKind,
-    /// Population that draws tokens: nats that the proposals of the learnt mean may cost a candidate
-    /// on average; 0, the default, learns none.
+    /// Population that draws tokens and is cut: nats that the proposals of the learnt mean may cost a
+    /// candidate on average (default 8); 0 learns none.
     pub steer: f64,
     /// Population: [`SmcOptions::moves`].
     #[serde(rename = "move")]
@@ -280,7 +280,7 @@ impl Default for SamplerSettings {
             lambda: AutoOr::Auto,
             ess: DEFAULT_ESS_FRACTION,
             noise_kind: NoiseKind::default(),
-            steer: 0.0,
+            steer: 8.0,
             moves: smc.moves,
             window: smc.window,
             chain: smc.chain,
@@ -292,6 +292,12 @@ impl Default for SamplerSettings {
 }
 
 impl SamplerSettings {
+    /// Whether tokens are drawn in place of noise.
+    #[must_use]
+    pub fn draws(&self) -> bool {
+        self.update == Update::Smc && self.noise_kind == NoiseKind::Gumbel
+    }
+
     /// The controller for `horizon` positions of pre-logits with `width` columns, from a mean of
     /// zero. `row_spread` is [`calibrated_sigma`]'s.
     ///
@@ -305,7 +311,7 @@ impl SamplerSettings {
         seed: u64,
         row_spread: impl Fn() -> Result<f64, E>,
     ) -> Result<Controller, E> {
-        let draws = self.noise_kind == NoiseKind::Gumbel;
+        let draws = self.draws();
         let sigma = match draws {
             true => 1.0,
             false => self.noise.sigma(&row_spread)?,
@@ -345,17 +351,15 @@ impl SamplerSettings {
             value,
             expected,
         };
-        if draws && self.update == Update::Weights {
-            let expected = "gaussian for a mean of the noise; or `update` = smc";
-            return Err(refused("noise", "gumbel".into(), expected).into());
+        let unread = "auto where tokens are drawn; or give `noise` = gaussian";
+        match self.noise.sigma {
+            AutoOr::Number(sigma) if draws => {
+                return Err(refused("sigma", sigma.to_string(), unread).into());
+            }
+            _ => {}
         }
         if !(self.steer >= 0.0 && self.steer.is_finite()) {
             return Err(refused("steer", self.steer.to_string(), "0 or more, and finite").into());
-        }
-        if self.steer > 0.0 && (!draws || self.moves == Move::Window) {
-            let expected = "0 but for `noise` = gumbel and `move` = cut, where what a proposal \
-                            costs is known";
-            return Err(refused("steer", self.steer.to_string(), expected).into());
         }
         // The other rule's settings are to be in their ranges as well.
         weights.validate()?;
@@ -363,11 +367,16 @@ impl SamplerSettings {
         let guard = self.price.guard()?;
         Ok(match self.update {
             Update::Smc => {
-                let unit = match self.steer > 0.0 {
+                // Elsewhere nothing is known of what a proposal costs.
+                let steer = match draws && self.moves == Move::Cut {
+                    true => self.steer,
+                    false => 0.0,
+                };
+                let unit = match steer > 0.0 {
                     true => calibrated_sigma(DEFAULT_LOGIT_SD, row_spread()?),
                     false => 1.0,
                 };
-                Controller::population(smc, guard, self.steer, unit)?
+                Controller::population(smc, guard, steer, unit)?
             }
             Update::Weights => Controller::weighted(weights, guard)?,
         })

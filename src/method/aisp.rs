@@ -10,7 +10,7 @@ use super::entry::{Entry, Group, SAMPLING, read, setting};
 use super::perturbed::{NOISE, PRICE, PerturbedSettings};
 use super::{Facts, Method, Rounds, Settings};
 use crate::control::{Controller, SamplerSettings, Update};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "aisp",
@@ -44,14 +44,15 @@ pub(super) const ENTRY: Entry = Entry {
             settings: &[
                 setting(
                     "noise",
-                    "gaussian|gumbel",
-                    "noise on the pre-logits, or tokens drawn from the model itself",
+                    "gumbel|gaussian",
+                    "tokens drawn from the model itself around a learnt mean, or noise on the \
+                     pre-logits",
                 ),
                 setting(
                     "steer",
                     "NATS",
-                    "what the proposals of a learnt mean may cost a candidate on average, which its \
-                     weight pays back; 0 learns none, and only gumbel can",
+                    "what the proposals of the learnt mean may cost a candidate on average, which its \
+                     weight pays back; 0 learns none, as gaussian noise and windows do",
                 ),
                 setting(
                     "move",
@@ -125,6 +126,15 @@ impl Own {
 impl Settings for Own {
     fn validate(&self, rounds: &Rounds) -> Result<()> {
         self.perturbed.validate()?;
+        if self.controller.draws() && self.perturbed.draws_tokens() {
+            let reason = "tokens are drawn already; or give `noise` = gaussian";
+            return Err(Error::field("draw-tokens", reason));
+        }
+        let steer = self.controller.steer;
+        if !self.controller.draws() && steer != SamplerSettings::default().steer {
+            let reason = format!("{steer}; it only goes with `update` = smc and `noise` = gumbel");
+            return Err(Error::field("steer", reason));
+        }
         // The controller knows its own ranges.
         self.controller(rounds, 1, || Ok(1.0)).map(drop)
     }

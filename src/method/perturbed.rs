@@ -104,6 +104,11 @@ impl PerturbedSettings {
         horizon.min(rounds.max_tokens)
     }
 
+    /// Whether tokens are drawn from the perturbed logits.
+    pub(super) fn draws_tokens(&self) -> bool {
+        self.draw_tokens
+    }
+
     /// Checks the ranges.
     pub(super) fn validate(&self) -> Result<()> {
         at_least_one("horizon", self.horizon.unwrap_or(1))?;

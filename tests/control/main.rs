@@ -4,6 +4,7 @@
 
 mod closed_forms;
 mod contracts;
+mod drawn;
 mod noise;
 mod numpy;
 mod search;

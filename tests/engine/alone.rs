@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-use aisp_llama::error::Result;
+use aisp_llama::Result;
 use aisp_llama::llama::{LogitsRoute, Model, Token};
 use aisp_llama::rollout::{
     Ask, Candidate, Job, PromptId, Rollout, RolloutOptions, SamplingOptions, Steer, TokenChoice,

@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
+use aisp_llama::Result;
 use aisp_llama::control::{WeightedMean, WeightedOptions};
-use aisp_llama::error::Result;
 use aisp_llama::llama::{
     ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, Row, Token,
 };
@@ -192,7 +192,9 @@ fn routes_agree(model: &Arc<Model>) {
             .collect();
         let mut v = vec![0.0; 8 * model.width()];
         for (candidate, row) in v.chunks_exact_mut(model.width()).enumerate() {
-            noise(model, 0.5, candidate as u32).perturb(position, row);
+            let before = vec![0; position];
+            let noise = noise(model, 0.5, candidate as u32);
+            noise.perturb(&before, row).unwrap();
         }
         graph.step(&rows, Some(&v), false).unwrap();
         recompute.step(&rows, Some(&v), false).unwrap();
@@ -268,7 +270,7 @@ fn an_edit_that_sees_the_pre_logits_is_exact_on_both_routes() {
     let model = smollm2();
     let prompts = prompts(&model);
     let mut vector = vec![0.0; model.width()];
-    noise(&model, 0.3, 3).perturb(0, &mut vector);
+    noise(&model, 0.3, 3).perturb(&[], &mut vector).unwrap();
     let vector = Arc::new(vector);
     let pushes = [false, true].map(|edits| {
         let push: Arc<dyn Steer> = Arc::new(Push {

@@ -8,6 +8,7 @@ mod ahead;
 mod aligner;
 mod alone;
 mod batch;
+mod drawn;
 mod exactness;
 mod reward;
 mod sequences;
