@@ -28,11 +28,14 @@ value=re-control:value=value.safetensors:$all
 steered=$value:step=1
 guided=args:weight=50
 
+# Most tokens of an answer.
+length=24
+
 # A comparison into the folder $1, with its tables and plots copied to docs/.
 compare() {
     local name=$1
     shift
-    "$program" compare --threads "$threads" -n 24 --output "$name" "$@"
+    "$program" compare --threads "$threads" -n "$length" --output "$name" "$@"
     mkdir -p "$repository/docs/compare/$name"
     cp "$name"/summary.md "$name"/*.svg "$repository/docs/compare/$name/"
 }
@@ -56,12 +59,65 @@ value_network() {
     cp value.txt "$repository/docs/compare/value.txt"
 }
 
-rivals=best-of-n:$drawn,search,$misvo,$steered,args,$guided
+rivals=best-of-n:$drawn,search,aisp,$misvo,$steered,args,$guided
+ours=best-of-n:$all,search,aisp
+
+# Rewards that say nothing, and that take their time: a hash of the answer, and its share of
+# different words after 20 milliseconds.
+commands() {
+    cat >hash.py <<'END'
+import json, sys, zlib
+for line in sys.stdin:
+    sample = json.loads(line)
+    reward = zlib.crc32(sample["response"].encode()) / 2**32
+    print(json.dumps({"id": sample["id"], "reward": reward}), flush=True)
+END
+    cat >slow.py <<'END'
+import json, sys, time
+for line in sys.stdin:
+    sample = json.loads(line)
+    words = sample["response"].lower().split()
+    time.sleep(0.02)
+    reward = len(set(words)) / max(len(words), 12)
+    print(json.dumps({"id": sample["id"], "reward": reward}), flush=True)
+END
+}
+
+# The tokens of so many plain answers.
+tokens() { echo "--by tokens --budget $(($1 * length)) --seeds 1"; }
 
 figure() {
     case $1 in
-    # The main result.
-    film) reviews film --budget 256 --seeds 3 --methods "best-of-n:$all,search" ;;
+    # The main result, at three lengths.
+    film | film-64 | film-128)
+        [ "$1" = film ] || length=${1#film-}
+        # shellcheck disable=SC2046
+        reviews "$1" $(tokens 256) --methods "$ours"
+        ;;
+    # What a model that did not write the answers makes of them.
+    likelihood)
+        "$repository/scripts/likelihoods.py" "$program" "$gemma" film \
+            "$prompts/film-reviews.jsonl" >"$repository/docs/compare/likelihood.md"
+        ;;
+    answers)
+        "$repository/scripts/answers.py" "Film reviews=film=$prompts/film-reviews.jsonl" \
+            "By its own judgement=judge=$prompts/general.jsonl" >"$repository/docs/answers.md"
+        ;;
+    # What each part does.
+    parts | parts-128)
+        [ "$1" = parts ] || length=${1#parts-}
+        # shellcheck disable=SC2046
+        tuning "$1" $(tokens 128) --methods "best-of-n:$all,search:steer=0:elites=0,\
+search:elites=0,search:steer=0,search:steer=0:elites=0:early-rejection=auto,search,\
+search:early-rejection=auto,aisp:steer=0,aisp"
+        ;;
+    # A reward that nothing can learn.
+    hash)
+        commands
+        # shellcheck disable=SC2046
+        compare hash -m "$smollm" --reward "command:${PYTHON:-python3} hash.py" $(tokens 128) \
+            --prompts "$prompts/film-reviews.jsonl" --methods "$ours"
+        ;;
     # The same with another of best-of-n's settings that tuning does not tell from that one.
     temperatures)
         reviews temperatures --budget 256 --seeds 1 \
@@ -77,19 +133,38 @@ figure() {
         local threads=2
         half seconds --by seconds --budget 8 --seeds 1 --methods "$rivals"
         ;;
+    # The same with rewards of other costs, on longer answers.
+    seconds-film | seconds-judge | seconds-slow)
+        commands
+        local threads=2 length=64
+        case $1 in
+        *-film) set -- "$1" -mr "$film" ;;
+        *-judge) set -- "$1" --reward judge:self ;;
+        *) set -- "$1" --reward "command:${PYTHON:-python3} slow.py" ;;
+        esac
+        head -n 12 "$prompts/film-reviews.jsonl" >half.jsonl
+        compare "$@" -m "$smollm" --prompts half.jsonl --by seconds --budget 16 --seeds 1 \
+            --methods "best-of-n:$all,search,aisp,$misvo,$guided"
+        ;;
     # Models, rewards and prompts that no default was chosen on.
     gemma)
+        length=64
+        # shellcheck disable=SC2046
         compare gemma -m "$gemma" --no-chat -mr "$film" --prompts "$prompts/film-reviews.jsonl" \
-            --budget 128 --seeds 1 --methods "best-of-n:$drawn,search"
+            $(tokens 128) --methods "$ours"
         ;;
     rule)
-        compare rule -m "$smollm" --prompts "$prompts/general.jsonl" --budget 128 --seeds 1 \
+        length=64
+        # shellcheck disable=SC2046
+        compare rule -m "$smollm" --prompts "$prompts/general.jsonl" $(tokens 128) \
             --reward 'rule:words=10..12;contains=like a;excludes=the;ends-with=!' \
-            --methods "best-of-n:$drawn,search"
+            --methods "$ours"
         ;;
     judge)
-        compare judge -m "$smollm" --prompts "$prompts/general.jsonl" --budget 128 --seeds 1 \
-            --reward judge:self --methods "best-of-n:$drawn,search"
+        length=64
+        # shellcheck disable=SC2046
+        compare judge -m "$smollm" --prompts "$prompts/general.jsonl" $(tokens 128) \
+            --reward judge:self --methods "$ours"
         ;;
     # What RE-Control's steering does to one greedy answer.
     steering)
@@ -164,8 +239,9 @@ aisp:move=window,aisp:update=weights,aisp:preset=paper"
 
 mkdir -p "$cache/compare"
 cd "$cache/compare"
-[ $# -gt 0 ] || set -- best-of-n misvo args re-control controller film temperatures rivals seconds \
-    gemma rule judge steering theory curve tiers
+[ $# -gt 0 ] || set -- best-of-n misvo args re-control controller parts parts-128 film film-64 \
+    film-128 likelihood temperatures rivals seconds seconds-film seconds-judge seconds-slow gemma rule \
+    judge hash answers steering theory curve tiers
 for name in "$@"; do
     figure "$name"
 done
