@@ -17,7 +17,7 @@ use aisp_llama::default_threads;
 use aisp_llama::llama::{Context, ContextOptions, LogitsRoute, Reader, Row};
 use aisp_llama::method::{Facts, MethodSpec, Rounds};
 use aisp_llama::reward::{Classifier, ClassifierOptions, Reward, Sample};
-use aisp_llama::rollout::{Job, Rollout, RolloutOptions};
+use aisp_llama::rollout::{Beginning, Job, Rollout, RolloutOptions};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -73,6 +73,7 @@ fn steps(c: &mut Criterion) {
     for logits in [LogitsRoute::Graph, LogitsRoute::Recompute] {
         let options = ContextOptions {
             sequences: 16,
+            parked: 0,
             context: 256,
             threads: default_threads(),
             logits,
@@ -115,6 +116,7 @@ fn iterations(c: &mut Criterion) {
     for (method, samples) in [("best-of-n", 16), ("aisp", 16), ("aisp", 64)] {
         let options = RolloutOptions {
             parallel: samples,
+            parked: 0,
             context: 128,
             threads: default_threads(),
             logits: LogitsRoute::Graph,
@@ -136,6 +138,7 @@ fn iterations(c: &mut Criterion) {
                 max_tokens: 64,
                 steer: p.steer,
                 choice: p.choice,
+                beginning: Beginning::default(),
                 keep_pre_logits: false,
                 alone: false,
             })

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use aisp_llama::llama::{ChatTemplate, LogitsRoute, Message, Model, Token};
 use aisp_llama::ndarray::{Array1, Array2, Axis};
-use aisp_llama::rollout::{Job, Rollout, RolloutOptions, SamplingOptions, Steer, TokenChoice};
+use aisp_llama::rollout::{
+    Beginning, Job, Rollout, RolloutOptions, SamplingOptions, Steer, TokenChoice,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -34,6 +36,7 @@ pub fn generate(
     let chat = chat.map(|_| ChatTemplate::new(model, None)).transpose()?;
     let options = RolloutOptions {
         parallel: 32,
+        parked: 0,
         context: 256,
         threads: 1,
         logits: LogitsRoute::Graph,
@@ -59,6 +62,7 @@ pub fn generate(
                     top_p: 1.0,
                     min_p: 0.0,
                 }),
+                beginning: Beginning::default(),
                 keep_pre_logits: true,
                 alone: false,
             });

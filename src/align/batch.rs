@@ -21,7 +21,7 @@ use super::run::Run;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
 use crate::method::Method;
-use crate::rollout::{Candidate, Job, JobId, PromptId, Rollout, RolloutOptions};
+use crate::rollout::{Beginning, Candidate, Job, JobId, PromptId, Rollout, RolloutOptions};
 
 /// A rollout with the runs that share it.
 pub struct Batch {
@@ -212,6 +212,11 @@ impl Batch {
                 max_tokens,
                 steer: proposal.steer,
                 choice: proposal.choice,
+                // A candidate alone, and one that must bring its pre-logits, is written whole.
+                beginning: match alone || keep_pre_logits {
+                    true => Beginning::default(),
+                    false => proposal.beginning,
+                },
                 keep_pre_logits,
                 alone,
             })?;

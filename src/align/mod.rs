@@ -43,6 +43,9 @@ pub struct EngineOptions {
     pub context: Option<usize>,
     /// CPU threads (default: the physical cores available).
     pub threads: usize,
+    /// Whether candidates go on from what others have decoded (default true). Results do not depend
+    /// on it, the work does, and the memory: as many more sequences as `parallel` are held.
+    pub share_prefixes: bool,
     /// The way to the perturbed logits.
     pub logits: LogitsRoute,
     /// A chat template instead of the one in the file.
@@ -55,6 +58,7 @@ impl Default for EngineOptions {
             parallel: 16,
             context: None,
             threads: default_threads(),
+            share_prefixes: true,
             logits: LogitsRoute::default(),
             chat_template: None,
         }
@@ -206,6 +210,10 @@ impl Aligner {
                     Arc::clone(&self.model),
                     &RolloutOptions {
                         parallel: self.options.parallel,
+                        parked: match self.options.share_prefixes {
+                            true => self.options.parallel,
+                            false => 0,
+                        },
                         context,
                         threads: self.options.threads,
                         logits: self.options.logits,

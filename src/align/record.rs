@@ -25,8 +25,10 @@ pub struct ScoredCandidate {
     /// Whether an earlier candidate of the run has the same text.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub repeat: bool,
-    /// Tokens generated, the end-of-turn token included.
+    /// Its tokens, the end-of-turn token included.
     pub tokens: usize,
+    /// How many of them it has of an earlier candidate, from its beginning on.
+    pub known: usize,
     /// Why it ended.
     pub end: End,
     /// Its text.
@@ -96,7 +98,7 @@ pub enum StopReason {
 pub struct Usage {
     /// Candidates generated, unfinished ones included.
     pub candidates: usize,
-    /// Tokens generated.
+    /// Tokens generated; those not counted again that a candidate has from another one.
     pub generated_tokens: usize,
     /// Texts given to the reward; a repeated one has the reward that it had.
     pub reward_calls: usize,

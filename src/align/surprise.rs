@@ -7,7 +7,7 @@ use super::{Aligner, Prompt};
 use crate::error::Result;
 use crate::llama::Token;
 use crate::math::normaliser;
-use crate::rollout::{Ask, Job, Steer, TokenChoice};
+use crate::rollout::{Ask, Beginning, Job, Steer, TokenChoice};
 
 /// Goes along a given response and adds up −log p of its tokens.
 struct Along {
@@ -61,6 +61,7 @@ impl Aligner {
             max_tokens: count,
             steer: Some(along.clone()),
             choice: TokenChoice::Argmax,
+            beginning: Beginning::default(),
             keep_pre_logits: false,
             alone: true,
         };

@@ -40,6 +40,7 @@ impl ScoredCandidate {
             too_dear: false,
             repeat: false,
             tokens: candidate.tokens.len(),
+            known: candidate.known,
             end: candidate.end,
             text: candidate.text.clone(),
             error: None,

@@ -139,6 +139,9 @@ pub struct RunArgs {
         help_heading = "Generation"
     )]
     pub logits: LogitsRoute,
+    /// Decode again what candidates have in common with earlier ones: slower, the same tokens
+    #[arg(long, help_heading = "Generation")]
+    pub no_share_prefixes: bool,
 
     /// Print one JSON object instead of the answer
     #[arg(long, help_heading = "Output")]
@@ -229,6 +232,7 @@ fn engine_options(args: &RunArgs) -> EngineOptions {
         context: args.ctx_size,
         threads: args.model.load.threads(),
         logits: args.logits,
+        share_prefixes: !args.no_share_prefixes,
         chat_template: args.chat_template.clone(),
     }
 }

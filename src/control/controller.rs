@@ -9,7 +9,7 @@ use super::options::{ControlError, SearchOptions, SmcOptions, WeightedOptions};
 use super::price::{Cost, PriceGuard};
 use super::sampler::Sampler;
 use super::search::{Search, Trial};
-use super::trajectory::Trajectory;
+use super::trajectory::{Beginning, Trajectory};
 use super::weighted::{Scored, WeightedMean};
 
 /// What an update says about an iteration; fields that it has no use for are `None`.
@@ -89,6 +89,16 @@ impl Perturbation {
         }
     }
 
+    /// Tokens that the candidate begins with, as far as they are known: see
+    /// [`Trajectory::beginning`].
+    #[must_use]
+    pub fn beginning(&self) -> Beginning {
+        match self {
+            Self::Noise { .. } => Beginning::default(),
+            Self::Trajectory(trajectory) => Arc::clone(trajectory.beginning()),
+        }
+    }
+
     /// Positions from the start whose noise is an earlier candidate's, and so their tokens.
     #[must_use]
     pub fn kept(&self) -> usize {
@@ -164,7 +174,7 @@ impl Controller {
         })
     }
 
-    /// The population of [`Smc`], on what candidates are worth with their price, with a learnt mean
+    /// The population of [`Smc`](super::Smc), on what candidates are worth with their price, with a learnt mean
     /// where `steer` is above 0: see [`SamplerSettings::steer`](super::SamplerSettings::steer).
     ///
     /// # Errors

@@ -55,7 +55,7 @@ pub use options::{
     WeightedOptions,
 };
 pub use population::SmcParticle;
-pub use price::{Cost, PriceGuard, PriceRule};
+pub use price::{Cost, PriceGuard, PriceRule, TokenNats};
 pub use readable::{expected_largest, rejection_gain};
 pub use ridge::{RidgeFit, ridge};
 pub use search::{Search, SearchReport, Trial};
@@ -63,7 +63,7 @@ pub use settings::{
     AutoOr, NoiseKind, NoiseSettings, PriceSettings, SamplerSettings, SearchSettings, Update,
 };
 pub use smc::{Smc, SmcProposal, SmcReport, SmcTrial, Step};
-pub use trajectory::Trajectory;
+pub use trajectory::{Beginning, Trajectory};
 pub use value::{Layer, Lesson, ValueErrors, ValueNetwork, ValueOptions};
 pub use weighted::{Scored, UpdateReport, WeightedMean, soft_kl};
 pub use weights::{LambdaRule, Weights, importance_weights};

@@ -49,6 +49,20 @@ impl<'de> Deserialize<'de> for PriceRule {
     }
 }
 
+/// What the model itself, without perturbation and truncation and at temperature 1, says of a
+/// token of a candidate, in nats.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TokenNats {
+    /// −log p of the token.
+    pub surprise: f32,
+    /// Entropy H of the distribution that p is of.
+    pub entropy: f32,
+    /// log p − log q of a token that was drawn from perturbed logits at temperature 1 and without
+    /// truncation, both over the tokens that the floor allows, q being what it was drawn from; 0
+    /// without a perturbation and for tokens that were chosen otherwise.
+    pub log_ratio: f32,
+}
+
 /// What a candidate costs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {

@@ -7,19 +7,24 @@
 //! ([weighted steps](super::smc)). Its length is the one whose draws cost as many nats as they may,
 //! measured on the last candidates, Σ_t log q_u(y_t) − log p(y_t).
 
+use std::collections::HashMap;
+
 use super::controller::{Telemetry, costs};
 use super::options::{ControlError, SmcOptions};
-use super::price::PriceGuard;
+use super::price::{PriceGuard, TokenNats};
 use super::regression::{Regression, Text};
 use super::search::Trial;
-use super::smc::{Smc, SmcTrial, Step};
-use super::trajectory::Trajectory;
+use super::smc::{Smc, SmcProposal, SmcTrial, Step};
+use super::trajectory::{Beginning, Trajectory, beginning};
 
 /// What a population is told.
 pub(super) struct Sampler {
     smc: Smc,
     guard: PriceGuard,
     mean: Option<Learner>,
+    iteration: u32,
+    /// What every candidate so far has written, by iteration and number within it.
+    written: HashMap<(u32, u32), (Vec<i32>, Vec<TokenNats>)>,
 }
 
 /// A mean that is learnt.
@@ -77,6 +82,8 @@ impl Sampler {
             smc: Smc::new(options)?,
             guard,
             mean,
+            iteration: 0,
+            written: HashMap::new(),
         })
     }
 
@@ -99,7 +106,14 @@ impl Sampler {
             Some(mean) => self.smc.propose_around_learnt(samples, mean),
             None => self.smc.propose(samples),
         };
-        proposals.into_iter().map(|p| p.trajectory).collect()
+        let with_beginning = |proposal: SmcProposal| {
+            let parent = proposal.parent.and_then(|parent| self.written.get(&parent));
+            let known = parent.map_or_else(Beginning::default, |(tokens, nats)| {
+                beginning(tokens, nats, proposal.cut)
+            });
+            proposal.trajectory.behind(&known)
+        };
+        proposals.into_iter().map(with_beginning).collect()
     }
 
     /// Takes the outcomes of the last proposals.
@@ -108,8 +122,8 @@ impl Sampler {
         let horizon = self.smc.options().horizon;
         let ratio = |trial: &Trial| -> f64 {
             let cut = self.smc.cut(trial.candidate);
-            let new = trial.log_ratios.iter().take(horizon).skip(cut);
-            new.map(|&ratio| f64::from(ratio)).sum()
+            let new = trial.nats.iter().take(horizon).skip(cut);
+            new.map(|token| f64::from(token.log_ratio)).sum()
         };
         let ratios: Vec<f64> = trials.iter().map(ratio).collect();
         let weighted = self.smc.step() == Step::Weighted;
@@ -123,6 +137,12 @@ impl Sampler {
                 log_ratio,
             });
         let report = self.smc.update(judged.collect());
+        for trial in &trials {
+            let place = (self.iteration, trial.candidate);
+            let written = (trial.tokens.clone(), trial.nats.clone());
+            self.written.insert(place, written);
+        }
+        self.iteration += 1;
         let mut r2 = None;
         if let Some(learner) = &mut self.mean {
             learner.learn(&trials, horizon);

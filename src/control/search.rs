@@ -42,9 +42,9 @@ use std::sync::Arc;
 
 use super::noise::NoiseKey;
 use super::options::{ControlError, Cut, SearchOptions, Start};
-use super::price::{Cost, PriceGuard};
+use super::price::{Cost, PriceGuard, TokenNats};
 use super::regression::{Regression, Text};
-use super::trajectory::{Mean, Means, Origin, Trajectory};
+use super::trajectory::{Beginning, Mean, Means, Origin, Trajectory, beginning};
 
 /// How much of what the price leaves above the first candidates the later ones are to use up.
 const AIM: f64 = 0.5;
@@ -60,12 +60,8 @@ pub struct Trial {
     pub tokens: Vec<i32>,
     /// Its price, where that is known.
     pub cost: Option<Cost>,
-    /// Of each token −log p by the model itself, and the entropy of its distribution there, in nats;
-    /// empty where they are not known.
-    pub nats: Vec<(f32, f32)>,
-    /// Of each token log p − log q, p being the model's own distribution and q what it was drawn
-    /// from; empty where nothing is drawn around a mean.
-    pub log_ratios: Vec<f32>,
+    /// What the model itself says of each token; empty where that is not known.
+    pub nats: Vec<TokenNats>,
     /// Σ_y a_y W_y `[d]` over its different tokens within the horizon, with the
     /// [weights](Self::weight) a_y where they come first; not looked at where `steer` is 0.
     pub features: Vec<f32>,
@@ -77,7 +73,7 @@ impl Trial {
     #[must_use]
     pub fn weight(&self, position: usize) -> f32 {
         let nats = self.nats.get(position);
-        nats.map_or(1.0, |(surprise, _)| -(-surprise).exp_m1())
+        nats.map_or(1.0, |nats| -(-nats.surprise).exp_m1())
     }
 
     /// Each token within the horizon, where it comes first, with its weight a_t.
@@ -119,7 +115,7 @@ struct Seen {
     text: Text,
     cost: Option<Cost>,
     tokens: Vec<i32>,
-    nats: Vec<(f32, f32)>,
+    nats: Vec<TokenNats>,
     origins: Arc<[Origin]>,
 }
 
@@ -128,7 +124,7 @@ pub struct Search {
     options: SearchOptions,
     iteration: u32,
     means: Means,
-    proposed: Vec<Arc<[Origin]>>,
+    proposed: Vec<(Arc<[Origin]>, Beginning)>,
     seen: Vec<Seen>,
     /// Indices of `seen`, the best first.
     elites: Vec<usize>,
@@ -186,19 +182,21 @@ impl Search {
         ];
         self.proposed
             .iter()
-            .map(|origins| {
-                Trajectory::new(
+            .map(|(origins, beginning)| {
+                let trajectory = Trajectory::new(
                     self.options.seed,
                     sigmas,
                     self.options.null_candidate,
                     Arc::clone(&self.means),
                     Arc::clone(origins),
-                )
+                );
+                trajectory.behind(beginning)
             })
             .collect()
     }
 
-    fn origins(&self, candidate: u32, samples: u32) -> Arc<[Origin]> {
+    /// The noise of a candidate by position, and the tokens that it has of an elite.
+    fn origins(&self, candidate: u32, samples: u32) -> (Arc<[Origin]>, Beginning) {
         let fresh = Origin {
             iteration: self.iteration,
             candidate,
@@ -207,12 +205,16 @@ impl Search {
         let null = self.options.null_candidate && candidate == 0;
         let all_fresh = (f64::from(samples) * self.options.fresh).ceil() as u32;
         if self.elites.is_empty() || null || candidate < all_fresh {
-            return vec![fresh; horizon].into();
+            return (vec![fresh; horizon].into(), Beginning::default());
         }
         let elite = &self.seen[self.elites[candidate as usize % self.elites.len()]];
         let cut = self.cut(elite, fresh);
         let kept = elite.origins.iter().take(cut).copied();
-        kept.chain(std::iter::repeat(fresh)).take(horizon).collect()
+        let origins = kept.chain(std::iter::repeat(fresh)).take(horizon);
+        (
+            origins.collect(),
+            beginning(&elite.tokens, &elite.nats, cut),
+        )
     }
 
     /// Where a child parts from its elite: at a token with probability ∝ its entropy.
@@ -225,7 +227,7 @@ impl Search {
             position: 0,
         };
         let weight = |t: usize| match (self.options.cut, elite.nats.get(t)) {
-            (Cut::Entropy, Some(&(_, entropy))) => f64::from(entropy).max(1e-6),
+            (Cut::Entropy, Some(nats)) => f64::from(nats.entropy).max(1e-6),
             _ => 1.0,
         };
         let mut left = key.cut() * (0..length).map(weight).sum::<f64>();
@@ -263,7 +265,7 @@ impl Search {
                 cost: trial.cost,
                 nats: trial.nats,
                 tokens: trial.tokens,
-                origins: Arc::clone(&self.proposed[trial.candidate as usize]),
+                origins: Arc::clone(&self.proposed[trial.candidate as usize].0),
             });
         }
         self.choose_elites();

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::noise::NoiseKey;
+use super::price::TokenNats;
 
 /// A place whose noise is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,16 @@ pub(super) struct Mean {
 
 /// The means by iteration; `None` where it is zero.
 pub(super) type Means = Arc<[Option<Arc<Mean>>]>;
+
+/// Tokens that a candidate has of another one, with what was said of them there.
+pub type Beginning = Arc<[(i32, TokenNats)]>;
+
+/// The first `length` of `tokens`; none where it is not known what was said of them.
+pub(super) fn beginning(tokens: &[i32], nats: &[TokenNats], length: usize) -> Beginning {
+    let length = if nats.len() < length { 0 } else { length };
+    let pairs = tokens.iter().copied().zip(nats.iter().copied());
+    pairs.take(length).collect()
+}
 
 /// What is left of a mean behind the tokens that say some of it.
 #[derive(Debug, Default)]
@@ -86,6 +97,7 @@ pub struct Trajectory {
     /// By position, τ of them.
     pub(super) origins: Arc<[Origin]>,
     left: Arc<Mutex<Left>>,
+    beginning: Beginning,
 }
 
 impl Trajectory {
@@ -103,7 +115,20 @@ impl Trajectory {
             means,
             origins,
             left: Arc::default(),
+            beginning: Beginning::default(),
         }
+    }
+
+    /// The same, which is known to begin with these tokens.
+    pub(super) fn behind(mut self, beginning: &Beginning) -> Self {
+        self.beginning = Arc::clone(beginning);
+        self
+    }
+
+    /// Tokens that it begins with, as far as they are known; they need not be written again.
+    #[must_use]
+    pub fn beginning(&self) -> &Beginning {
+        &self.beginning
     }
 
     fn sigma(&self, origin: Origin) -> Option<f32> {

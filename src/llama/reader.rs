@@ -227,6 +227,7 @@ impl Reader {
             Some(made) => made,
             None => {
                 let options = ContextOptions {
+                    parked: 0,
                     sequences: SEQUENCES,
                     context,
                     threads: self.threads,

@@ -5,6 +5,7 @@
 //! hold      this sequence holds these tokens, by whatever way is the cheapest
 //! share     this sequence holds what that one holds, by a copy
 //! rewind    this sequence holds only its first so many tokens, by cutting back
+//! holder    a sequence that holds these tokens as somebody's response
 //! release   this sequence holds nothing
 //! ```
 //!
@@ -23,6 +24,8 @@
 //! 3. **Prompts whole, in pieces of [`PROMPT_CHUNK`] from their first token on**, one sequence
 //!    alone. A prompt that was decoded as the beginning of a longer one, or token by token as
 //!    somebody's response, has other bits: it is not used again for this prompt ([`Reuse::Whole`]).
+//!    What was decoded in groups as a response behind a prompt is used again for a response behind the
+//!    same prompt ([`Sequences::holder`]).
 //! 4. **Texts that are only read in blocks of [`ROW_GROUP`] positions** that begin at multiples of
 //!    it, without flash attention, the last block filled up. Then a block's bits depend on what is
 //!    before it alone, and any number of whole blocks can be used again ([`Reuse::Blocks`]).
@@ -58,6 +61,8 @@ struct Held {
     tokens: Vec<Token>,
     /// How many of them are the beginning that it was made to hold.
     beginning: usize,
+    /// Whether any of the others was decoded in a step of its own.
+    alone: bool,
 }
 
 /// What every sequence of one context holds.
@@ -122,12 +127,37 @@ impl Sequences {
         self.held[sequence] = Held {
             tokens: tokens.to_vec(),
             beginning: tokens.len(),
+            alone: false,
         };
     }
 
-    /// `sequence` holds one more token.
-    pub(super) fn push(&mut self, sequence: usize, token: Token) {
-        self.held[sequence].tokens.push(token);
+    /// `sequence` holds one more token, from a group or from a step of its own.
+    pub(super) fn push(&mut self, sequence: usize, token: Token, alone: bool) {
+        let held = &mut self.held[sequence];
+        held.tokens.push(token);
+        held.alone |= alone;
+    }
+
+    /// A sequence that holds `tokens`, and perhaps more, as somebody's response in groups behind the
+    /// first `beginning` of them, which are its prompt: the last one, as parked ones are.
+    pub(super) fn holder(&self, tokens: &[Token], beginning: usize) -> Option<usize> {
+        let holds = |held: &Held| {
+            held.beginning == beginning && !held.alone && held.tokens.starts_with(tokens)
+        };
+        self.held.iter().rposition(holds)
+    }
+
+    /// The holder of what `sequence` holds, where that is more than its beginning and was decoded in
+    /// groups.
+    pub(super) fn holder_of_response(&self, sequence: usize) -> Option<usize> {
+        let held = &self.held[sequence];
+        let response = held.tokens.len() > held.beginning && !held.alone;
+        response.then(|| self.holder(&held.tokens, held.beginning))?
+    }
+
+    /// Tokens that `sequence` holds.
+    pub(super) fn length(&self, sequence: usize) -> usize {
+        self.held[sequence].tokens.len()
     }
 
     /// Checks that the next token of `sequence` belongs at `position`.
@@ -169,6 +199,7 @@ impl Sequences {
         }
         let held = &mut self.held[sequence];
         held.tokens.truncate(length);
+        held.alone &= length > held.beginning;
         // A part of a beginning is none.
         if length < held.beginning {
             held.beginning = 0;
@@ -181,14 +212,13 @@ impl Sequences {
         self.rewind(sequence, 0)
     }
 
-    /// A token and its position for a sequence that nobody writes in: what it holds behind its
-    /// beginning is cut off, and one token is decoded there again and again.
-    pub(super) fn idle(&mut self, sequence: usize) -> Result<(Token, usize)> {
+    /// A token and its position for a sequence that nobody writes in. It stands behind what the
+    /// sequence holds, or at its last place where it is full, and is cut off again behind the step.
+    pub(super) fn idle(&mut self, sequence: usize, capacity: usize) -> Result<(Token, usize)> {
         self.check(sequence)?;
-        let held = &self.held[sequence];
-        let position = held.beginning;
-        let token = held.tokens.get(position).or(held.tokens.last());
-        let token = token.copied().unwrap_or(0);
+        let tokens = &self.held[sequence].tokens;
+        let position = tokens.len().min(capacity - 1);
+        let token = tokens.last().copied().unwrap_or(0);
         self.rewind(sequence, position)?;
         Ok((token, position))
     }

@@ -184,6 +184,7 @@ impl Method for ArgsDecoding {
                 },
             })),
             choice: TokenChoice::Argmax,
+            ..Proposal::default()
         }]
     }
 

@@ -93,6 +93,7 @@ impl Method for BestOfN {
             .map(|place| Proposal {
                 steer: Some(Arc::new(Draw(place))),
                 choice: self.choice,
+                ..Proposal::default()
             })
             .collect()
     }

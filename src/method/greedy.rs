@@ -50,8 +50,8 @@ impl Method for Greedy {
             return Vec::new();
         }
         vec![Proposal {
-            steer: None,
             choice: TokenChoice::Argmax,
+            ..Proposal::default()
         }]
     }
 

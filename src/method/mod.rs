@@ -38,7 +38,7 @@ pub use crate::control::Telemetry;
 use crate::control::{ControlError, NoiseKey, prompt_seed};
 use crate::error::{Error, Result};
 use crate::llama::Token;
-use crate::rollout::{Price, Steer, TokenChoice, TokenNats};
+use crate::rollout::{Beginning, Price, Steer, TokenChoice, TokenNats};
 
 /// What every method is told of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,12 +171,14 @@ impl From<ControlError> for Error {
 }
 
 /// One candidate to be generated.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Proposal {
     /// Its perturbation and randomness.
     pub steer: Option<Arc<dyn Steer>>,
     /// How its tokens are chosen.
     pub choice: TokenChoice,
+    /// Tokens that it begins with, as far as they are known; they are not written again.
+    pub beginning: Beginning,
 }
 
 /// One candidate that was generated and scored; in the order of the proposals.

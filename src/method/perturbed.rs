@@ -233,6 +233,7 @@ impl Method for Perturbed {
         }
         let (choice, floor) = (self.choice, self.floor);
         let proposal = |(candidate, perturbation): (u32, Perturbation)| Proposal {
+            beginning: perturbation.beginning(),
             steer: Some(Arc::new(Noise {
                 review: self
                     .reviews
@@ -257,12 +258,7 @@ impl Method for Perturbed {
                 reward: outcome.reward,
                 tokens: outcome.tokens.to_vec(),
                 cost: Price::of(outcome.nats).as_ref().map(cost),
-                nats: outcome
-                    .nats
-                    .iter()
-                    .map(|t| (t.surprise, t.entropy))
-                    .collect(),
-                log_ratios: outcome.nats.iter().map(|t| t.log_ratio).collect(),
+                nats: outcome.nats.to_vec(),
                 features: Vec::new(),
             };
             let sum = |tokens: &[(i32, f32)]| match &self.output {

@@ -183,6 +183,7 @@ impl Method for ReControl {
                     climb: Arc::clone(&self.climb),
                     place,
                 })),
+                ..Proposal::default()
             })
             .collect()
     }

@@ -16,6 +16,7 @@ pub use engine::{Rollout, RolloutOptions};
 pub(crate) use sampling::shortest;
 pub use sampling::{Chooser, SamplingOptions, TokenChoice};
 
+pub use crate::control::{Beginning, TokenNats};
 use crate::error::Result;
 use crate::llama::{Edit, Token};
 
@@ -98,26 +99,16 @@ pub struct Job {
     pub steer: Option<Arc<dyn Steer>>,
     /// How a token is chosen from the logits.
     pub choice: TokenChoice,
+    /// Tokens that need not be written: what [`steer`](Self::steer) and [`choice`](Self::choice)
+    /// would write. Fewer than [`max_tokens`](Self::max_tokens), and none of them an end; none where
+    /// the candidate is decoded alone, or its pre-logits are wanted.
+    pub beginning: Beginning,
     /// Whether the pre-logits are wanted.
     pub keep_pre_logits: bool,
     /// Whether it is decoded in steps of its own, a row each, and not in the groups that the others
     /// fill up: a quarter of the work for one candidate by itself, twice as much for sixteen. The
     /// numbers differ between the two in their last bits, and depend on nothing else.
     pub alone: bool,
-}
-
-/// What the model itself, without perturbation and truncation and at temperature 1, says of a
-/// token of a candidate, in nats.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TokenNats {
-    /// −log p of the token.
-    pub surprise: f32,
-    /// Entropy H of the distribution that p is of.
-    pub entropy: f32,
-    /// log p − log q of a token that was drawn from perturbed logits at temperature 1 and without
-    /// truncation, both over the tokens that the [floor](Steer::floor) allows, q being what it was
-    /// drawn from; 0 without a perturbation and for tokens that were chosen otherwise.
-    pub log_ratio: f32,
 }
 
 /// Why a candidate ended.
@@ -167,6 +158,8 @@ impl Price {
 pub struct Candidate {
     /// Its tokens, the end-of-turn token included.
     pub tokens: Vec<Token>,
+    /// How many of them were known beforehand: its job's [beginning](Job::beginning).
+    pub known: usize,
     /// Its text, special tokens left out.
     pub text: String,
     /// What the model itself says of each of the tokens.

@@ -38,7 +38,7 @@ fn on_prompts(folder: &Path, command: &str, prompts: &[&str], extra: &[&str]) ->
 
 #[test]
 fn values_out_of_range_name_their_flag() {
-    let cases: [(&[&str], &str); 19] = [
+    let cases: [(&[&str], &str); 20] = [
         (&["--samples", "0"], "--samples"),
         (&["--iterations", "0"], "--iterations"),
         (&["--horizon", "0"], "--horizon"),

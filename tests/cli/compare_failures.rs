@@ -114,13 +114,17 @@ fn a_run_without_an_answer_is_a_row_with_its_error_and_the_others_go_on() {
 fn a_method_without_any_row_ends_with_what_it_failed_of() {
     let folder = folder();
     let few = ["--budget", "8", "--samples", "8", "--seeds", "1", "-n", "4"];
-    let strong = [&few[..], &["--methods", "best-of-n,aisp:sigma=1e38"]].concat();
+    let strong = [
+        &few[..],
+        &["--methods", "best-of-n,aisp:noise=gaussian:sigma=1e38"],
+    ]
+    .concat();
     for _ in 0..2 {
         let output = compare(folder.path(), &strong);
         assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-        let words = "error: prompt 1, seed 0, aisp:sigma=1e38: the logits of token 0 are NaN";
+        let words = "error: prompt 1, seed 0, aisp:noise=gaussian:sigma=1e38: the logits of token 0 are NaN";
         assert!(stderr(&output).contains(words), "{}", stderr(&output));
-        assert!(stdout(&output).contains("`aisp:sigma=1e38` 3 of 3"));
+        assert!(stdout(&output).contains("`aisp:noise=gaussian:sigma=1e38` 3 of 3"));
     }
     let found = rows(folder.path());
     let failed = found.iter().filter(|row| !row["error"].is_null());

@@ -227,7 +227,7 @@ fn a_setting_that_the_method_does_not_have_is_refused_with_those_it_has() {
         ),
         (
             &["--method", "aisp", "--preset", "paper", "--steer", "1"],
-            &["--steer: no setting of aisp", "--lambda"],
+            &["--steer: it only goes with --update smc"],
         ),
     ] {
         assert_refused(&run(flags), 2, words);

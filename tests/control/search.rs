@@ -2,7 +2,8 @@
 //! noise product is chosen.
 
 use aisp_llama::control::{
-    Cost, Cut, NoiseKey, PriceGuard, PriceRule, Search, SearchOptions, Start, Trajectory, Trial,
+    Cost, Cut, NoiseKey, PriceGuard, PriceRule, Search, SearchOptions, Start, TokenNats,
+    Trajectory, Trial,
 };
 
 const WIDTH: usize = 12;
@@ -242,7 +243,13 @@ fn a_child_keeps_its_elites_noise_up_to_its_cut_and_nothing_behind_it() {
     let undecided = |i, tokens| {
         let entropy = |t| if t == 2 { 3.0 } else { 0.0 };
         Trial {
-            nats: (0..HORIZON).map(|t| (1.0, entropy(t))).collect(),
+            nats: (0..HORIZON)
+                .map(|t| TokenNats {
+                    surprise: 1.0,
+                    entropy: entropy(t),
+                    ..TokenNats::default()
+                })
+                .collect(),
             ..trial(i, tokens, &w, f64::from(i == 5))
         }
     };

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use aisp_llama::llama::Message;
 use aisp_llama::method::Rounds;
 use aisp_llama::reward::{FnReward, Reward, Sample, SampleError, Score, Scores};
+use aisp_llama::rollout::End;
 use aisp_llama::{
     AlignOptions, Aligner, Alignment, Budget, EngineOptions, Error, EventKind, Prompt, Result,
     Stop, StopReason,
@@ -56,7 +57,7 @@ fn the_budget_is_counted_the_same_way_for_every_method() {
                 &Stop::new(),
                 &mut |event| {
                     if let EventKind::CandidateScored(candidate) = &event.kind {
-                        tokens += candidate.tokens;
+                        tokens += candidate.tokens - candidate.known;
                         scored += 1;
                     }
                 },
@@ -139,7 +140,7 @@ fn tokens_pay_in_order(method: &str) {
         let found = &alignment.candidates;
         if limit > 1 {
             // Those that fit, and not one more.
-            let tokens: Vec<usize> = whole.iter().map(|c| c.tokens).collect();
+            let tokens: Vec<usize> = whole.iter().map(|c| c.tokens - c.known).collect();
             assert_eq!(found[..], whole[..found.len()], "{limit}");
             assert_eq!(alignment.usage.candidates, found.len());
             let used = alignment.usage.generated_tokens;
@@ -224,6 +225,65 @@ fn a_run_ends_when_nothing_better_comes_and_says_what_that_saves() {
     };
     let message = align(flat(), &none).unwrap_err().to_string();
     assert!(message.contains("patience"), "{message}");
+}
+
+#[test]
+fn bad_beginnings_are_given_up_where_the_reward_reads_them() {
+    let options = |method: &str| AlignOptions {
+        method: method.parse().unwrap(),
+        rounds: Rounds {
+            samples: 16,
+            iterations: 3,
+            max_tokens: 24,
+            ..Rounds::default()
+        },
+        ..AlignOptions::default()
+    };
+    let all_fresh = "search:elites=0:steer=0:early-rejection=auto";
+    // A reward that the beginning decides, and one that it knows nothing of.
+    let start = || {
+        FnReward::new("start", |_, response| {
+            let start: String = response.chars().take(8).collect();
+            start.bytes().map(f64::from).sum()
+        })
+    };
+    let found = align(start(), &options(all_fresh)).unwrap();
+    let given_up = |a: &Alignment| {
+        let candidates = a.candidates.iter();
+        candidates.filter(|c| c.end == End::GivenUp).count()
+    };
+    assert!(found.iterations[0].telemetry.prefix_correlation.unwrap() > 0.9);
+    assert!(found.usage.given_up > 10, "{:?}", found.usage);
+    assert_eq!(found.usage.given_up, given_up(&found));
+    assert!(found.usage.candidates > 48);
+    for candidate in found.candidates.iter().filter(|c| c.end == End::GivenUp) {
+        assert!(candidate.reward.is_none() && candidate.error.is_none());
+        assert_eq!((candidate.tokens, candidate.iteration > 0), (6, true));
+    }
+    // No more tokens than whole candidates take, about.
+    assert!(found.usage.generated_tokens < 48 * 24 * 5 / 4);
+    // Whatever is decoded beside it.
+    let engine = EngineOptions {
+        parallel: 8,
+        ..EngineOptions::default()
+    };
+    let mut few = Aligner::new(smollm2(), engine).unwrap();
+    let (prompt, stop) = (chat("Say something."), Stop::new());
+    let again = few.align(
+        &prompt,
+        &mut start(),
+        &options(all_fresh),
+        &stop,
+        &mut |_| {},
+    );
+    assert_eq!(again.unwrap().response, found.response);
+    let hash = FnReward::new("hash", |_, response| {
+        let mix = |sum: u64, byte: u8| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        response.bytes().fold(0xcbf2_9ce4_8422_2325, mix) as f64 / 2_f64.powi(64)
+    });
+    let blind = align(hash, &options(all_fresh)).unwrap();
+    let kept = blind.candidates.len() - given_up(&blind);
+    assert!(kept >= 40, "{:?}", blind.usage);
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use aisp_llama::Result;
 use aisp_llama::llama::{LogitsRoute, Model, Token};
 use aisp_llama::rollout::{
-    Ask, Candidate, Job, PromptId, Rollout, RolloutOptions, SamplingOptions, Steer, TokenChoice,
+    Ask, Beginning, Candidate, Job, PromptId, Rollout, RolloutOptions, SamplingOptions, Steer,
+    TokenChoice,
 };
 
 use crate::common::{gemma3, smollm2};
@@ -55,6 +56,7 @@ fn job(prompt: PromptId, number: usize, alone: bool) -> (Job, Arc<Recorder>) {
         max_tokens: 4 + number % 3 * 2,
         steer: Some(recorder.clone()),
         choice: TokenChoice::Sample(SamplingOptions::default()),
+        beginning: Beginning::default(),
         keep_pre_logits: number.is_multiple_of(3),
         alone,
     };
@@ -65,6 +67,7 @@ fn job(prompt: PromptId, number: usize, alone: bool) -> (Job, Arc<Recorder>) {
 fn shown(model: &Arc<Model>, parallel: usize, numbers: &[usize], alone: &[usize]) -> Vec<Shown> {
     let options = RolloutOptions {
         parallel,
+        parked: 0,
         context: 96,
         threads: aisp_llama::default_threads(),
         logits: LogitsRoute::Graph,

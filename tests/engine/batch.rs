@@ -132,6 +132,7 @@ fn timeless(alignment: &Alignment) -> Value {
 
 fn batch(model: &Arc<Model>, parallel: usize) -> Batch {
     let options = RolloutOptions {
+        parked: 0,
         parallel,
         context: 96,
         threads: aisp_llama::default_threads(),
@@ -303,6 +304,7 @@ impl Method for Hopeless {
         let proposal = Proposal {
             steer: Some(Arc::new(Fails)),
             choice: TokenChoice::Argmax,
+            ..Proposal::default()
         };
         vec![proposal; 3]
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use aisp_llama::Result;
 use aisp_llama::llama::{LogitsRoute, Token};
-use aisp_llama::rollout::{Ask, Job, Rollout, RolloutOptions, Steer, TokenChoice};
+use aisp_llama::rollout::{Ask, Beginning, Job, Rollout, RolloutOptions, Steer, TokenChoice};
 
 use crate::common::smollm2;
 
@@ -54,6 +54,7 @@ fn the_ratio_of_a_drawn_token_is_that_of_its_probabilities() {
     let model = smollm2();
     let options = RolloutOptions {
         parallel: 8,
+        parked: 0,
         context: 64,
         threads: 2,
         logits: LogitsRoute::Graph,
@@ -74,6 +75,7 @@ fn the_ratio_of_a_drawn_token_is_that_of_its_probabilities() {
             max_tokens: 6,
             steer: Some(steer.clone()),
             choice: TokenChoice::PLAIN,
+            beginning: Beginning::default(),
             keep_pre_logits: false,
             alone: false,
         });

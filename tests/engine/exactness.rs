@@ -11,7 +11,8 @@ use aisp_llama::llama::{
     ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, Row, Token,
 };
 use aisp_llama::rollout::{
-    Ask, Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Steer, TokenChoice,
+    Ask, Beginning, Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Steer,
+    TokenChoice,
 };
 use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -70,6 +71,7 @@ fn noise(model: &Model, sigma: f64, candidate: u32) -> Arc<dyn Steer> {
 fn rollout(model: &Arc<Model>, parallel: usize, logits: LogitsRoute) -> Rollout {
     let options = RolloutOptions {
         parallel,
+        parked: 0,
         context: 256,
         threads: threads(),
         logits,
@@ -91,6 +93,7 @@ fn generate(
             max_tokens: TOKENS,
             steer: steer.clone(),
             choice: TokenChoice::Argmax,
+            beginning: Beginning::default(),
             keep_pre_logits: false,
             alone: false,
         }));
@@ -174,6 +177,7 @@ fn routes_agree(model: &Arc<Model>) {
     }
     let options = |logits| ContextOptions {
         sequences: 8,
+        parked: 0,
         context: 128,
         threads: threads(),
         logits,
@@ -327,6 +331,7 @@ fn logits_of_a_row_are_the_same_bits_in_a_batch_of_any_size() {
         let mut reference: Option<Vec<f32>> = None;
         for sequences in [8, 16, 24, 32, 64] {
             let options = ContextOptions {
+                parked: 0,
                 sequences,
                 context: 64,
                 threads: threads(),
@@ -370,6 +375,7 @@ fn pre_logits_come_out_for_every_token() {
         max_tokens: 5,
         steer,
         choice: TokenChoice::Argmax,
+        beginning: Beginning::default(),
         keep_pre_logits: true,
         alone: false,
     };
@@ -415,6 +421,7 @@ fn the_output_matrix_of_the_file_gives_the_models_logits() {
         max_tokens: 6,
         steer: Some(recorder.clone()),
         choice: TokenChoice::Argmax,
+        beginning: Beginning::default(),
         keep_pre_logits: true,
         alone: false,
     };
@@ -449,6 +456,7 @@ fn the_sampling_chain_keeps_what_llama_cpp_keeps() {
     let model = smollm2();
     let options = ContextOptions {
         sequences: 8,
+        parked: 0,
         context: 64,
         threads: threads(),
         logits: LogitsRoute::Graph,

@@ -12,6 +12,7 @@ const COUNT: usize = 8;
 fn context() -> Context {
     let options = ContextOptions {
         sequences: COUNT,
+        parked: 0,
         context: 64,
         threads: aisp_llama::default_threads(),
         logits: LogitsRoute::Graph,

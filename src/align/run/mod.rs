@@ -238,7 +238,7 @@ impl Run {
         }
         for candidate in candidates.iter().flatten() {
             self.tally.usage.candidates += 1;
-            self.tally.usage.generated_tokens += candidate.tokens.len();
+            self.tally.usage.generated_tokens += candidate.tokens.len() - candidate.known;
         }
         // There is an answer, and these are not to change it: the run ended without them.
         if self.out_of_guidance() || self.ended_before() {
@@ -266,6 +266,7 @@ impl Run {
         }
         self.score(&mut rewards, &used, tell)?;
         let mut outcomes = Vec::with_capacity(used.len());
+        let mut generated = 0;
         for (index, candidate) in used {
             let scored = ScoredCandidate::new(self.iterations.len(), index, candidate);
             let scored = self.tally.count(scored);
@@ -276,9 +277,10 @@ impl Run {
                 nats: &candidate.nats,
                 pre_logits: &candidate.pre_logits,
             });
+            generated += candidate.tokens.len() - candidate.known;
             tell(EventKind::CandidateScored(scored.clone()));
         }
-        self.observe(&outcomes, tell)
+        self.observe(&outcomes, generated, tell)
     }
 
     /// Scores the texts of `candidates` that have no score yet.
@@ -331,8 +333,14 @@ impl Run {
         }
     }
 
-    /// Gives the outcomes to the method, and puts the iteration down.
-    fn observe(&mut self, outcomes: &[Outcome<'_>], tell: &mut dyn FnMut(EventKind)) -> Result<()> {
+    /// Gives the outcomes to the method, and puts the iteration down, for which so many tokens were
+    /// generated.
+    fn observe(
+        &mut self,
+        outcomes: &[Outcome<'_>],
+        generated: usize,
+        tell: &mut dyn FnMut(EventKind),
+    ) -> Result<()> {
         let control = Instant::now();
         let telemetry = self.method.observe(outcomes)?;
         self.timings.control_seconds += control.elapsed().as_secs_f64();
@@ -341,7 +349,7 @@ impl Run {
         let index = self.iterations.len();
         let stats = IterationStats {
             telemetry,
-            tokens: outcomes.iter().map(|o| o.tokens.len()).sum(),
+            tokens: generated,
             seconds: self.begun.elapsed().as_secs_f64(),
             ..tally.stats(index)
         };

@@ -41,6 +41,9 @@ pub enum LogitsRoute {
 pub struct ContextOptions {
     /// Sequences at once, a multiple of [`ROW_GROUP`] up to [`MAX_SEQUENCES`].
     pub sequences: usize,
+    /// Sequences behind those that only hold what others are to go on from; both together are at
+    /// most [`MAX_SEQUENCES`].
+    pub parked: usize,
     /// Tokens that one sequence can hold (prompt and response).
     pub context: usize,
     /// CPU threads.
@@ -70,6 +73,8 @@ pub struct Context {
     batch: Batch,
     options: ContextOptions,
     sequences: Sequences,
+    /// Those with a filler row in the next step, and what they hold.
+    idle: Vec<(usize, usize)>,
     /// Where in the last batch its output rows are.
     outputs: Vec<usize>,
     most_outputs: usize,
@@ -103,17 +108,19 @@ impl Context {
                 ),
             ));
         }
+        let held = n + options.parked.min(MAX_SEQUENCES - n);
         let too_large = || Error::field("context", "too large; give a smaller one");
-        let total = options.context.checked_mul(n).ok_or_else(too_large)?;
+        let total = options.context.checked_mul(held).ok_or_else(too_large)?;
         // SAFETY: returns plain data.
         let mut params = unsafe { sys::llama_context_default_params() };
         params.n_ctx = u32::try_from(total).map_err(|_| too_large())?;
-        params.n_seq_max = n as u32;
+        params.n_seq_max = held as u32;
         // A larger step than `n_batch` makes llama.cpp abort.
         params.n_batch = PROMPT_CHUNK.max(n) as u32;
         params.n_ubatch = params.n_batch;
         let most_outputs = n * outputs;
-        params.n_outputs_max = most_outputs as u32;
+        // As many as there are sequences, or llama.cpp's own reservation aborts.
+        params.n_outputs_max = (held * outputs) as u32;
         let reuse = if outputs > 1 {
             Reuse::Blocks
         } else {
@@ -153,7 +160,8 @@ impl Context {
             perturbed: false,
             batch: Batch::new(),
             options: options.clone(),
-            sequences: Sequences::new(raw, n, reuse),
+            sequences: Sequences::new(raw, held, reuse),
+            idle: Vec::new(),
             outputs: Vec::new(),
             most_outputs,
             model,
@@ -258,8 +266,30 @@ impl Context {
     /// # Errors
     /// [`Error::Engine`] for a sequence that does not exist.
     pub fn idle_row(&mut self, sequence: usize) -> Result<Row> {
-        let (token, position) = self.sequences.idle(sequence)?;
+        let (token, position) = self.sequences.idle(sequence, self.capacity())?;
+        self.idle.push((sequence, position));
         Ok(Row { token, position })
+    }
+
+    /// A sequence, parked or not, that holds `tokens` as a response, decoded in groups, behind the
+    /// prompt that the first `prompt` of them are.
+    #[must_use]
+    pub fn holder(&self, tokens: &[Token], prompt: usize) -> Option<usize> {
+        self.sequences.holder(tokens, prompt)
+    }
+
+    /// The [holder](Self::holder) of what `sequence` holds, where that is more than a prompt and was
+    /// decoded in groups; itself where it is the only one.
+    #[must_use]
+    pub fn holder_of_response(&self, sequence: usize) -> Option<usize> {
+        self.sequences.holder_of_response(sequence)
+    }
+
+    /// The sequences that are only parked.
+    #[must_use]
+    pub fn parked(&self) -> std::ops::Range<usize> {
+        let first = self.options.sequences;
+        first..first + self.options.parked.min(MAX_SEQUENCES - first)
     }
 
     /// The edits of the next [`step`](Self::step), which must have a perturbation.
@@ -351,9 +381,14 @@ impl Context {
         let decoded = decoded.and(checked);
         for (sequence, row) in (first..).zip(rows) {
             match decoded {
-                Ok(()) => self.sequences.push(sequence, row.token),
+                Ok(()) => self.sequences.push(sequence, row.token, rows.len() == 1),
                 // What it holds now is unknown.
                 Err(_) => self.sequences.release(sequence)?,
+            }
+        }
+        for (sequence, length) in std::mem::take(&mut self.idle) {
+            if self.sequences.length(sequence) > length {
+                self.sequences.rewind(sequence, length)?;
             }
         }
         decoded?;

@@ -84,7 +84,9 @@ impl Context {
         }
         for (sequence, block) in blocks.iter().enumerate() {
             match result {
-                Ok(()) => block.iter().for_each(|&t| self.sequences.push(sequence, t)),
+                Ok(()) => block
+                    .iter()
+                    .for_each(|&t| self.sequences.push(sequence, t, false)),
                 Err(_) => self.sequences.release(sequence)?,
             }
         }

@@ -299,6 +299,7 @@ impl Method for Misvo {
                     place,
                 })),
                 choice: self.choice,
+                ..Proposal::default()
             })
             .collect()
     }

@@ -8,23 +8,29 @@
 //! last group. Jobs that are decoded [alone](Job::alone) stand at the other end and have steps of
 //! their own; where a group reaches them, the row that they fill it up with is cut off again.
 
+mod all;
+mod places;
+
 use std::collections::{HashMap, VecDeque};
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::sampling::Chooser;
-use super::{Candidate, End, Job, JobId, Progress, PromptId, TokenChoice, TokenNats, Written};
 use crate::error::{Error, Result};
 use crate::llama::{
     Context, ContextOptions, LogitsRoute, MAX_SEQUENCES, Model, ROW_GROUP, Row, RowsEdit, Token,
 };
 use crate::math::{log_ratio, surprise_and_entropy};
+use crate::rollout::sampling::Chooser;
+use crate::rollout::{Candidate, End, Job, JobId, PromptId, TokenChoice, TokenNats, Written};
 
 /// How a rollout is made.
 #[derive(Clone, Debug)]
 pub struct RolloutOptions {
     /// Candidates side by side, 1 to 256; rounded up to a multiple of [`ROW_GROUP`].
     pub parallel: usize,
+    /// Sequences that hold what candidates with a [beginning](Job::beginning) go on from; 0 decodes
+    /// every beginning again. Results do not depend on it.
+    pub parked: usize,
     /// Tokens that a prompt and its response may take together.
     pub context: usize,
     /// CPU threads.
@@ -46,6 +52,8 @@ pub struct Rollout {
     perturbation: Vec<f32>,
     rows: Vec<Row>,
     allowed: Vec<f32>,
+    /// Parked sequences in use, the latest last.
+    uses: Vec<usize>,
 }
 
 /// A candidate that is being written, or waits for it.
@@ -55,6 +63,8 @@ struct Live {
     prompt: Arc<[Token]>,
     tokens: Vec<Token>,
     nats: Vec<TokenNats>,
+    /// Rows so far: row i says token i.
+    decoded: usize,
     pre_logits: Vec<f32>,
     /// Whether the row of its next token is perturbed.
     perturbed: bool,
@@ -64,15 +74,32 @@ impl Live {
     /// The row that its next token comes from.
     fn row(&self) -> Row {
         let last = self.prompt.len() - 1;
+        let token = match self.decoded {
+            0 => self.prompt[last],
+            rows => self.tokens[rows - 1],
+        };
         Row {
-            token: *self.tokens.last().unwrap_or(&self.prompt[last]),
-            position: last + self.tokens.len(),
+            token,
+            position: last + self.decoded,
         }
+    }
+
+    /// Whether the next row says a token that is known already.
+    fn catches_up(&self) -> bool {
+        self.decoded < self.tokens.len()
+    }
+
+    /// What a sequence holds from which the first token that is not known comes next; `None` where
+    /// that is the first of all.
+    fn before(&self) -> Option<Vec<Token>> {
+        let before = self.tokens.len().checked_sub(1)?;
+        Some([&self.prompt[..], &self.tokens[..before]].concat())
     }
 
     fn finish(self, model: &Model, end: End) -> Candidate {
         Candidate {
             text: model.text(&self.tokens),
+            known: self.job.beginning.len(),
             tokens: self.tokens,
             nats: self.nats,
             end,
@@ -81,7 +108,7 @@ impl Live {
     }
 }
 
-/// Asks for the rewards of what a job has written: see [`Ask`](super::Ask).
+/// Asks for the rewards of what a job has written: see [`Ask`](crate::rollout::Ask).
 type AskFor<'a> = dyn FnMut(JobId, &[Vec<Token>]) -> Result<Vec<Option<f64>>> + 'a;
 
 impl Rollout {
@@ -101,6 +128,7 @@ impl Rollout {
             model,
             &ContextOptions {
                 sequences,
+                parked: options.parked,
                 context: options.context,
                 threads: options.threads,
                 logits: options.logits,
@@ -116,6 +144,7 @@ impl Rollout {
             perturbation: Vec::new(),
             rows: Vec::new(),
             allowed: Vec::new(),
+            uses: Vec::new(),
         })
     }
 
@@ -184,13 +213,19 @@ impl Rollout {
             return Err(Error::field("max-tokens", "0; give at least 1"));
         }
         self.check_room(prompt.len(), job.max_tokens)?;
+        let known = job.beginning.len();
+        if known >= job.max_tokens || known > 0 && (job.alone || job.keep_pre_logits) {
+            let reason = format!("a job of {} tokens begins with {known}", job.max_tokens);
+            return Err(Error::Run(reason));
+        }
         let id = JobId(self.number());
         self.waiting.push_back(Live {
             id,
-            job,
             prompt,
-            tokens: Vec::new(),
-            nats: Vec::new(),
+            tokens: job.beginning.iter().map(|known| known.0).collect(),
+            nats: job.beginning.iter().map(|known| known.1).collect(),
+            job,
+            decoded: 0,
             pre_logits: Vec::new(),
             perturbed: false,
         });
@@ -207,7 +242,7 @@ impl Rollout {
     }
 
     /// Writes one token of every job that has a place in the batch: the answer has an entry for
-    /// each of them, and none when there are no jobs. `ask` is what [`Steer::choose`](super::Steer::choose) may ask.
+    /// each of them but those whose [beginning](Job::beginning) is decoded again. `ask` is what [`Steer::choose`](crate::rollout::Steer::choose) may ask.
     ///
     /// # Errors
     /// [`Error::Engine`] when llama.cpp fails; all jobs are gone then. What fails for one job
@@ -243,37 +278,6 @@ impl Rollout {
         Ok(())
     }
 
-    /// Gives jobs to free slots; with none left, moves the last candidates to the front so
-    /// that fewer rows are decoded.
-    fn fill(&mut self) -> Result<()> {
-        while let Some(live) = self.waiting.pop_front() {
-            let slot = match live.job.alone {
-                true => self.slots.iter().rposition(Option::is_none),
-                false => self.slots.iter().position(Option::is_none),
-            };
-            let Some(slot) = slot else {
-                self.waiting.push_front(live);
-                break;
-            };
-            let beginning = &live.prompt[..live.prompt.len() - 1];
-            self.context.hold(slot, beginning)?;
-            self.slots[slot] = Some(live);
-        }
-        let live = self.slots.iter().flatten();
-        let count = live.filter(|live| !live.job.alone).count();
-        for from in count.next_multiple_of(ROW_GROUP)..self.slots.len() {
-            if self.slots[from]
-                .as_ref()
-                .is_some_and(|live| !live.job.alone)
-                && let Some(to) = self.slots[..from].iter().position(Option::is_none)
-            {
-                self.context.share(from, to)?;
-                self.slots.swap(from, to);
-            }
-        }
-        Ok(())
-    }
-
     /// Decodes a row of each of these slots: a whole group, or one that is `alone`.
     fn decode(&mut self, slots: Range<usize>, alone: bool) -> Result<()> {
         let width = self.context.model().width();
@@ -295,7 +299,8 @@ impl Rollout {
                 continue;
             }
             let v = &mut self.perturbation[row * width..(row + 1) * width];
-            if let Some(steer) = &live.job.steer {
+            let catches_up = live.catches_up();
+            if let Some(steer) = live.job.steer.as_ref().filter(|_| !catches_up) {
                 live.perturbed = steer.perturb(&live.tokens, v)?;
                 perturbed |= live.perturbed;
                 if let Some(edit) = steer.edit() {
@@ -327,6 +332,11 @@ impl Rollout {
     /// step, and takes it out where that was its last one.
     fn write(&mut self, slot: usize, row: usize, ask: &mut AskFor<'_>) -> Option<Written> {
         let mut live = self.slots[slot].take()?;
+        if live.catches_up() {
+            live.decoded += 1;
+            self.slots[slot] = Some(live);
+            return None;
+        }
         let job = live.id;
         let done = match self.choose(row, &mut live, ask) {
             Ok(Some(end)) => Some(Ok(live.finish(self.context.model(), end))),
@@ -385,6 +395,7 @@ impl Rollout {
         };
         let (surprise, entropy) = surprise_and_entropy(own, token as usize);
         live.tokens.push(token);
+        live.decoded += 1;
         live.nats.push(TokenNats {
             surprise: surprise as f32,
             entropy: entropy as f32,
@@ -407,55 +418,5 @@ impl Rollout {
             None => true,
         };
         Ok((!goes_on).then_some(End::GivenUp))
-    }
-
-    /// Generates a candidate for every job, where no others are submitted; results are in the
-    /// order of the jobs, and the same however many run at once. Nothing has a reward meanwhile.
-    ///
-    /// `observe` is called after every step; when it breaks, the candidates being written
-    /// are returned as they are ([`End::Stopped`]) and those not begun as `None`.
-    ///
-    /// # Errors
-    /// Those of [`submit`](Self::submit), [`step`](Self::step) and of any one job.
-    pub fn run(
-        &mut self,
-        jobs: &[Job],
-        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Vec<Option<Candidate>>> {
-        let mut ids = Vec::with_capacity(jobs.len());
-        let done = self.run_submitted(jobs, &mut ids, observe);
-        // Those that are done are not here any more.
-        ids.into_iter().for_each(|id| drop(self.cancel(id)));
-        done
-    }
-
-    fn run_submitted(
-        &mut self,
-        jobs: &[Job],
-        ids: &mut Vec<JobId>,
-        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Vec<Option<Candidate>>> {
-        for job in jobs {
-            ids.push(self.submit(job.clone())?);
-        }
-        let mut done: Vec<Option<Candidate>> = ids.iter().map(|_| None).collect();
-        let mut progress = Progress::default();
-        let mut unscored = |_, texts: &[Vec<Token>]| Ok(vec![None; texts.len()]);
-        while progress.finished < ids.len() {
-            for written in self.step(&mut unscored)? {
-                progress.count(&written);
-                let index = ids.iter().position(|&id| id == written.job);
-                if let (Some(index), Some(candidate)) = (index, written.done) {
-                    done[index] = Some(candidate?);
-                }
-            }
-            if observe(progress).is_break() {
-                for (id, done) in ids.iter().zip(&mut done) {
-                    *done = done.take().or_else(|| self.cancel(*id));
-                }
-                break;
-            }
-        }
-        Ok(done)
     }
 }

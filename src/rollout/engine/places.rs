@@ -1,0 +1,104 @@
+//! Who writes where: jobs get slots, and go on from what is held already.
+
+use super::{Live, Rollout};
+use crate::error::Result;
+use crate::llama::ROW_GROUP;
+
+impl Rollout {
+    /// Gives jobs to free slots; with none left, moves the last candidates to the front so
+    /// that fewer rows are decoded.
+    pub(super) fn fill(&mut self) -> Result<()> {
+        let mut next: Vec<(usize, Live)> = Vec::new();
+        while let Some(live) = self.waiting.pop_front() {
+            let free = |slot: &usize| {
+                self.slots[*slot].is_none() && next.iter().all(|(taken, _)| taken != slot)
+            };
+            let mut slots = 0..self.slots.len();
+            let slot = match live.job.alone {
+                true => slots.rfind(free),
+                false => slots.find(free),
+            };
+            let Some(slot) = slot else {
+                self.waiting.push_front(live);
+                break;
+            };
+            next.push((slot, live));
+        }
+        // What is gone on from is parked before any slot holds something else.
+        let mut sources: Vec<Option<usize>> = Vec::with_capacity(next.len());
+        for (_, live) in &next {
+            let holder = live.before().and_then(|tokens| {
+                let prompt = live.prompt.len() - 1;
+                self.context.holder(&tokens, prompt)
+            });
+            let parked = match holder {
+                Some(holder) => self.park(holder, &sources)?,
+                None => None,
+            };
+            sources.push(parked);
+        }
+        for ((slot, mut live), source) in next.into_iter().zip(&sources) {
+            let last = live.prompt.len() - 1;
+            self.keep(slot, &sources)?;
+            match source {
+                Some(source) => {
+                    self.context.share(*source, slot)?;
+                    live.decoded = live.tokens.len();
+                    self.context.rewind(slot, last + live.decoded)?;
+                }
+                None => drop(self.context.hold(slot, &live.prompt[..last])?),
+            }
+            self.slots[slot] = Some(live);
+        }
+        let live = self.slots.iter().flatten();
+        let count = live.filter(|live| !live.job.alone).count();
+        for from in count.next_multiple_of(ROW_GROUP)..self.slots.len() {
+            if self.slots[from]
+                .as_ref()
+                .is_some_and(|live| !live.job.alone)
+                && let Some(to) = self.slots[..from].iter().position(Option::is_none)
+            {
+                self.keep(to, &[])?;
+                self.context.share(from, to)?;
+                self.slots.swap(from, to);
+            }
+        }
+        Ok(())
+    }
+
+    /// Parks what is written in a slot that is to hold something else: it may be gone on from.
+    fn keep(&mut self, slot: usize, taken: &[Option<usize>]) -> Result<()> {
+        if let Some(holder) = self.context.holder_of_response(slot) {
+            self.park(holder, taken)?;
+        }
+        Ok(())
+    }
+
+    /// The parked sequence that holds what `sequence` does, in place of what was used the longest time
+    /// ago; `None` where all are `taken`.
+    fn park(&mut self, sequence: usize, taken: &[Option<usize>]) -> Result<Option<usize>> {
+        let mut parked = self.context.parked();
+        if !parked.contains(&sequence) {
+            let unused = parked.find(|p| !self.uses.contains(p));
+            let oldest = || {
+                self.uses
+                    .iter()
+                    .copied()
+                    .find(|p| !taken.contains(&Some(*p)))
+            };
+            let Some(place) = unused.or_else(oldest) else {
+                return Ok(None);
+            };
+            self.context.share(sequence, place)?;
+            return Ok(Some(self.used(place)));
+        }
+        Ok(Some(self.used(sequence)))
+    }
+
+    /// Puts a parked sequence last in the order of use.
+    fn used(&mut self, parked: usize) -> usize {
+        self.uses.retain(|p| *p != parked);
+        self.uses.push(parked);
+        parked
+    }
+}

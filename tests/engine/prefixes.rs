@@ -1,0 +1,143 @@
+//! Candidates that begin with what others have written: the same bits, whatever is held and whatever
+//! has to be decoded again.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use aisp_llama::Result;
+use aisp_llama::control::{WeightedMean, WeightedOptions};
+use aisp_llama::llama::{LogitsRoute, Model, Token};
+use aisp_llama::rollout::{
+    Beginning, Candidate, Job, PromptId, Rollout, RolloutOptions, Steer, TokenChoice,
+};
+
+use crate::common::{gemma3, smollm2};
+
+/// Noise of one candidate, and its chance.
+struct Noise {
+    weights: WeightedMean,
+    candidate: u32,
+}
+
+impl Steer for Noise {
+    fn perturb(&self, tokens: &[Token], row: &mut [f32]) -> Result<bool> {
+        self.weights.perturb(0, self.candidate, tokens.len(), row);
+        Ok(true)
+    }
+
+    fn uniform(&self, position: usize) -> f64 {
+        (0.17 * f64::from(self.candidate) + 0.37 * position as f64).fract()
+    }
+}
+
+fn job(model: &Model, prompt: PromptId, candidate: u32, beginning: Beginning) -> Job {
+    let options = WeightedOptions::new(64, model.width(), 0.2, 5);
+    Job {
+        prompt,
+        // Some end before others.
+        max_tokens: 6 + candidate as usize % 4 * 2,
+        steer: Some(Arc::new(Noise {
+            weights: WeightedMean::new(options).unwrap(),
+            candidate,
+        })),
+        choice: TokenChoice::PLAIN,
+        beginning,
+        keep_pre_logits: false,
+        alone: false,
+    }
+}
+
+fn begin(of: &Candidate, length: usize) -> Beginning {
+    let pairs = of.tokens.iter().copied().zip(of.nats.iter().copied());
+    pairs.take(length).collect()
+}
+
+fn run(rollout: &mut Rollout, jobs: &[Job]) -> Vec<Candidate> {
+    let done = rollout
+        .run(jobs, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
+    done.into_iter().map(Option::unwrap).collect()
+}
+
+fn the_same(model: &Arc<Model>, parked: usize) {
+    let options = RolloutOptions {
+        parallel: 8,
+        parked,
+        context: 64,
+        threads: 2,
+        logits: LogitsRoute::Graph,
+    };
+    let mut rollout = Rollout::new(Arc::clone(model), &options).unwrap();
+    let tokens = model.tokenize("The film about a dog is", true, true);
+    let prompt = rollout.add_prompt(tokens).unwrap();
+    let other = rollout
+        .add_prompt(model.tokenize("A word:", true, true))
+        .unwrap();
+    // More than there are slots, so that some are overwritten while others are written.
+    let jobs: Vec<Job> = (0..12)
+        .map(|c| job(model, prompt, c, Beginning::default()))
+        .collect();
+    let parents = run(&mut rollout, &jobs);
+    for round in 0..3 {
+        let length =
+            |c: u32, parent: &Candidate| (c as usize * 3 + round).min(parent.tokens.len() - 1);
+        let mut jobs: Vec<Job> = (0..12)
+            .zip(&parents)
+            .map(|(c, parent)| job(model, prompt, c, begin(parent, length(c, parent))))
+            .collect();
+        jobs.insert(3, job(model, other, 30, Beginning::default()));
+        let mut children = run(&mut rollout, &jobs);
+        children.remove(3);
+        for ((c, parent), child) in (0..).zip(&parents).zip(&children) {
+            assert_eq!(child.known, length(c, parent));
+            let found = (&child.tokens, &child.nats, child.end, &child.text);
+            let expected = (&parent.tokens, &parent.nats, parent.end, &parent.text);
+            assert_eq!(
+                found, expected,
+                "{parked} parked, candidate {c}, round {round}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_known_beginning_changes_no_bit() {
+    for parked in [0, 2, 16] {
+        the_same(&smollm2(), parked);
+    }
+    the_same(&gemma3(), 8);
+}
+
+#[test]
+fn a_beginning_that_cannot_be_is_refused() {
+    let model = smollm2();
+    let options = RolloutOptions {
+        parallel: 8,
+        parked: 8,
+        context: 64,
+        threads: 2,
+        logits: LogitsRoute::Graph,
+    };
+    let mut rollout = Rollout::new(model.clone(), &options).unwrap();
+    let prompt = rollout
+        .add_prompt(model.tokenize("The", true, true))
+        .unwrap();
+    let known: Beginning = (0..6).map(|t| (500 + t, Default::default())).collect();
+    let whole = job(&model, prompt, 0, known);
+    assert!(rollout.submit(whole.clone()).is_err());
+    let longer = Job {
+        max_tokens: 8,
+        ..whole
+    };
+    assert!(rollout.submit(longer.clone()).is_ok());
+    let alone = Job {
+        alone: true,
+        ..longer.clone()
+    };
+    assert!(rollout.submit(alone).is_err());
+    let kept = Job {
+        keep_pre_logits: true,
+        ..longer
+    };
+    assert!(rollout.submit(kept).is_err());
+}
