@@ -167,6 +167,8 @@ CONVERSION_REQUIREMENTS = ("gguf==0.17.1", "pyyaml==6.0.3", *NUMPY)
 
 # Another llama.cpp than the pinned one, for the plugin; published as source.
 LLAMA_CPP_PYTHON = "llama-cpp-python"
+C_FLAGS = ("CFLAGS", "CXXFLAGS")
+NO_AMX = "-U__AMX_INT8__"  # gcc 12 compiles it wrongly: see .cargo/config.toml
 LLAMA_CPP_PYTHON_REQUIREMENTS = (
     f"{LLAMA_CPP_PYTHON}==0.3.36",
     "diskcache==5.6.3",
@@ -316,8 +318,10 @@ def explain_pip_failure(what: str, output: str) -> SetupError:
 
 def run_pip(arguments: Sequence[str], what: str, staging: Path, expected: int) -> None:
     """Run pip quietly, showing on a terminal how much of `expected` bytes has arrived."""
+    no_amx = {name: f"{os.environ.get(name, '')} {NO_AMX}".strip() for name in C_FLAGS}
     environment = {
         **os.environ,
+        **no_amx,
         "CMAKE_ARGS": "-DLLAVA_BUILD=OFF",  # of LLAMA_CPP_PYTHON, which is compiled
         "TMPDIR": str(staging),  # the same disk as the cache, and what the progress watches
         "PIP_USER": "0",
@@ -395,6 +399,8 @@ def python_packages(
     target = cache / "python" / f"{sys.implementation.cache_tag}-{label}"
     listing = target / "requirements.txt"
     wanted = "".join(f"{requirement}\n" for requirement in requirements)
+    if compiled is not None:
+        wanted += f"# compiled with {NO_AMX}\n"
     if listing.is_file() and listing.read_text(encoding="utf-8") == wanted:
         return target
     names = " ".join(dict.fromkeys(requirement.split("==")[0] for requirement in requirements))
