@@ -260,8 +260,9 @@ fn bad_beginnings_are_given_up_where_the_reward_reads_them() {
         assert!(candidate.reward.is_none() && candidate.error.is_none());
         assert_eq!((candidate.tokens, candidate.iteration > 0), (6, true));
     }
-    // No more tokens than whole candidates take, about.
-    assert!(found.usage.generated_tokens < 48 * 24 * 5 / 4);
+    // Many are as good as the worst that is kept, and are kept as well: no more tokens than twice
+    // as many as whole candidates take.
+    assert!(found.usage.generated_tokens < 2 * 48 * 24);
     // Whatever is decoded beside it.
     let engine = EngineOptions {
         parallel: 8,
