@@ -9,6 +9,21 @@ pub(crate) fn log_sum_exp(values: impl Iterator<Item = f64> + Clone) -> f64 {
     top + values.map(|x| (x - top).exp()).sum::<f64>().ln()
 }
 
+/// Pearson's correlation of pairs; `None` for fewer than two, and where either does not vary.
+pub(crate) fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
+    let n = pairs.len() as f64;
+    let (x, y) = pairs
+        .iter()
+        .fold((0.0, 0.0), |(x, y), p| (x + p.0 / n, y + p.1 / n));
+    let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
+    for (a, b) in pairs {
+        xx += (a - x) * (a - x);
+        xy += (a - x) * (b - y);
+        yy += (b - y) * (b - y);
+    }
+    Some(xy / (xx * yy).sqrt()).filter(|found| found.is_finite())
+}
+
 /// The largest of `logits` and `log Σ exp(l − largest)`, whose sum is what a logit's
 /// log-probability is the logit minus. Apart, as their sum would cost the last digits.
 #[cfg(feature = "engine")]

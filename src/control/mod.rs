@@ -42,6 +42,7 @@ mod sampler;
 mod search;
 mod settings;
 mod smc;
+mod smc_records;
 mod trajectory;
 mod value;
 mod weighted;

@@ -11,8 +11,8 @@
 //!
 //! standard deviations, m(n) being the expected largest of n standard normal numbers. i and
 //! 1 − i(i − z) are mean and variance of the best share k of a standard normal. That the rewards of
-//! that share are normal as well is an approximation: it is up to 0.02 off for ρ up to 0.5, 0.07 too low
-//! for ρ = 0.9 and k = 1/8, and useless above that.
+//! that share are normal as well is an approximation: it is within 0.03 for ρ up to 0.5, 0.07 too low for
+//! ρ = 0.9 and k = 1/8, and useless above that.
 
 use std::f64::consts::{PI, SQRT_2};
 

@@ -15,6 +15,7 @@ use ndarray::{Array1, Array2, Axis};
 
 use super::ridge::ridge;
 use super::trajectory::Mean;
+use crate::math::correlation;
 
 /// Texts that the regression looks at, the latest ones: it costs their cube.
 const MEMORY: usize = 512;
@@ -128,21 +129,11 @@ impl Regression {
 /// adjusted square of a positive correlation; 0 for fewer than four pairs.
 fn explained(pairs: &[(f64, f64)]) -> f64 {
     let n = pairs.len() as f64;
-    if pairs.len() < 4 {
-        return 0.0;
-    }
-    let (x, y) = pairs
-        .iter()
-        .fold((0.0, 0.0), |(x, y), p| (x + p.0 / n, y + p.1 / n));
-    let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
-    for (a, b) in pairs {
-        xx += (a - x) * (a - x);
-        xy += (a - x) * (b - y);
-        yy += (b - y) * (b - y);
-    }
-    let share = xy * xy / (xx * yy);
-    match xy > 0.0 && share.is_finite() {
-        true => (share - (1.0 - share) / (n - 2.0)).clamp(0.0, 1.0),
-        false => 0.0,
+    match correlation(pairs).filter(|found| *found > 0.0 && n >= 4.0) {
+        Some(found) => {
+            let share = found * found;
+            (share - (1.0 - share) / (n - 2.0)).clamp(0.0, 1.0)
+        }
+        None => 0.0,
     }
 }

@@ -102,10 +102,11 @@ impl Sampler {
             let long = learner.long * learner.regression.r2().sqrt();
             learner.regression.mean(long)
         });
-        let proposals = match learnt {
-            Some(mean) => self.smc.propose_around_learnt(samples, mean),
-            None => self.smc.propose(samples),
+        let step = match learnt {
+            Some(_) => Step::Weighted,
+            None => Step::Markov,
         };
+        let proposals = self.smc.draw(samples, step, learnt);
         let with_beginning = |proposal: SmcProposal| {
             let parent = proposal.parent.and_then(|parent| self.written.get(&parent));
             let known = parent.map_or_else(Beginning::default, |(tokens, nats)| {

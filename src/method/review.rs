@@ -16,6 +16,7 @@ use super::Outcome;
 use crate::control::rejection_gain;
 use crate::error::Result;
 use crate::llama::Token;
+use crate::math::correlation;
 use crate::rollout::Ask;
 
 /// Where a beginning ends, as a part of the longest response.
@@ -143,7 +144,7 @@ impl Reviews {
 
     /// The share to keep, where giving up the others is worth it.
     fn plan(&self) -> Option<f64> {
-        let correlation = correlation(&self.pairs)?;
+        let correlation = self.correlation()?;
         let error = (1.0 - correlation * correlation) / (self.pairs.len() as f64 - 1.0).sqrt();
         let low = (correlation - error).min(HIGHEST);
         let gain = |kept: f64| rejection_gain(low, AT, kept, self.answers);
@@ -155,24 +156,8 @@ impl Reviews {
 
     /// What was measured: the correlation of beginnings and answers.
     pub(super) fn correlation(&self) -> Option<f64> {
-        correlation(&self.pairs)
+        correlation(&self.pairs).filter(|_| self.pairs.len() >= PAIRS)
     }
-}
-
-/// Pearson's correlation, of enough pairs that are not all the same.
-fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
-    let n = pairs.len() as f64;
-    let (x, y) = pairs
-        .iter()
-        .fold((0.0, 0.0), |(x, y), p| (x + p.0 / n, y + p.1 / n));
-    let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
-    for (a, b) in pairs {
-        xx += (a - x) * (a - x);
-        xy += (a - x) * (b - y);
-        yy += (b - y) * (b - y);
-    }
-    let found = xy / (xx * yy).sqrt();
-    (pairs.len() >= PAIRS && found.is_finite()).then_some(found)
 }
 
 #[cfg(test)]

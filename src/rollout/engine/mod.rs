@@ -54,6 +54,8 @@ pub struct Rollout {
     allowed: Vec<f32>,
     /// Parked sequences in use, the latest last.
     uses: Vec<usize>,
+    /// Whether any job so far had a [beginning](Job::beginning): until then nothing is parked.
+    continued: bool,
 }
 
 /// A candidate that is being written, or waits for it.
@@ -145,6 +147,7 @@ impl Rollout {
             rows: Vec::new(),
             allowed: Vec::new(),
             uses: Vec::new(),
+            continued: false,
         })
     }
 
@@ -218,6 +221,7 @@ impl Rollout {
             let reason = format!("a job of {} tokens begins with {known}", job.max_tokens);
             return Err(Error::Run(reason));
         }
+        self.continued |= known > 0;
         let id = JobId(self.number());
         self.waiting.push_back(Live {
             id,

@@ -68,7 +68,9 @@ impl Rollout {
 
     /// Parks what is written in a slot that is to hold something else: it may be gone on from.
     fn keep(&mut self, slot: usize, taken: &[Option<usize>]) -> Result<()> {
-        if let Some(holder) = self.context.holder_of_response(slot) {
+        if self.continued
+            && let Some(holder) = self.context.holder_of_response(slot)
+        {
             self.park(holder, taken)?;
         }
         Ok(())
