@@ -231,6 +231,7 @@ mod tests {
         assert_eq!((off.worth(1.0, Some(cost(0.2))), off.limit()), (1.0, None));
     }
 
+    #[cfg(feature = "engine")]
     #[test]
     fn rules_are_read_as_they_are_written() {
         for (rule, text) in [
