@@ -129,13 +129,13 @@ pub struct RunArgs {
         allow_negative_numbers = true
     )]
     pub parallel: Option<usize>,
-    /// Where the perturbation is added: inside the model's graph, or outside, where the logits are
-    /// computed again
+    /// Where the perturbation is added: to the logits of the tokens above the floor, inside the
+    /// model's graph, or outside, where the logits are computed again
     #[arg(
         long,
         value_name = "ROUTE",
-        default_value = "graph",
-        value_parser = values::one_of([("graph", LogitsRoute::Graph), ("recompute", LogitsRoute::Recompute)]),
+        default_value = "rows",
+        value_parser = values::one_of([("rows", LogitsRoute::Rows), ("graph", LogitsRoute::Graph), ("recompute", LogitsRoute::Recompute)]),
         help_heading = "Generation"
     )]
     pub logits: LogitsRoute,

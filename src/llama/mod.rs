@@ -41,17 +41,26 @@ pub use reader::{Reader, Reading, TextLikelihood, TextReading};
 /// Sequences that one context can hold (`LLAMA_MAX_SEQ` of the pinned llama.cpp).
 pub const MAX_SEQUENCES: usize = 256;
 
-/// Every decode step has a multiple of this many rows: see `sequences.rs` for this and the other
-/// rules of bit-exactness.
+/// Every decode step has a multiple of this many rows, and at least [`LEAST_ROWS`]: see
+/// `sequences.rs` for this and the other rules of bit-exactness.
 ///
-/// ggml's CPU kernels change their code path with the number of rows (attention by one,
-/// packed weights by groups of four, the other K-quants from eight on), and with it the last
-/// bits of their results. With full groups of eight only, a candidate's logits do not depend
-/// on how many others share its step. This holds for dense models; in a mixture of experts
-/// the rows of one expert still depend on the neighbours.
+/// ggml's CPU kernels change their code path with the number of rows (attention by one, packed
+/// weights by groups of four, the other K-quants from eight on), and with it the last bits of their
+/// results. In steps of these sizes only, a candidate's logits do not depend on how many others
+/// share them; `tests/engine/groups.rs` tries every type of weights. This holds for dense models;
+/// in a mixture of experts the rows of one expert still depend on the neighbours.
 ///
 /// Source: `ggml-cpu/repack.cpp`, `ggml-cpu/tiled/tiled.cpp`, `ggml-cpu/ops.cpp`.
-pub const ROW_GROUP: usize = 8;
+pub const ROW_GROUP: usize = 4;
+
+/// The least rows of a decode step.
+pub const LEAST_ROWS: usize = 8;
+
+/// Rows of a decode step in which so many candidates are written.
+#[must_use]
+pub fn step_rows(candidates: usize) -> usize {
+    candidates.next_multiple_of(ROW_GROUP).max(LEAST_ROWS)
+}
 
 /// Starts llama.cpp once per process and sends its log to `tracing`.
 pub fn backend() -> &'static LlamaBackend {

@@ -5,16 +5,16 @@
 //! beginning (the candidates of the next iteration) cost only what is their own. The rest
 //! of many texts goes through the model side by side, a sequence each.
 //!
-//! Every text is decoded in blocks of [`ROW_GROUP`] positions that begin at multiples of it, the
+//! Every text is decoded in blocks of [`BLOCK`] positions that begin at multiples of it, the
 //! last one filled up with tokens that nothing looks back at: a text then has the same bits
 //! alone, on a shared beginning, or among others (the rules are in `sequences.rs`).
 
 use std::iter::zip;
 use std::sync::Arc;
 
-use super::ROW_GROUP;
 use super::context::{Context, ContextOptions, LogitsRoute, READ_TOKENS};
 use super::model::{Model, Token};
+use super::sequences::BLOCK;
 use super::sequences::common_beginning;
 use crate::error::{Error, Result};
 use crate::math::normaliser;
@@ -161,7 +161,7 @@ impl Reader {
             whole_blocks: true,
         };
         let mut likelihoods = vec![TextLikelihood::default(); texts.len()];
-        let decoded = self.run(&plan, ROW_GROUP, &mut |context, row, text| {
+        let decoded = self.run(&plan, BLOCK, &mut |context, row, text| {
             let log_p = &mut likelihoods[text].log_p;
             let token = texts[text][from[text] + log_p.len()];
             let logits = context.logits(row)?;
@@ -256,7 +256,7 @@ fn read_group(
         .iter()
         .map(|&i| {
             let mut own = texts[i][shared..].to_vec();
-            own.resize(own.len().next_multiple_of(ROW_GROUP), 0);
+            own.resize(own.len().next_multiple_of(BLOCK), 0);
             own
         })
         .collect();
@@ -270,7 +270,7 @@ fn read_group(
         let Some(last) = alive.checked_sub(1) else {
             break;
         };
-        let most = tokens / alive / ROW_GROUP * ROW_GROUP;
+        let most = tokens / alive / BLOCK * BLOCK;
         let size = (own[last].len() - done).min(most);
         let blocks: Vec<&[Token]> = own[..alive].iter().map(|o| &o[done..done + size]).collect();
         let read = |sequence: usize, i: usize| {
@@ -279,8 +279,8 @@ fn read_group(
         };
         let output = |sequence: usize, i: usize| match plan.whole_blocks {
             true => {
-                let block = i / ROW_GROUP * ROW_GROUP;
-                (block..block + ROW_GROUP).any(|i| read(sequence, i))
+                let block = i / BLOCK * BLOCK;
+                (block..block + BLOCK).any(|i| read(sequence, i))
             }
             false => read(sequence, i),
         };
@@ -332,5 +332,5 @@ fn shared_beginning(plan: &Plan<'_>) -> usize {
         .map(|(text, &from)| common_beginning(first, text).min(from))
         .min()
         .unwrap_or(0);
-    common / ROW_GROUP * ROW_GROUP
+    common / BLOCK * BLOCK
 }

@@ -17,7 +17,7 @@
 //!
 //! 1. **A stream for each sequence** (`kv_unified = false`): its attention does not look at the
 //!    cells of others.
-//! 2. **Rows in groups of [`ROW_GROUP`]**, eight. Kernels change their code path, and with it the
+//! 2. **Steps of [`step_rows`](super::step_rows)**: of eight rows, twelve, sixteen. Kernels change their code path, and with it the
 //!    last bits, with the number of rows; a step that has not enough candidates is filled up with
 //!    rows of idle sequences ([`Sequences::idle`]). Or one row alone, from a response's first token
 //!    to its last, whoever else is there: that is one way for ever, too, and costs a quarter.
@@ -26,7 +26,7 @@
 //!    somebody's response, has other bits: it is not used again for this prompt ([`Reuse::Whole`]).
 //!    What was decoded in groups as a response behind a prompt is used again for a response behind the
 //!    same prompt ([`Sequences::holder`]).
-//! 4. **Texts that are only read in blocks of [`ROW_GROUP`] positions** that begin at multiples of
+//! 4. **Texts that are only read in blocks of [`BLOCK`] positions** that begin at multiples of
 //!    it, without flash attention, the last block filled up. Then a block's bits depend on what is
 //!    before it alone, and any number of whole blocks can be used again ([`Reuse::Blocks`]).
 //! 5. **Copies are safe, at any time**: a copy has the bits of its original. Between streams
@@ -38,7 +38,7 @@ use std::ptr::NonNull;
 
 use llama_cpp_sys_2 as sys;
 
-use super::ROW_GROUP;
+use super::LEAST_ROWS;
 use super::model::Token;
 use crate::error::{Error, Result};
 
@@ -46,12 +46,15 @@ use crate::error::{Error, Result};
 /// not depend on the number of sequences.
 pub(super) const PROMPT_CHUNK: usize = 512;
 
+/// Positions of a block of a text that is only read.
+pub(super) const BLOCK: usize = LEAST_ROWS;
+
 /// Which tokens that are held already may be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reuse {
     /// A beginning as a whole, exactly as it was decoded.
     Whole,
-    /// Whole blocks of [`ROW_GROUP`].
+    /// Whole blocks of [`BLOCK`].
     Blocks,
 }
 
@@ -98,7 +101,7 @@ impl Sequences {
         match self.reuse {
             Reuse::Whole if held.tokens[..held.beginning] == *tokens => tokens.len(),
             Reuse::Whole => 0,
-            Reuse::Blocks => common_beginning(&held.tokens, tokens) / ROW_GROUP * ROW_GROUP,
+            Reuse::Blocks => common_beginning(&held.tokens, tokens) / BLOCK * BLOCK,
         }
     }
 

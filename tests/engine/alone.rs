@@ -70,7 +70,7 @@ fn shown(model: &Arc<Model>, parallel: usize, numbers: &[usize], alone: &[usize]
         parked: 0,
         context: 96,
         threads: aisp_llama::default_threads(),
-        logits: LogitsRoute::Graph,
+        logits: LogitsRoute::default(),
     };
     let mut rollout = Rollout::new(Arc::clone(model), &options).unwrap();
     let prompts = ["The sailor heard a sound and", "My favourite colour is"];

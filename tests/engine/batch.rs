@@ -136,7 +136,7 @@ fn batch(model: &Arc<Model>, parallel: usize) -> Batch {
         parallel,
         context: 96,
         threads: aisp_llama::default_threads(),
-        logits: LogitsRoute::Graph,
+        logits: LogitsRoute::default(),
     };
     Batch::new(Arc::clone(model), &options).unwrap()
 }

@@ -309,7 +309,7 @@ fn candidates_do_not_depend_on_the_batching() {
             prompts,
             &steers,
         );
-        for parallel in [1, 4, 10, 16] {
+        for parallel in [1, 10, 16] {
             let mut rollout = rollout(&model, parallel, LogitsRoute::Graph);
             let found = generate(&mut rollout, prompts, &steers);
             assert!(
@@ -329,7 +329,7 @@ fn candidates_do_not_depend_on_the_batching() {
 fn logits_of_a_row_are_the_same_bits_in_a_batch_of_any_size() {
     for model in [smollm2(), gemma3()] {
         let mut reference: Option<Vec<f32>> = None;
-        for sequences in [8, 16, 24, 32, 64] {
+        for sequences in [8, 12, 16, 20, 32, 64] {
             let options = ContextOptions {
                 parked: 0,
                 sequences,

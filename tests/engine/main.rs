@@ -10,6 +10,7 @@ mod alone;
 mod batch;
 mod drawn;
 mod exactness;
+mod groups;
 mod prefixes;
 mod reward;
 mod sequences;

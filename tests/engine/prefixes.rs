@@ -65,7 +65,7 @@ fn the_same(model: &Arc<Model>, parked: usize) {
         parked,
         context: 64,
         threads: 2,
-        logits: LogitsRoute::Graph,
+        logits: LogitsRoute::default(),
     };
     let mut rollout = Rollout::new(Arc::clone(model), &options).unwrap();
     let tokens = model.tokenize("The film about a dog is", true, true);
@@ -116,7 +116,7 @@ fn a_beginning_that_cannot_be_is_refused() {
         parked: 8,
         context: 64,
         threads: 2,
-        logits: LogitsRoute::Graph,
+        logits: LogitsRoute::default(),
     };
     let mut rollout = Rollout::new(model.clone(), &options).unwrap();
     let prompt = rollout

@@ -80,7 +80,7 @@ impl Context {
         }
         match self.options.logits {
             LogitsRoute::Recompute => self.recomputed_row(row),
-            LogitsRoute::Graph => self.graph_logits(row),
+            LogitsRoute::Graph | LogitsRoute::Rows => self.graph_logits(row),
         }
         .ok_or_else(missing)
     }

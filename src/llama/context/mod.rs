@@ -20,7 +20,7 @@ use super::hook::{Action, Hook, RowsEdit, eval_callback};
 use super::model::{Model, Token};
 use super::output::{HeadCapture, OutputMatrix};
 use super::sequences::{PROMPT_CHUNK, Reuse, Sequences};
-use super::{MAX_SEQUENCES, ROW_GROUP};
+use super::{LEAST_ROWS, MAX_SEQUENCES, ROW_GROUP, step_rows};
 use crate::error::{Error, Result};
 pub(super) use read::READ_TOKENS;
 
@@ -28,18 +28,21 @@ pub(super) use read::READ_TOKENS;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogitsRoute {
-    /// v is added to the pre-logits inside the model's graph.
+    /// The graph gives the model's own logits; where a floor leaves few tokens, W_j·v is added to
+    /// theirs from the rows of the file, and elsewhere v takes the way of [`Graph`](Self::Graph).
     #[default]
+    Rows,
+    /// v is added to the pre-logits inside the model's graph.
     Graph,
     /// The pre-logits are taken out, v is added, and the output matrix is applied to the
-    /// sum in a graph of its own: an independent check of the first.
+    /// sum in a graph of its own: an independent check of the others.
     Recompute,
 }
 
 /// How a context is made.
 #[derive(Clone, Debug)]
 pub struct ContextOptions {
-    /// Sequences at once, a multiple of [`ROW_GROUP`] up to [`MAX_SEQUENCES`].
+    /// Sequences at once, as many as the [rows of a step](step_rows), up to [`MAX_SEQUENCES`].
     pub sequences: usize,
     /// Sequences behind those that only hold what others are to go on from; both together are at
     /// most [`MAX_SEQUENCES`].
@@ -100,11 +103,11 @@ impl Context {
     fn make(model: Arc<Model>, options: &ContextOptions, outputs: usize) -> Result<Self> {
         model.check_decoder()?;
         let n = options.sequences;
-        if n == 0 || n > MAX_SEQUENCES || !n.is_multiple_of(ROW_GROUP) {
+        if n > MAX_SEQUENCES || n != step_rows(n) {
             return Err(Error::field(
                 "parallel",
                 format!(
-                    "{n} sequences; allowed are multiples of {ROW_GROUP} up to {MAX_SEQUENCES}"
+                    "{n} sequences; allowed are multiples of {ROW_GROUP} from {LEAST_ROWS} to {MAX_SEQUENCES}"
                 ),
             ));
         }
@@ -300,7 +303,7 @@ impl Context {
     /// Decodes one token of each of the sequences 0, 1, … and computes their logits from
     /// z + v.
     ///
-    /// `rows`: a multiple of [`ROW_GROUP`] of them. `perturbation`: v, [rows, d], or none.
+    /// `rows`: as many as a [step](step_rows) can have. `perturbation`: v, [rows, d], or none.
     /// `keep_pre_logits` makes [`Self::pre_logits`] available.
     ///
     /// # Errors
@@ -311,10 +314,7 @@ impl Context {
         perturbation: Option<&[f32]>,
         keep_pre_logits: bool,
     ) -> Result<()> {
-        if rows.is_empty()
-            || !rows.len().is_multiple_of(ROW_GROUP)
-            || rows.len() > self.options.sequences
-        {
+        if rows.len() != step_rows(rows.len()) || rows.len() > self.options.sequences {
             return Err(Error::Engine(format!("a step of {} rows", rows.len())));
         }
         self.step_from(0, rows, perturbation, keep_pre_logits)

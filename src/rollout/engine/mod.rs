@@ -4,20 +4,22 @@
 //! ([`Context::hold`], with the rules of bit-exactness in `llama/sequences.rs`): the first job on
 //! a prompt decodes it, later ones cut back to it or copy it. The prompt's last token is decoded
 //! as the first row of every candidate, so that the first response token is perturbed per
-//! candidate like any other. Rows come in groups of eight; slots without a candidate fill up the
-//! last group. Jobs that are decoded [alone](Job::alone) stand at the other end and have steps of
+//! candidate like any other. Steps have eight rows, twelve, sixteen; slots without a candidate fill them
+//! up. Jobs that are decoded [alone](Job::alone) stand at the other end and have steps of
 //! their own; where a group reaches them, the row that they fill it up with is cut off again.
 
 mod all;
 mod places;
+mod shifts;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
+use self::shifts::Shifts;
 use crate::error::{Error, Result};
 use crate::llama::{
-    Context, ContextOptions, LogitsRoute, MAX_SEQUENCES, Model, ROW_GROUP, Row, RowsEdit, Token,
+    Context, ContextOptions, LogitsRoute, MAX_SEQUENCES, Model, Row, RowsEdit, Token, step_rows,
 };
 use crate::math::{log_ratio, surprise_and_entropy};
 use crate::rollout::sampling::Chooser;
@@ -26,7 +28,7 @@ use crate::rollout::{Candidate, End, Job, JobId, PromptId, TokenChoice, TokenNat
 /// How a rollout is made.
 #[derive(Clone, Debug)]
 pub struct RolloutOptions {
-    /// Candidates side by side, 1 to 256; rounded up to a multiple of [`ROW_GROUP`].
+    /// Candidates side by side, 1 to 256; rounded up to the [rows of a step](step_rows).
     pub parallel: usize,
     /// Sequences that hold what candidates with a [beginning](Job::beginning) go on from; 0 decodes
     /// every beginning again. Results do not depend on it.
@@ -52,6 +54,8 @@ pub struct Rollout {
     perturbation: Vec<f32>,
     rows: Vec<Row>,
     allowed: Vec<f32>,
+    /// Logits under a floor; `None` where they all come from the graph, or are computed again.
+    shifts: Option<Shifts>,
     /// Parked sequences in use, the latest last.
     uses: Vec<usize>,
     /// Whether any job so far had a [beginning](Job::beginning): until then nothing is parked.
@@ -70,6 +74,9 @@ struct Live {
     pre_logits: Vec<f32>,
     /// Whether the row of its next token is perturbed.
     perturbed: bool,
+    /// The perturbation `[d]` that is added to the logits which the floor allows; empty where there
+    /// is none, or it is in the graph.
+    shift: Vec<f32>,
 }
 
 impl Live {
@@ -125,7 +132,11 @@ impl Rollout {
                 format!("{} is not between 1 and {MAX_SEQUENCES}", options.parallel),
             ));
         }
-        let sequences = options.parallel.next_multiple_of(ROW_GROUP);
+        let sequences = step_rows(options.parallel);
+        let shifts = match options.logits {
+            LogitsRoute::Rows => Shifts::of(&model),
+            LogitsRoute::Graph | LogitsRoute::Recompute => None,
+        };
         let context = Context::new(
             model,
             &ContextOptions {
@@ -146,6 +157,7 @@ impl Rollout {
             perturbation: Vec::new(),
             rows: Vec::new(),
             allowed: Vec::new(),
+            shifts,
             uses: Vec::new(),
             continued: false,
         })
@@ -223,7 +235,15 @@ impl Rollout {
         }
         self.continued |= known > 0;
         let id = JobId(self.number());
-        self.waiting.push_back(Live {
+        // Behind those submitted before, but for shorter ones on the same prompt: what takes the
+        // longest is begun first, so that fewer wait for it at the end.
+        let (of, left) = (job.prompt, job.max_tokens - known);
+        let shorter = |live: &&Live| {
+            live.job.prompt == of && live.job.max_tokens - live.job.beginning.len() < left
+        };
+        let behind = self.waiting.iter().rev().take_while(shorter).count();
+        let place = self.waiting.len() - behind;
+        let live = Live {
             id,
             prompt,
             tokens: job.beginning.iter().map(|known| known.0).collect(),
@@ -232,7 +252,9 @@ impl Rollout {
             decoded: 0,
             pre_logits: Vec::new(),
             perturbed: false,
-        });
+            shift: Vec::new(),
+        };
+        self.waiting.insert(place, live);
         Ok(id)
     }
 
@@ -265,7 +287,7 @@ impl Rollout {
     fn write_all(&mut self, ask: &mut AskFor<'_>, all: &mut Vec<Written>) -> Result<()> {
         let grouped = |slot: &Option<Live>| slot.as_ref().is_some_and(|live| !live.job.alone);
         if let Some(last) = self.slots.iter().rposition(grouped) {
-            let count = (last + 1).next_multiple_of(ROW_GROUP);
+            let count = step_rows(last + 1);
             self.decode(0..count, false)?;
             for slot in 0..count {
                 if grouped(&self.slots[slot]) {
@@ -302,12 +324,23 @@ impl Rollout {
                 cut.push((slot, live.row().position));
                 continue;
             }
-            let v = &mut self.perturbation[row * width..(row + 1) * width];
+            live.shift.clear();
             let catches_up = live.catches_up();
             if let Some(steer) = live.job.steer.as_ref().filter(|_| !catches_up) {
-                live.perturbed = steer.perturb(&live.tokens, v)?;
-                perturbed |= live.perturbed;
-                if let Some(edit) = steer.edit() {
+                let edit = steer.edit();
+                let apart = self.shifts.is_some() && steer.floor() > 0.0 && edit.is_none();
+                if apart {
+                    live.shift.resize(width, 0.0);
+                    live.perturbed = steer.perturb(&live.tokens, &mut live.shift)?;
+                    if !live.perturbed {
+                        live.shift.clear();
+                    }
+                } else {
+                    let v = &mut self.perturbation[row * width..(row + 1) * width];
+                    live.perturbed = steer.perturb(&live.tokens, v)?;
+                    perturbed |= live.perturbed;
+                }
+                if let Some(edit) = edit {
                     perturbed = true;
                     match edits.iter_mut().find(|e| Arc::ptr_eq(&e.1, &edit)) {
                         Some((rows, _)) => rows.push(row),
@@ -355,29 +388,22 @@ impl Rollout {
 
     /// Chooses the next token of a candidate from `row`; answers why that was its last one.
     fn choose(&mut self, row: usize, live: &mut Live, ask: &mut AskFor<'_>) -> Result<Option<End>> {
-        let logits = self.context.logits(row)?;
-        if logits.iter().any(|logit| logit.is_nan()) {
-            return Err(Error::Run(format!(
-                "the logits of token {} are NaN; what moves them is too strong: lower `step`, \
-                 `steer` or the noise, or check the model with `aisp-llama inspect`",
-                live.tokens.len()
-            )));
-        }
-        let own = self.context.own_logits(row)?;
         let steer = live.job.steer.as_deref();
         let floor = steer.map_or(0.0, |steer| steer.floor());
-        let logits = match floor > 0.0 {
-            true => {
-                let largest = own.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let least = largest + floor.ln();
-                let both = logits.iter().zip(own);
-                let kept = both.map(|(&l, &o)| if o < least { f32::NEG_INFINITY } else { l });
-                self.allowed.clear();
-                self.allowed.extend(kept);
-                &self.allowed
-            }
-            false => logits,
+        let shifted = !live.shift.is_empty();
+        // What the graph has of a row that is shifted behind it is the model's own.
+        let (own, mut logits) = match self.context.graph_logits(row).filter(|_| shifted) {
+            Some(own) => (own, own),
+            None => (self.context.own_logits(row)?, self.context.logits(row)?),
         };
+        if floor > 0.0 {
+            shifts::above(floor, own, logits, &mut self.allowed);
+            if let Some(shifts) = self.shifts.as_mut().filter(|_| shifted) {
+                shifts.apply(&live.shift, &mut self.allowed)?;
+            }
+            logits = &self.allowed;
+        }
+        shifts::check(logits, live.tokens.len())?;
         let chosen = match steer {
             Some(steer) => {
                 let mut ask = |texts: &[Vec<Token>]| ask(live.id, texts);

@@ -2,7 +2,7 @@
 
 use super::{Live, Rollout};
 use crate::error::Result;
-use crate::llama::ROW_GROUP;
+use crate::llama::step_rows;
 
 impl Rollout {
     /// Gives jobs to free slots; with none left, moves the last candidates to the front so
@@ -27,11 +27,7 @@ impl Rollout {
         // What is gone on from is parked before any slot holds something else.
         let mut sources: Vec<Option<usize>> = Vec::with_capacity(next.len());
         for (_, live) in &next {
-            let holder = live.before().and_then(|tokens| {
-                let prompt = live.prompt.len() - 1;
-                self.context.holder(&tokens, prompt)
-            });
-            let parked = match holder {
+            let parked = match self.source(live) {
                 Some(holder) => self.park(holder, &sources)?,
                 None => None,
             };
@@ -52,7 +48,7 @@ impl Rollout {
         }
         let live = self.slots.iter().flatten();
         let count = live.filter(|live| !live.job.alone).count();
-        for from in count.next_multiple_of(ROW_GROUP)..self.slots.len() {
+        for from in step_rows(count)..self.slots.len() {
             if self.slots[from]
                 .as_ref()
                 .is_some_and(|live| !live.job.alone)
@@ -77,24 +73,37 @@ impl Rollout {
     }
 
     /// The parked sequence that holds what `sequence` does, in place of what was used the longest time
-    /// ago; `None` where all are `taken`.
+    /// ago; `None` where all are `taken`, or waiting jobs go on from them.
     fn park(&mut self, sequence: usize, taken: &[Option<usize>]) -> Result<Option<usize>> {
         let mut parked = self.context.parked();
-        if !parked.contains(&sequence) {
-            let unused = parked.find(|p| !self.uses.contains(p));
-            let oldest = || {
-                self.uses
-                    .iter()
-                    .copied()
-                    .find(|p| !taken.contains(&Some(*p)))
-            };
-            let Some(place) = unused.or_else(oldest) else {
-                return Ok(None);
-            };
-            self.context.share(sequence, place)?;
-            return Ok(Some(self.used(place)));
+        if parked.contains(&sequence) {
+            return Ok(Some(self.used(sequence)));
         }
-        Ok(Some(self.used(sequence)))
+        let place = match parked.find(|p| !self.uses.contains(p)) {
+            Some(unused) => unused,
+            None => {
+                let wanted = self.wanted();
+                let free = |p: &&usize| !taken.contains(&Some(**p)) && !wanted.contains(p);
+                match self.uses.iter().find(free) {
+                    Some(&oldest) => oldest,
+                    None => return Ok(None),
+                }
+            }
+        };
+        self.context.share(sequence, place)?;
+        Ok(Some(self.used(place)))
+    }
+
+    /// The sequences that waiting jobs go on from.
+    fn wanted(&self) -> Vec<usize> {
+        let waiting = self.waiting.iter();
+        waiting.filter_map(|live| self.source(live)).collect()
+    }
+
+    /// The sequence that a job goes on from.
+    fn source(&self, live: &Live) -> Option<usize> {
+        let prompt = live.prompt.len() - 1;
+        self.context.holder(&live.before()?, prompt)
     }
 
     /// Puts a parked sequence last in the order of use.

@@ -1,0 +1,63 @@
+//! The logits of z + v from those of z, for a few tokens: W_j·v is added to the logit of each.
+//!
+//! Under a floor only the tokens that it allows can be chosen, some dozens of a vocabulary; their
+//! rows cost nothing beside a second product with the whole output matrix, and v is not rounded to
+//! the activations' type.
+
+use crate::error::{Error, Result};
+use crate::llama::{Model, Token};
+use crate::output::{OutputHead, OutputRows};
+
+/// What it takes of a model.
+pub(super) struct Shifts {
+    rows: OutputRows,
+    head: OutputHead,
+    row: Vec<f32>,
+}
+
+impl Shifts {
+    /// Those of `model`; `None` where its rows cannot be read, or its head is not known.
+    pub(super) fn of(model: &Model) -> Option<Self> {
+        let head = OutputHead::read(model.gguf()).ok()?;
+        let rows = model.output_rows().ok()?;
+        let mut row = vec![0.0; rows.width()];
+        rows.row(0, &mut row).ok()?;
+        (rows.width() == model.width()).then_some(Self { rows, head, row })
+    }
+
+    /// Moves those of the `logits` `[vocabulary]` that are finite from z to z + v.
+    pub(super) fn apply(&mut self, v: &[f32], logits: &mut [f32]) -> Result<()> {
+        let finite = |(_, logit): &(Token, &mut f32)| logit.is_finite();
+        for (token, logit) in (0..).zip(logits).filter(finite) {
+            self.rows.row(token, &mut self.row)?;
+            let products = self
+                .row
+                .iter()
+                .zip(v)
+                .map(|(&w, &v)| f64::from(w) * f64::from(v));
+            *logit = self.head.shifted(*logit, products.sum::<f64>() as f32);
+        }
+        Ok(())
+    }
+}
+
+/// Puts into `allowed` the `logits` of the tokens whose `own` logit is not below the floor, and −∞
+/// for the others; all `[vocabulary]`.
+pub(super) fn above(floor: f32, own: &[f32], logits: &[f32], allowed: &mut Vec<f32>) {
+    let largest = own.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let least = largest + floor.ln();
+    let both = logits.iter().zip(own);
+    allowed.clear();
+    allowed.extend(both.map(|(&l, &o)| if o < least { f32::NEG_INFINITY } else { l }));
+}
+
+/// Refuses logits that are no numbers.
+pub(super) fn check(logits: &[f32], position: usize) -> Result<()> {
+    match logits.iter().any(|logit| logit.is_nan()) {
+        true => Err(Error::Run(format!(
+            "the logits of token {position} are NaN; what moves them is too strong: lower `step`, \
+             `steer` or the noise, or check the model with `aisp-llama inspect`"
+        ))),
+        false => Ok(()),
+    }
+}
