@@ -60,7 +60,8 @@ value_network() {
 }
 
 rivals=best-of-n:$drawn,search,aisp,$misvo,$steered,args,$guided
-ours=best-of-n:$all,search,aisp
+two=best-of-n:$all,search
+ours=$two,aisp
 
 # Rewards that say nothing, and that take their time: a hash of the answer, and its share of
 # different words after 20 milliseconds.
@@ -92,7 +93,7 @@ figure() {
     film | film-64 | film-128)
         [ "$1" = film ] || length=${1#film-}
         # shellcheck disable=SC2046
-        reviews "$1" $(tokens 256) --methods "$ours"
+        reviews "$1" $(tokens 256) --methods "$([ "$length" = 128 ] && echo "$two" || echo "$ours")"
         ;;
     # What a model that did not write the answers makes of them.
     likelihood)
