@@ -173,3 +173,24 @@ fn completions_are_printed_for_every_shell() {
         assert!(stdout(&output).contains("model-reward"), "{shell}");
     }
 }
+
+/// What the OpenMP runtime was told: its own display of its settings.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn threads_wait_asleep_unless_the_environment_says_otherwise() {
+    let policy = |given: Option<&str>| {
+        let mut program = program();
+        program.env_remove("OMP_WAIT_POLICY");
+        program.envs(given.map(|policy| ("OMP_WAIT_POLICY", policy)));
+        let output = program
+            .env("OMP_DISPLAY_ENV", "true")
+            .arg("--version")
+            .output()
+            .unwrap();
+        let shown = stderr(&output);
+        let line = shown.lines().find(|line| line.contains("OMP_WAIT_POLICY"));
+        line.unwrap_or(&shown).to_uppercase()
+    };
+    assert!(policy(None).contains("PASSIVE"), "{}", policy(None));
+    assert!(policy(Some("active")).contains("ACTIVE"));
+}
