@@ -18,6 +18,7 @@ mod run;
 mod surprise;
 mod tally;
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 pub use batch::{Batch, Ended};
@@ -31,7 +32,7 @@ pub use rewards::{Rewards, RunRewards};
 use crate::error::{Error, Result};
 use crate::llama::{ChatTemplate, LogitsRoute, Model, Token};
 use crate::method::{Facts, Method};
-use crate::rollout::RolloutOptions;
+use crate::rollout::{RolloutOptions, Work};
 
 /// How an [`Aligner`] runs its generator.
 #[derive(Clone, Debug)]
@@ -101,6 +102,13 @@ impl Aligner {
     #[must_use]
     pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// What its rollout has decoded since it was last made, with a context that is long enough.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        let batch = self.batch.as_ref();
+        batch.map_or(Work::default(), |batch| batch.rollout().work())
     }
 
     /// Makes the context long enough for `prompt` and a response of `max_tokens`.
@@ -177,6 +185,85 @@ impl Aligner {
                 return result;
             }
         }
+    }
+
+    /// [`align`](Self::align) for many prompts, as many of them at a time as keep the batch full:
+    /// every answer is, to the byte, the one that its prompt has alone (dense models on the CPU).
+    ///
+    /// `done` is told what became of each, by its number, as soon as that is known; a prompt that
+    /// cannot be answered keeps no other from it. After a request on `stop` no further one is begun.
+    ///
+    /// # Errors
+    /// What `done` fails with, which ends all of them.
+    pub fn align_all(
+        &mut self,
+        prompts: &[Prompt],
+        rewards: &mut dyn Rewards,
+        options: &AlignOptions,
+        stop: &Stop,
+        observe: &mut dyn FnMut(&Event),
+        done: &mut dyn FnMut(usize, Result<Alignment>) -> Result<()>,
+    ) -> Result<()> {
+        let max_tokens = options.rounds.max_tokens;
+        let mut waiting = VecDeque::new();
+        for (number, prompt) in prompts.iter().enumerate() {
+            let tokens = self.tokenize(prompt).and_then(|tokens| {
+                self.check_length(tokens.len(), max_tokens)?;
+                Ok(tokens)
+            });
+            match tokens {
+                Ok(tokens) => waiting.push_back((number, prompt, tokens)),
+                Err(error) => done(number, Err(error))?,
+            }
+        }
+        let longest = waiting.iter().map(|(_, _, tokens)| tokens.len()).max();
+        let Some(longest) = longest else {
+            return Ok(());
+        };
+        self.batch_for(longest, max_tokens)?;
+        let Self { facts, batch, .. } = self;
+        let Some(all) = batch else {
+            return Ok(());
+        };
+        let mut begun: HashMap<RunId, usize> = HashMap::new();
+        let finished = loop {
+            if stop.is_requested() {
+                waiting.clear();
+            }
+            if (all.is_empty() || all.rollout().free() > 0)
+                && let Some((number, prompt, tokens)) = waiting.pop_front()
+            {
+                let rounds = options.rounds.on(&tokens);
+                let method = options.method.build(&rounds, facts);
+                let run = method.and_then(|method| {
+                    all.add(prompt.text(), tokens, options.clone(), method, stop.clone())
+                });
+                match run {
+                    Ok(run) => drop(begun.insert(run, number)),
+                    Err(error) => {
+                        if let Err(error) = done(number, Err(error)) {
+                            break Err(error);
+                        }
+                    }
+                }
+            }
+            if all.is_empty() && waiting.is_empty() {
+                break Ok(());
+            }
+            let mut ended = all.turn(rewards, observe).into_iter();
+            let told = ended.try_for_each(|(run, result)| match begun.remove(&run) {
+                Some(number) => done(number, result),
+                None => Ok(()),
+            });
+            if told.is_err() {
+                break told;
+            }
+        };
+        if finished.is_err() {
+            // Whoever is in it has nobody left to tell.
+            self.batch = None;
+        }
+        finished
     }
 
     /// Whether the model was trained for so many tokens, where the context is not given.

@@ -3,6 +3,7 @@
 //! A command is a file with its arguments and its work. What several of them need is below them:
 //! flags, names and values, setting up, output. Only this file knows the commands.
 
+mod answers;
 mod compare;
 mod flags;
 mod inspect;

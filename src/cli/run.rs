@@ -18,10 +18,10 @@ use super::flags::{ChatArgs, HeldOutArgs, LengthArgs, ModelArgs, RewardArgs, Sam
 use super::output::{self, INTERRUPTED};
 use super::progress::Progress;
 use super::settings_args::SettingsArgs;
-use super::{setup, values};
+use super::{answers, setup, values};
 
 #[derive(Debug, clap::Args)]
-#[command(group(ArgGroup::new("input").required(true).args(["prompt", "file"])))]
+#[command(group(ArgGroup::new("input").required(true).args(["prompt", "file", "prompts"])))]
 pub struct RunArgs {
     #[command(flatten)]
     pub model: ModelArgs,
@@ -39,6 +39,15 @@ pub struct RunArgs {
     /// File with the prompt; - for stdin
     #[arg(short, long, value_name = "FILE", help_heading = "Prompt")]
     pub file: Option<PathBuf>,
+    /// Many prompts, {"prompt": "…"} a line, answered side by side into the folder of -o
+    #[arg(
+        long,
+        value_name = "FILE.jsonl",
+        requires = "output",
+        conflicts_with_all = ["json", "plot"],
+        help_heading = "Prompt"
+    )]
+    pub prompts: Option<PathBuf>,
     #[command(flatten)]
     pub chat: ChatArgs,
     /// Jinja chat template instead of the one in the file
@@ -120,7 +129,7 @@ pub struct RunArgs {
         allow_negative_numbers = true
     )]
     pub seed: i64,
-    /// Candidates side by side, up to 256; results do not depend on it [default: the samples, at most 16]
+    /// Candidates side by side, up to 256; results do not depend on it [default: 16, or the samples of one prompt where they are fewer]
     #[arg(
         long,
         value_name = "N",
@@ -143,6 +152,9 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Generation")]
     pub no_share_prefixes: bool,
 
+    /// Folder for the answers to --prompts, one JSON object a line; what is missing there goes on
+    #[arg(short, long, value_name = "DIR", help_heading = "Output")]
+    pub output: Option<PathBuf>,
     /// Print one JSON object instead of the answer
     #[arg(long, help_heading = "Output")]
     pub json: bool,
@@ -167,6 +179,13 @@ pub struct RunArgs {
 pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let started = Instant::now();
     let options = align_options(args)?;
+    if let (Some(prompts), Some(into)) = (&args.prompts, &args.output) {
+        return answers::run(args, prompts, into, &options, engine_options(args));
+    }
+    // Beside another prompt nothing else asks for it.
+    if args.output.is_some() {
+        return Err(Error::field("output", "it only goes with `prompts`").into());
+    }
     let prompt = prompt(args)?;
     let path = setup::model_path(&args.model)?;
     let stop = Stop::new();
@@ -226,9 +245,10 @@ fn align_options(args: &RunArgs) -> Result<AlignOptions> {
 fn engine_options(args: &RunArgs) -> EngineOptions {
     let defaults = EngineOptions::default();
     EngineOptions {
-        parallel: args
-            .parallel
-            .unwrap_or(defaults.parallel.min(args.samples.samples)),
+        parallel: args.parallel.unwrap_or(match args.prompts {
+            Some(_) => defaults.parallel,
+            None => defaults.parallel.min(args.samples.samples),
+        }),
         context: args.ctx_size,
         threads: args.model.load.threads(),
         logits: args.logits,

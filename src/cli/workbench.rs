@@ -166,30 +166,17 @@ impl GroundArgs {
     /// What is known before anything is loaded, checked as far as it can be.
     pub fn plan(&self, methods: Vec<MethodSpec>, seeds: u64, budget: f64, by: By) -> Result<Plan> {
         let (samples, max_tokens) = (self.samples.samples, self.length.predict);
-        let mut paths: Vec<PathBuf> = Vec::new();
-        for text in &self.reward.model_reward {
-            paths.extend(owned(RewardSpec::parse_file(text)?.files()));
+        let (mut files, details) = reward_files(&self.reward, &self.held_out)?;
+        for path in methods.iter().flat_map(|m| m.settings().files()) {
+            files.push(FileId::of(path)?);
         }
-        if paths.is_empty() && self.reward.reward.is_empty() {
-            paths.push(setup::default_reward_path()?);
-        }
-        let specs = || self.reward.reward.iter().chain(&self.held_out.held_out);
-        paths.extend(specs().flat_map(|spec| owned(spec.files())));
-        paths.extend(methods.iter().flat_map(|m| owned(m.settings().files())));
-        let files: Result<Vec<FileId>> = paths.iter().map(|path| FileId::of(path)).collect();
-        let mut details: Vec<String> = specs().map(|spec| format!("{spec:?}")).collect();
-        details.extend(self.reward.model_reward.iter().map(|text| short(text)));
-        details.push(format!(
-            "{:?}, too long: {:?}",
-            self.reward.reward_text, self.reward.reward_too_long
-        ));
         let plan = Plan {
             build: output::build().to_vec(),
             cpu: output::cpu(),
             model: FileId::of(&setup::model_path(&self.model)?)?,
             embedding: self.embedding.as_deref().map(FileId::of).transpose()?,
             gpu_layers: self.model.load.n_gpu_layers,
-            files: files?,
+            files,
             reward: String::new(),
             reward_details: details,
             held_out: None,
@@ -210,8 +197,29 @@ impl GroundArgs {
     }
 }
 
-fn owned(paths: Vec<&Path>) -> Vec<PathBuf> {
-    paths.into_iter().map(Path::to_path_buf).collect()
+/// The files of the rewards by their content, and what else determines them: their options.
+pub fn reward_files(
+    reward: &RewardArgs,
+    held_out: &HeldOutArgs,
+) -> Result<(Vec<FileId>, Vec<String>)> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    let mut add = |spec: &RewardSpec| paths.extend(spec.files().into_iter().map(PathBuf::from));
+    for text in &reward.model_reward {
+        add(&RewardSpec::parse_file(text)?);
+    }
+    let specs = || reward.reward.iter().chain(&held_out.held_out);
+    specs().for_each(&mut add);
+    if reward.model_reward.is_empty() && reward.reward.is_empty() {
+        paths.insert(0, setup::default_reward_path()?);
+    }
+    let files: Result<Vec<FileId>> = paths.iter().map(|path| FileId::of(path)).collect();
+    let mut details: Vec<String> = specs().map(|spec| format!("{spec:?}")).collect();
+    details.extend(reward.model_reward.iter().map(|text| short(text)));
+    details.push(format!(
+        "{:?}, too long: {:?}",
+        reward.reward_text, reward.reward_too_long
+    ));
+    Ok((files?, details))
 }
 
 /// A reward's name with its files without their folders.

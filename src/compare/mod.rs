@@ -6,6 +6,7 @@
 //! that comes to no answer leaves a row with its error ([`Failure`]), and the others go on.
 //! `summary.md` and the plots are made from the rows.
 
+mod folder;
 mod metrics;
 mod plots;
 mod rows;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use folder::{Folder, Line};
 pub use metrics::{Coherence, diversity, is_degenerate};
 pub use plots::write_plots;
 pub use rows::{Checkpoint, Failure, Row, Store};
@@ -29,6 +31,9 @@ pub use tuning::{CHECK, CHECK_SEEDS, Stage, Verdict, is_confirmed, stages, verdi
 use crate::align::{AlignOptions, Aligner, Budget, EventKind, Prompt, Rewards, Stop, StopReason};
 use crate::error::{Error, Result};
 use crate::method::{MethodSpec, Rounds};
+
+/// The file with the rows of a comparison.
+const RESULTS: &str = "results.jsonl";
 
 /// What is equal for all methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -368,5 +373,5 @@ fn place(prompt: usize, seed: u64, method: &str) -> String {
 /// The files of a comparison in its folder.
 #[must_use]
 pub fn files(folder: &Path) -> [PathBuf; 3] {
-    ["settings.json", "results.jsonl", "summary.md"].map(|name| folder.join(name))
+    ["settings.json", RESULTS, "summary.md"].map(|name| folder.join(name))
 }

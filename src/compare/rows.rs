@@ -1,13 +1,11 @@
 //! Rows and the folder that keeps them.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{By, Cell, Plan, diversity, files, place, standard_deviation};
+use super::{By, Cell, Folder, Plan, RESULTS, diversity, place, standard_deviation};
 use crate::align::{Alignment, Usage};
 use crate::error::{Error, Result};
 
@@ -248,8 +246,7 @@ impl Failure {
 
 /// The rows of one plan in a folder, which nobody else writes to meanwhile.
 pub struct Store {
-    file: File,
-    path: PathBuf,
+    folder: Folder,
     rows: Vec<Row>,
     failures: Vec<Failure>,
 }
@@ -259,75 +256,19 @@ impl Store {
     /// one that was cut off in the middle is dropped.
     ///
     /// # Errors
-    /// [`Error::Field`] when the folder holds rows of another plan, naming what differs, or when
-    /// another process writes to it; [`Error::Io`] when it cannot be read or written.
+    /// Those of [`Folder::open`], and [`Error::Field`] for a line that is no row.
     pub fn open(folder: &Path, plan: &Plan) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let [settings, results, _] = files(folder);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&results)
-            .map_err(Error::io(&results))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let reason = format!("{}: another process is at work there", folder.display());
-                return Err(Error::field("output", reason));
-            }
-            Err(TryLockError::Error(source)) => return Err(Error::io(&results)(source)),
-        }
-        let wanted = serde_json::to_value(plan).map_err(|e| Error::Run(e.to_string()))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(Error::io(&results))?;
-        match std::fs::read_to_string(&settings) {
-            Ok(text) => same_settings(&text, &wanted, &settings)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if !bytes.is_empty() {
-                    let reason = format!(
-                        "{}: rows without the settings.json that says how they were made; give \
-                         another folder",
-                        results.display()
-                    );
-                    return Err(Error::field("output", reason));
-                }
-                // Whole or not at all.
-                let draft = settings.with_extension("json.part");
-                std::fs::write(&draft, format!("{wanted:#}\n")).map_err(Error::io(&draft))?;
-                std::fs::rename(&draft, &settings).map_err(Error::io(&settings))?;
-            }
-            Err(source) => return Err(Error::io(&settings)(source)),
-        }
-        // In bytes: a row may have been cut off in the middle of a character.
-        let whole = bytes
-            .iter()
-            .rposition(|&b| b == b'\n')
-            .map_or(0, |end| end + 1);
+        let plan = serde_json::to_value(plan).map_err(|e| Error::Run(e.to_string()))?;
+        let (folder, lines) = Folder::open(folder, RESULTS, &plan)?;
         let (mut rows, mut failures) = (Vec::new(), Vec::new());
-        for (i, line) in bytes[..whole].split(|&b| b == b'\n').enumerate() {
-            if line.is_empty() {
-                continue;
-            }
-            let refuse = |e: serde_json::Error| {
-                let place = format!("{}: line {}: {e}", results.display(), i + 1);
-                Error::field(
-                    "output",
-                    format!("{place}; delete the line or give another folder"),
-                )
-            };
-            let value: serde_json::Value = serde_json::from_slice(line).map_err(refuse)?;
-            match value.get("error") {
-                Some(_) => failures.push(serde_json::from_value(value).map_err(refuse)?),
-                None => rows.push(serde_json::from_value(value).map_err(refuse)?),
+        for line in lines {
+            match line.value.get("error") {
+                Some(_) => failures.push(folder.read(line)?),
+                None => rows.push(folder.read(line)?),
             }
         }
-        file.set_len(whole as u64).map_err(Error::io(&results))?;
-        file.seek(SeekFrom::End(0)).map_err(Error::io(&results))?;
         Ok(Self {
-            file,
-            path: results,
+            folder,
             rows,
             failures,
         })
@@ -360,7 +301,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] when it cannot be written.
     pub fn append(&mut self, row: &Row) -> Result<()> {
-        self.write(row)?;
+        self.folder.append(row)?;
         self.rows.push(row.clone());
         Ok(())
     }
@@ -368,59 +309,9 @@ impl Store {
     /// Adds what stands in the place of rows.
     pub(super) fn add_failures(&mut self, new: impl Iterator<Item = Failure>) -> Result<()> {
         for failure in new {
-            self.write(&failure)?;
+            self.folder.append(&failure)?;
             self.failures.push(failure);
         }
         Ok(())
     }
-
-    fn write(&mut self, line: &impl Serialize) -> Result<()> {
-        let mut line = serde_json::to_string(line).map_err(|e| Error::Run(e.to_string()))?;
-        line.push('\n');
-        self.file
-            .write_all(line.as_bytes())
-            .map_err(Error::io(&self.path))
-    }
-}
-
-fn same_settings(found: &str, wanted: &serde_json::Value, path: &Path) -> Result<()> {
-    let remedy = "give another folder";
-    let refuse = |what: String| {
-        Err(Error::field(
-            "output",
-            format!("{}: {what}; {remedy}", path.display()),
-        ))
-    };
-    let Ok(found) = serde_json::from_str::<serde_json::Value>(found) else {
-        return refuse("no settings of a comparison".into());
-    };
-    let fields = wanted.as_object().into_iter().flatten();
-    for (field, wanted) in fields {
-        let had = &found[field];
-        if had != wanted {
-            let (had, wanted) = first_difference(had, wanted);
-            return refuse(format!("made with {field} {had}, not {wanted}"));
-        }
-    }
-    Ok(())
-}
-
-/// Two different values, shortened to where they differ.
-fn first_difference(a: &serde_json::Value, b: &serde_json::Value) -> (String, String) {
-    if let (Some(a), Some(b)) = (a.as_array(), b.as_array()) {
-        match a.iter().zip(b).find(|(a, b)| a != b) {
-            Some((a, b)) => return first_difference(a, b),
-            None => return (format!("of {}", a.len()), format!("of {}", b.len())),
-        }
-    }
-    let short = |v: &serde_json::Value| {
-        let text = v.to_string();
-        let cut: String = text.chars().take(200).collect();
-        if cut.len() < text.len() {
-            cut + "…"
-        } else {
-            cut
-        }
-    };
-    (short(a), short(b))
 }

@@ -12,7 +12,7 @@ mod sampling;
 
 use std::sync::Arc;
 
-pub use engine::{Rollout, RolloutOptions};
+pub use engine::{Rollout, RolloutOptions, Work};
 pub(crate) use sampling::shortest;
 pub use sampling::{Chooser, SamplingOptions, TokenChoice};
 

@@ -9,6 +9,7 @@ mod commands;
 mod compare;
 mod compare_failures;
 mod methods;
+mod prompts;
 mod rewards;
 mod runs;
 mod tune;

@@ -41,6 +41,20 @@ pub struct RolloutOptions {
     pub logits: LogitsRoute,
 }
 
+/// What a rollout has decoded so far, prompts left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Steps.
+    pub steps: usize,
+    /// Rows of all steps.
+    pub rows: usize,
+    /// Those that wrote a token.
+    pub written: usize,
+    /// Those that only decoded again what a job [begins](Job::beginning) with. The others filled
+    /// steps up.
+    pub again: usize,
+}
+
 /// A context with its slots, prompts and jobs.
 pub struct Rollout {
     context: Context,
@@ -50,6 +64,7 @@ pub struct Rollout {
     slots: Vec<Option<Live>>,
     /// Prompts and jobs so far.
     numbered: u64,
+    work: Work,
     chooser: Chooser,
     perturbation: Vec<f32>,
     rows: Vec<Row>,
@@ -153,6 +168,7 @@ impl Rollout {
             waiting: VecDeque::new(),
             slots: (0..sequences).map(|_| None).collect(),
             numbered: 0,
+            work: Work::default(),
             chooser: Chooser::default(),
             perturbation: Vec::new(),
             rows: Vec::new(),
@@ -167,6 +183,12 @@ impl Rollout {
     #[must_use]
     pub fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// What it has decoded so far.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.work
     }
 
     /// Places in the batch that nobody has or waits for.
@@ -307,6 +329,8 @@ impl Rollout {
     /// Decodes a row of each of these slots: a whole group, or one that is `alone`.
     fn decode(&mut self, slots: Range<usize>, alone: bool) -> Result<()> {
         let width = self.context.model().width();
+        self.work.steps += 1;
+        self.work.rows += slots.len();
         self.rows.clear();
         self.perturbation.clear();
         self.perturbation.resize(slots.len() * width, 0.0);
@@ -371,9 +395,11 @@ impl Rollout {
         let mut live = self.slots[slot].take()?;
         if live.catches_up() {
             live.decoded += 1;
+            self.work.again += 1;
             self.slots[slot] = Some(live);
             return None;
         }
+        self.work.written += 1;
         let job = live.id;
         let done = match self.choose(row, &mut live, ask) {
             Ok(Some(end)) => Some(Ok(live.finish(self.context.model(), end))),

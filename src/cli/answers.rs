@@ -1,0 +1,210 @@
+//! `run --prompts`: many prompts in, a folder of answers out.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use aisp_llama::compare::{FileId, Folder, read_prompts};
+use aisp_llama::llama::Model;
+use aisp_llama::report::Trace;
+use aisp_llama::{
+    AlignOptions, Aligner, Alignment, EngineOptions, Error, Prompt, Result, RunRewards, Stop,
+    StopReason,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::output::{self, INTERRUPTED};
+use super::run::RunArgs;
+use super::{setup, workbench};
+
+/// The file with the answers.
+const ANSWERS: &str = "answers.jsonl";
+
+/// A line of it: an answer, or why there is none.
+#[derive(Serialize)]
+struct Line<'a> {
+    /// Which prompt, from 0.
+    index: usize,
+    #[serde(flatten)]
+    of: LineOf<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum LineOf<'a> {
+    Answer(&'a Alignment),
+    Failure { prompt: &'a str, error: String },
+}
+
+/// What a line that is there says of its prompt.
+#[derive(Deserialize)]
+struct Done {
+    index: usize,
+    prompt: String,
+    error: Option<String>,
+}
+
+/// Answers the prompts of the file `prompts` that have no answer yet in the folder `into`; the answer
+/// is the exit code.
+pub fn run(
+    args: &RunArgs,
+    prompts: &Path,
+    into: &Path,
+    options: &AlignOptions,
+    engine: EngineOptions,
+) -> anyhow::Result<u8> {
+    let texts = read_prompts(prompts)?;
+    let path = setup::model_path(&args.model)?;
+    let settings = settings(args, options, &path)?;
+    let stop = Stop::new();
+    setup::stop_on_interrupt(&stop)?;
+    let (mut folder, lines) = Folder::open(into, ANSWERS, &settings)?;
+    let mut missing = vec![true; texts.len()];
+    let mut failed = 0;
+    for line in lines {
+        let done: Done = folder.read(line)?;
+        if texts.get(done.index) != Some(&done.prompt) {
+            let reason = format!(
+                "{}: the answer of index {} is to another prompt; give another folder",
+                into.join(ANSWERS).display(),
+                done.index
+            );
+            return Err(Error::field("output", reason).into());
+        }
+        missing[done.index] = false;
+        failed += usize::from(done.error.is_some());
+    }
+    let wanted: Vec<usize> = (0..texts.len()).filter(|&i| missing[i]).collect();
+    let mut count = texts.len() - wanted.len();
+    if count > 0 {
+        output::note(&format!("{count} of {} are there", texts.len()));
+    }
+    let mut interrupted = false;
+    if !wanted.is_empty() {
+        let mut trace = args.trace.as_deref().map(Trace::create).transpose()?;
+        let model = Arc::new(Model::load(&path, &args.model.load.options())?);
+        model.check_generator()?;
+        let load = &args.model.load;
+        let mut reward = setup::load_reward(&args.reward, load, Some(Arc::clone(&model)))?;
+        let mut held_out = setup::load_held_out(&args.held_out, load, &model)?;
+        let mut rewards = RunRewards::new(reward.as_mut(), &mut held_out);
+        let mut aligner = Aligner::new(model, engine)?;
+        let asked: Vec<Prompt> = wanted
+            .iter()
+            .map(|&i| args.chat.prompt(texts[i].clone()))
+            .collect();
+        let started = Instant::now();
+        let mut done = |number: usize, result: Result<Alignment>| {
+            let index = wanted[number];
+            let of = match result {
+                // What was cut short is begun again.
+                Ok(run) if run.stop == StopReason::Interrupted => return Ok(()),
+                Ok(mut run) => {
+                    run.candidates.truncate(args.candidates);
+                    Ok(run)
+                }
+                Err(error) if is_its_own(&error) => Err(error.to_string()),
+                Err(error) => return Err(error),
+            };
+            count += 1;
+            failed += usize::from(of.is_err());
+            let told = match &of {
+                Ok(run) => summary(run),
+                Err(error) => format!("failed: {error}"),
+            };
+            output::note(&format!(
+                "{count}/{}  prompt {}  {told}  {:.1} s",
+                texts.len(),
+                index + 1,
+                started.elapsed().as_secs_f64()
+            ));
+            let of = match &of {
+                Ok(run) => LineOf::Answer(run),
+                Err(error) => LineOf::Failure {
+                    prompt: &texts[index],
+                    error: error.clone(),
+                },
+            };
+            folder.append(&Line { index, of })
+        };
+        let mut observe = |event: &_| {
+            if let Some(trace) = &mut trace {
+                trace.write(event);
+            }
+        };
+        let all = aligner.align_all(
+            &asked,
+            &mut rewards,
+            options,
+            &stop,
+            &mut observe,
+            &mut done,
+        );
+        let traced = trace.map_or(Ok(()), Trace::finish);
+        all?;
+        traced?;
+        interrupted = stop.is_requested() && count < texts.len();
+    }
+    if interrupted {
+        return Ok(INTERRUPTED);
+    }
+    if failed > 0 {
+        output::note(&format!(
+            "failed: {failed} of {}; the `error` in {} says why, and is tried again once its line is \
+             deleted",
+            texts.len(),
+            into.join(ANSWERS).display()
+        ));
+        return Ok(1);
+    }
+    Ok(0)
+}
+
+/// Whether the error says something of one prompt, and nothing of the others.
+fn is_its_own(error: &Error) -> bool {
+    match error {
+        Error::Run(_) | Error::Unscored(_) => true,
+        Error::Field { field, .. } => field == "prompt" || field == "context",
+        _ => false,
+    }
+}
+
+fn summary(run: &Alignment) -> String {
+    let price = run.price.map_or(String::new(), |price| {
+        format!(", price {:.2} nats a token", price.per_token)
+    });
+    format!("reward {:.3}{price}", run.reward)
+}
+
+/// Everything that determines the answers but the prompts, which every answer has beside it.
+fn settings(args: &RunArgs, options: &AlignOptions, model: &Path) -> Result<Value> {
+    let (files, details) = workbench::reward_files(&args.reward, &args.held_out)?;
+    let mut files = files;
+    for path in options.method.settings().files() {
+        files.push(FileId::of(path)?);
+    }
+    let rounds = &options.rounds;
+    Ok(json!({
+        "build": output::build(),
+        "cpu": output::cpu(),
+        "model": FileId::of(model)?,
+        "gpu_layers": args.model.load.n_gpu_layers,
+        "files": files,
+        "reward_details": details,
+        "system_prompt": args.chat.system_prompt,
+        "chat": !args.chat.no_chat,
+        "chat_template": args.chat_template,
+        "method": options.method,
+        "samples": rounds.samples,
+        "iterations": rounds.iterations,
+        "seed": rounds.seed,
+        "max_tokens": rounds.max_tokens,
+        "time_limit": options.budget.seconds,
+        "target_reward": options.target_reward,
+        "patience": options.patience,
+        "stop_on_divergence": options.stop_on_divergence,
+        "logits": args.logits,
+        "threads": args.model.load.threads(),
+    }))
+}
