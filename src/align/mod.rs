@@ -30,9 +30,14 @@ pub use request::{AlignOptions, Budget, Prompt, Stop};
 pub use rewards::{Rewards, RunRewards};
 
 use crate::error::{Error, Result};
-use crate::llama::{ChatTemplate, LogitsRoute, Model, Token};
+use crate::llama::{
+    ChatTemplate, ContextMemory, LogitsRoute, Model, Token, available_memory, offloads, step_rows,
+};
 use crate::method::{Facts, Method};
 use crate::rollout::{RolloutOptions, Work};
+
+/// Parked sequences take at most this part of the memory that is free: a fourth.
+const PARKED_SHARE: u64 = 4;
 
 /// How an [`Aligner`] runs its generator.
 #[derive(Clone, Debug)]
@@ -45,7 +50,8 @@ pub struct EngineOptions {
     /// CPU threads (default: the physical cores available).
     pub threads: usize,
     /// Whether candidates go on from what others have decoded (default true). Results do not depend
-    /// on it, the work does, and the memory: as many more sequences as `parallel` are held.
+    /// on it, the work does, and the memory: as many more sequences as `parallel` are held, or as a
+    /// fourth of the free memory has room for.
     pub share_prefixes: bool,
     /// The way to the perturbed logits.
     pub logits: LogitsRoute,
@@ -282,6 +288,54 @@ impl Aligner {
         ))
     }
 
+    /// What the next prompts need of memory, where none is longer than what was
+    /// [reserved](Self::reserve).
+    #[must_use]
+    pub fn memory(&self) -> ContextMemory {
+        let context = self.options.context.unwrap_or(self.reserved);
+        ContextMemory::of(&self.model, &self.rollout_options(context).of_context())
+    }
+
+    /// How a rollout with so many tokens a sequence is made: with as many parked sequences as take
+    /// [a part](PARKED_SHARE) of the memory at most.
+    fn rollout_options(&self, context: usize) -> RolloutOptions {
+        let mut options = RolloutOptions {
+            parallel: self.options.parallel,
+            parked: 0,
+            context,
+            threads: self.options.threads,
+            logits: self.options.logits,
+        };
+        if self.options.share_prefixes {
+            let one = ContextMemory::of(&self.model, &options.of_context());
+            let each = (one.keys_and_values / one.sequences.max(1) as u64).max(1);
+            let most = available_memory().map_or(u64::MAX, |free| {
+                (free / PARKED_SHARE).min(free.saturating_sub(one.total())) / each
+            });
+            options.parked = self.options.parallel.min(most as usize);
+        }
+        options
+    }
+
+    /// Refuses what the memory has no room for, where the sequences are in it.
+    fn check_memory(&self, options: &RolloutOptions) -> Result<()> {
+        let needed = ContextMemory::of(&self.model, &options.of_context()).total();
+        match available_memory().filter(|_| !offloads()) {
+            Some(free) if needed > free => Err(Error::field(
+                "context",
+                format!(
+                    "{:.1} GB for {} sequences of {} tokens, and {:.1} GB of memory are free; give \
+                     a smaller `context`, `max-tokens` or `parallel`",
+                    needed as f64 / 1e9,
+                    step_rows(options.parallel) + options.parked,
+                    options.context,
+                    free as f64 / 1e9
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The batch, made or made anew where its context is too short.
     fn batch_for(&mut self, prompt: usize, response: usize) -> Result<&mut Batch> {
         let needed = prompt + response;
@@ -293,19 +347,9 @@ impl Aligner {
         let batch = match made.filter(fits) {
             Some(batch) => batch,
             None => {
-                let mut batch = Batch::new(
-                    Arc::clone(&self.model),
-                    &RolloutOptions {
-                        parallel: self.options.parallel,
-                        parked: match self.options.share_prefixes {
-                            true => self.options.parallel,
-                            false => 0,
-                        },
-                        context,
-                        threads: self.options.threads,
-                        logits: self.options.logits,
-                    },
-                )?;
+                let options = self.rollout_options(context);
+                self.check_memory(&options)?;
+                let mut batch = Batch::new(Arc::clone(&self.model), &options)?;
                 // Runs are counted on.
                 batch.added = added;
                 batch

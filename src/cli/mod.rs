@@ -9,6 +9,7 @@ mod flags;
 mod inspect;
 mod names;
 mod output;
+mod plan;
 mod progress;
 mod reward;
 mod run;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use aisp_llama::compare::read_prompts;
 use aisp_llama::llama::{LogitsRoute, Model};
 use aisp_llama::method::{MethodSpec, Rounds};
 use aisp_llama::report::{Trace, write_plot};
@@ -18,7 +19,7 @@ use super::flags::{ChatArgs, HeldOutArgs, LengthArgs, ModelArgs, RewardArgs, Sam
 use super::output::{self, INTERRUPTED};
 use super::progress::Progress;
 use super::settings_args::SettingsArgs;
-use super::{answers, setup, values};
+use super::{answers, setup, values, workbench};
 
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("input").required(true).args(["prompt", "file", "prompts"])))]
@@ -43,8 +44,7 @@ pub struct RunArgs {
     #[arg(
         long,
         value_name = "FILE.jsonl",
-        requires = "output",
-        conflicts_with_all = ["json", "plot"],
+        conflicts_with = "plot",
         help_heading = "Prompt"
     )]
     pub prompts: Option<PathBuf>,
@@ -155,6 +155,9 @@ pub struct RunArgs {
     /// Folder for the answers to --prompts, one JSON object a line; what is missing there goes on
     #[arg(short, long, value_name = "DIR", help_heading = "Output")]
     pub output: Option<PathBuf>,
+    /// Print what the run would take of the memory, and end
+    #[arg(long, help_heading = "Output")]
+    pub plan: bool,
     /// Print one JSON object instead of the answer
     #[arg(long, help_heading = "Output")]
     pub json: bool,
@@ -179,7 +182,16 @@ pub struct RunArgs {
 pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let started = Instant::now();
     let options = align_options(args)?;
-    if let (Some(prompts), Some(into)) = (&args.prompts, &args.output) {
+    if args.plan {
+        return plan(args);
+    }
+    if let Some(prompts) = &args.prompts {
+        let refuse = |reason: &str| Error::field("prompts", reason);
+        let into = args.output.as_ref();
+        let into = into.ok_or_else(|| refuse("give a folder for the answers, `output`"))?;
+        if args.json {
+            return Err(refuse("the answers are JSON lines; leave out `json`").into());
+        }
         return answers::run(args, prompts, into, &options, engine_options(args));
     }
     // Beside another prompt nothing else asks for it.
@@ -219,6 +231,25 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     } else {
         0
     })
+}
+
+/// Prints what the run would take of the memory.
+fn plan(args: &RunArgs) -> anyhow::Result<u8> {
+    let prompts = match &args.prompts {
+        Some(path) => read_prompts(path)?
+            .into_iter()
+            .map(|text| args.chat.prompt(text))
+            .collect(),
+        None => vec![prompt(args)?],
+    };
+    let rewards = workbench::reward_paths(&args.reward, &args.held_out)?;
+    let model = Model::load(&setup::model_path(&args.model)?, &args.model.load.options())?;
+    let mut aligner = Aligner::new(Arc::new(model), engine_options(args))?;
+    for prompt in &prompts {
+        aligner.reserve(prompt, args.length.predict)?;
+    }
+    super::plan::print(&aligner, &rewards, args.json)?;
+    Ok(0)
 }
 
 fn align_options(args: &RunArgs) -> Result<AlignOptions> {

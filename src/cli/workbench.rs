@@ -197,23 +197,30 @@ impl GroundArgs {
     }
 }
 
-/// The files of the rewards by their content, and what else determines them: their options.
-pub fn reward_files(
-    reward: &RewardArgs,
-    held_out: &HeldOutArgs,
-) -> Result<(Vec<FileId>, Vec<String>)> {
+/// The files of the rewards that the flags ask for.
+pub fn reward_paths(reward: &RewardArgs, held_out: &HeldOutArgs) -> Result<Vec<PathBuf>> {
     let mut paths: Vec<PathBuf> = Vec::new();
     let mut add = |spec: &RewardSpec| paths.extend(spec.files().into_iter().map(PathBuf::from));
     for text in &reward.model_reward {
         add(&RewardSpec::parse_file(text)?);
     }
-    let specs = || reward.reward.iter().chain(&held_out.held_out);
-    specs().for_each(&mut add);
+    let others = reward.reward.iter().chain(&held_out.held_out);
+    others.for_each(&mut add);
     if reward.model_reward.is_empty() && reward.reward.is_empty() {
         paths.insert(0, setup::default_reward_path()?);
     }
+    Ok(paths)
+}
+
+/// The files of the rewards by their content, and what else determines them: their options.
+pub fn reward_files(
+    reward: &RewardArgs,
+    held_out: &HeldOutArgs,
+) -> Result<(Vec<FileId>, Vec<String>)> {
+    let paths = reward_paths(reward, held_out)?;
+    let specs = reward.reward.iter().chain(&held_out.held_out);
     let files: Result<Vec<FileId>> = paths.iter().map(|path| FileId::of(path)).collect();
-    let mut details: Vec<String> = specs().map(|spec| format!("{spec:?}")).collect();
+    let mut details: Vec<String> = specs.map(|spec| format!("{spec:?}")).collect();
     details.extend(reward.model_reward.iter().map(|text| short(text)));
     details.push(format!(
         "{:?}, too long: {:?}",

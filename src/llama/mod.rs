@@ -14,6 +14,7 @@ mod chat;
 mod context;
 mod encoder;
 mod hook;
+mod memory;
 mod model;
 mod obstacles;
 mod output;
@@ -31,6 +32,7 @@ pub use chat::{ChatTemplate, Message};
 pub use context::{Context, ContextOptions, LogitsRoute, Row};
 pub use encoder::{Encoder, Pooling};
 pub use hook::{Edit, RowsEdit};
+pub use memory::{ContextMemory, available_memory};
 pub use model::{Model, ModelOptions, Token};
 pub use obstacles::{
     classifier_obstacle, decoder_obstacle, generator_obstacle, has_head, head_inside_obstacle,
@@ -55,6 +57,14 @@ pub const ROW_GROUP: usize = 4;
 
 /// The least rows of a decode step.
 pub const LEAST_ROWS: usize = 8;
+
+/// Whether this build can put layers on a GPU that it found.
+#[must_use]
+pub fn offloads() -> bool {
+    backend();
+    // SAFETY: a query without arguments.
+    unsafe { sys::llama_supports_gpu_offload() }
+}
 
 /// Rows of a decode step in which so many candidates are written.
 #[must_use]

@@ -132,7 +132,7 @@ fn flags_that_do_not_go_together_are_refused() {
     let folder = TempDir::new().unwrap();
     let path = write(folder.path(), &PROMPTS);
     for (flags, word) in [
-        (&["--prompts", &path][..], "--output"),
+        (&["--prompts", &path][..], "-o"),
         (&["-p", "x", "-o", "out"], "--prompts"),
         (&["--prompts", &path, "-o", "out", "--json"], "--json"),
         (&["--prompts", &path, "-o", "out", "-p", "x"], "--prompt"),

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{run, stderr, stdout};
+use crate::common::{GEMMA3, SMOLLM2, path};
+use crate::{assert_refused, run, stderr, stdout};
 
 const SHORT: [&str; 6] = ["--samples", "8", "--iterations", "2", "-n", "16"];
 
@@ -278,4 +279,37 @@ fn a_closed_pipe_is_no_failure() {
     let text = read_all(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(!text.is_empty());
+}
+
+#[test]
+fn the_plan_is_what_llama_cpp_allocates() {
+    for model in [SMOLLM2, GEMMA3] {
+        let model = path(model);
+        let flags = ["-m", model.to_str().unwrap(), "--no-chat", "-n", "2"];
+        let plan = run(&[&flags[..], &["--plan", "--json"]].concat());
+        assert_eq!(plan.status.code(), Some(0), "{}", stderr(&plan));
+        let plan: Value = serde_json::from_str(&stdout(&plan)).unwrap();
+        let one = ["--verbose", "--iterations", "1"];
+        let log = stderr(&run(&[&flags[..], &one].concat()));
+        let sizes = log.lines().filter_map(|line| {
+            let size = line.split_once("KV buffer size =")?.1;
+            size.split_whitespace().next()?.parse::<f64>().ok()
+        });
+        let allocated: f64 = sizes.map(|mib| mib * 1024.0 * 1024.0).sum();
+        let planned = plan["keys_and_values"].as_f64().unwrap();
+        assert!(allocated > 0.0, "{log}");
+        assert!(
+            (planned - allocated).abs() < 1e4,
+            "{planned} planned, {allocated} allocated"
+        );
+        let total = plan["total"].as_f64().unwrap();
+        let weights = std::fs::metadata(&model).unwrap().len() as f64;
+        assert!(total > planned + weights && total < planned + weights + 2e8);
+    }
+}
+
+#[test]
+fn what_the_memory_has_no_room_for_is_refused() {
+    let output = run(&["-c", "80000000"]);
+    assert_refused(&output, 2, &["-c: ", "GB of memory are free", "--parallel"]);
 }

@@ -41,6 +41,20 @@ pub struct RolloutOptions {
     pub logits: LogitsRoute,
 }
 
+impl RolloutOptions {
+    /// How its context is made.
+    #[must_use]
+    pub fn of_context(&self) -> ContextOptions {
+        ContextOptions {
+            sequences: step_rows(self.parallel),
+            parked: self.parked,
+            context: self.context,
+            threads: self.threads,
+            logits: self.logits,
+        }
+    }
+}
+
 /// What a rollout has decoded so far, prompts left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
@@ -147,26 +161,17 @@ impl Rollout {
                 format!("{} is not between 1 and {MAX_SEQUENCES}", options.parallel),
             ));
         }
-        let sequences = step_rows(options.parallel);
+        let made = options.of_context();
         let shifts = match options.logits {
             LogitsRoute::Rows => Shifts::of(&model),
             LogitsRoute::Graph | LogitsRoute::Recompute => None,
         };
-        let context = Context::new(
-            model,
-            &ContextOptions {
-                sequences,
-                parked: options.parked,
-                context: options.context,
-                threads: options.threads,
-                logits: options.logits,
-            },
-        )?;
+        let context = Context::new(model, &made)?;
         Ok(Self {
             context,
             prompts: HashMap::new(),
             waiting: VecDeque::new(),
-            slots: (0..sequences).map(|_| None).collect(),
+            slots: (0..made.sequences).map(|_| None).collect(),
             numbered: 0,
             work: Work::default(),
             chooser: Chooser::default(),
