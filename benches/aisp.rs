@@ -17,7 +17,7 @@ use aisp_llama::default_threads;
 use aisp_llama::llama::{Context, ContextOptions, LogitsRoute, Reader, Row};
 use aisp_llama::method::{Facts, MethodSpec, Rounds};
 use aisp_llama::reward::{Classifier, ClassifierOptions, Reward, Sample};
-use aisp_llama::rollout::{Beginning, Job, Rollout, RolloutOptions};
+use aisp_llama::rollout::{Job, Rollout, RolloutOptions};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -116,10 +116,9 @@ fn iterations(c: &mut Criterion) {
     for (method, samples) in [("best-of-n", 16), ("aisp", 16), ("aisp", 64)] {
         let options = RolloutOptions {
             parallel: samples,
-            parked: 0,
             context: 128,
-            threads: default_threads(),
             logits: LogitsRoute::Graph,
+            ..RolloutOptions::default()
         };
         let mut rollout = Rollout::new(Arc::clone(&model), &options).unwrap();
         let prompt = rollout.add_prompt(prompt.clone()).unwrap();
@@ -134,13 +133,9 @@ fn iterations(c: &mut Criterion) {
         let jobs: Vec<Job> = proposals
             .into_iter()
             .map(|p| Job {
-                prompt,
-                max_tokens: 64,
                 steer: p.steer,
                 choice: p.choice,
-                beginning: Beginning::default(),
-                keep_pre_logits: false,
-                alone: false,
+                ..Job::new(prompt, 64)
             })
             .collect();
         let mut tokens = 0;

@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use aisp_llama::llama::{ChatTemplate, LogitsRoute, Message, Model, Token};
+use aisp_llama::llama::{ChatTemplate, Message, Model, Token};
 use aisp_llama::ndarray::{Array1, Array2, Axis};
-use aisp_llama::rollout::{
-    Beginning, Job, Rollout, RolloutOptions, SamplingOptions, Steer, TokenChoice,
-};
+use aisp_llama::rollout::{Job, Rollout, RolloutOptions, SamplingOptions, Steer, TokenChoice};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -36,10 +34,9 @@ pub fn generate(
     let chat = chat.map(|_| ChatTemplate::new(model, None)).transpose()?;
     let options = RolloutOptions {
         parallel: 32,
-        parked: 0,
         context: 256,
         threads: 1,
-        logits: LogitsRoute::Graph,
+        ..RolloutOptions::default()
     };
     let mut rollout = Rollout::new(Arc::clone(model), &options)?;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
@@ -53,8 +50,6 @@ pub fn generate(
         for _ in 0..RESPONSES {
             let chance = (0..LENGTH).map(|_| rng.random()).collect();
             jobs.push(Job {
-                prompt,
-                max_tokens: LENGTH,
                 steer: Some(Arc::new(Draw(chance))),
                 choice: TokenChoice::Sample(SamplingOptions {
                     temperature: 1.0,
@@ -62,9 +57,8 @@ pub fn generate(
                     top_p: 1.0,
                     min_p: 0.0,
                 }),
-                beginning: Beginning::default(),
                 keep_pre_logits: true,
-                alone: false,
+                ..Job::new(prompt, LENGTH)
             });
         }
     }

@@ -111,6 +111,22 @@ pub struct Job {
     pub alone: bool,
 }
 
+impl Job {
+    /// The most probable response of at most so many tokens, among others.
+    #[must_use]
+    pub fn new(prompt: PromptId, max_tokens: usize) -> Self {
+        Self {
+            prompt,
+            max_tokens,
+            steer: None,
+            choice: TokenChoice::Argmax,
+            beginning: Beginning::default(),
+            keep_pre_logits: false,
+            alone: false,
+        }
+    }
+}
+
 /// Why a candidate ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -4,10 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use aisp_llama::Result;
-use aisp_llama::llama::{LogitsRoute, Model, Token};
+use aisp_llama::llama::{Model, Token};
 use aisp_llama::rollout::{
-    Ask, Beginning, Candidate, Job, PromptId, Rollout, RolloutOptions, SamplingOptions, Steer,
-    TokenChoice,
+    Ask, Candidate, Job, PromptId, Rollout, RolloutOptions, SamplingOptions, Steer, TokenChoice,
 };
 
 use crate::common::{gemma3, smollm2};
@@ -51,14 +50,12 @@ fn job(prompt: PromptId, number: usize, alone: bool) -> (Job, Arc<Recorder>) {
         logits: Mutex::default(),
     });
     let job = Job {
-        prompt,
-        // Some end before others.
-        max_tokens: 4 + number % 3 * 2,
         steer: Some(recorder.clone()),
         choice: TokenChoice::Sample(SamplingOptions::default()),
-        beginning: Beginning::default(),
         keep_pre_logits: number.is_multiple_of(3),
         alone,
+        // Some end before others.
+        ..Job::new(prompt, 4 + number % 3 * 2)
     };
     (job, recorder)
 }
@@ -67,10 +64,8 @@ fn job(prompt: PromptId, number: usize, alone: bool) -> (Job, Arc<Recorder>) {
 fn shown(model: &Arc<Model>, parallel: usize, numbers: &[usize], alone: &[usize]) -> Vec<Shown> {
     let options = RolloutOptions {
         parallel,
-        parked: 0,
         context: 96,
-        threads: aisp_llama::default_threads(),
-        logits: LogitsRoute::default(),
+        ..RolloutOptions::default()
     };
     let mut rollout = Rollout::new(Arc::clone(model), &options).unwrap();
     let prompts = ["The sailor heard a sound and", "My favourite colour is"];

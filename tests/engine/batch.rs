@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aisp_llama::llama::{LogitsRoute, Model, Token};
+use aisp_llama::llama::{Model, Token};
 use aisp_llama::method::{Facts, Method, Outcome, Proposal, Rounds, Telemetry};
 use aisp_llama::reward::{FnReward, Judge, JudgeOptions, Reward, Sample, Scores};
 use aisp_llama::rollout::{Ask, RolloutOptions, Steer, TokenChoice};
@@ -132,11 +132,9 @@ fn timeless(alignment: &Alignment) -> Value {
 
 fn batch(model: &Arc<Model>, parallel: usize) -> Batch {
     let options = RolloutOptions {
-        parked: 0,
         parallel,
         context: 96,
-        threads: aisp_llama::default_threads(),
-        logits: LogitsRoute::default(),
+        ..RolloutOptions::default()
     };
     Batch::new(Arc::clone(model), &options).unwrap()
 }

@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use aisp_llama::Result;
 use aisp_llama::llama::{LogitsRoute, Model, Token};
-use aisp_llama::rollout::{
-    Ask, Beginning, Candidate, Job, Rollout, RolloutOptions, Steer, TokenChoice,
-};
+use aisp_llama::rollout::{Ask, Candidate, Job, Rollout, RolloutOptions, Steer, TokenChoice};
 
 use crate::common::{gemma3, smollm2};
 
@@ -61,10 +59,9 @@ fn log_softmax(logits: &[f32], token: Token) -> f64 {
 fn first(model: &Arc<Model>, logits: LogitsRoute, floor: f32) -> ([Vec<f32>; 2], [Candidate; 2]) {
     let options = RolloutOptions {
         parallel: 8,
-        parked: 0,
         context: 64,
-        threads: 2,
         logits,
+        ..RolloutOptions::default()
     };
     let mut rollout = Rollout::new(Arc::clone(model), &options).unwrap();
     let tokens = model.tokenize("The film is", true, true);
@@ -77,13 +74,9 @@ fn first(model: &Arc<Model>, logits: LogitsRoute, floor: f32) -> ([Vec<f32>; 2],
         })
     });
     let jobs = steers.each_ref().map(|steer| Job {
-        prompt,
-        max_tokens: 6,
         steer: Some(steer.clone()),
         choice: TokenChoice::PLAIN,
-        beginning: Beginning::default(),
-        keep_pre_logits: false,
-        alone: false,
+        ..Job::new(prompt, 6)
     });
     let done = rollout
         .run(&jobs, &mut |_| ControlFlow::Continue(()))

@@ -11,8 +11,7 @@ use aisp_llama::llama::{
     ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, Row, Token,
 };
 use aisp_llama::rollout::{
-    Ask, Beginning, Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Steer,
-    TokenChoice,
+    Ask, Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Steer,
 };
 use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -71,10 +70,9 @@ fn noise(model: &Model, sigma: f64, candidate: u32) -> Arc<dyn Steer> {
 fn rollout(model: &Arc<Model>, parallel: usize, logits: LogitsRoute) -> Rollout {
     let options = RolloutOptions {
         parallel,
-        parked: 0,
         context: 256,
-        threads: threads(),
         logits,
+        ..RolloutOptions::default()
     };
     Rollout::new(Arc::clone(model), &options).unwrap()
 }
@@ -89,13 +87,8 @@ fn generate(
     for prompt in prompts {
         let prompt = rollout.add_prompt(prompt.clone()).unwrap();
         jobs.extend(steers.iter().map(|steer| Job {
-            prompt,
-            max_tokens: TOKENS,
             steer: steer.clone(),
-            choice: TokenChoice::Argmax,
-            beginning: Beginning::default(),
-            keep_pre_logits: false,
-            alone: false,
+            ..Job::new(prompt, TOKENS)
         }));
     }
     let done = rollout
@@ -371,13 +364,9 @@ fn pre_logits_come_out_for_every_token() {
     let mut rollout = rollout(&model, 4, LogitsRoute::Graph);
     let prompt = rollout.add_prompt(prompts(&model).swap_remove(0)).unwrap();
     let job = |steer| Job {
-        prompt,
-        max_tokens: 5,
         steer,
-        choice: TokenChoice::Argmax,
-        beginning: Beginning::default(),
         keep_pre_logits: true,
-        alone: false,
+        ..Job::new(prompt, 5)
     };
     let jobs = [job(None), job(Some(noise(&model, 0.5, 0)))];
     let done = rollout
@@ -417,13 +406,9 @@ fn the_output_matrix_of_the_file_gives_the_models_logits() {
     let prompt = rollout.add_prompt(prompts(&model).swap_remove(0)).unwrap();
     let recorder = Arc::new(Recorder::default());
     let job = Job {
-        prompt,
-        max_tokens: 6,
         steer: Some(recorder.clone()),
-        choice: TokenChoice::Argmax,
-        beginning: Beginning::default(),
         keep_pre_logits: true,
-        alone: false,
+        ..Job::new(prompt, 6)
     };
     let done = rollout
         .run(&[job], &mut |_| ControlFlow::Continue(()))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aisp_llama::Result;
 use aisp_llama::control::{WeightedMean, WeightedOptions};
-use aisp_llama::llama::{LogitsRoute, Model, Token};
+use aisp_llama::llama::{Model, Token};
 use aisp_llama::rollout::{
     Beginning, Candidate, Job, PromptId, Rollout, RolloutOptions, Steer, TokenChoice,
 };
@@ -33,17 +33,14 @@ impl Steer for Noise {
 fn job(model: &Model, prompt: PromptId, candidate: u32, beginning: Beginning) -> Job {
     let options = WeightedOptions::new(64, model.width(), 0.2, 5);
     Job {
-        prompt,
-        // Some end before others.
-        max_tokens: 6 + candidate as usize % 4 * 2,
         steer: Some(Arc::new(Noise {
             weights: WeightedMean::new(options).unwrap(),
             candidate,
         })),
         choice: TokenChoice::PLAIN,
         beginning,
-        keep_pre_logits: false,
-        alone: false,
+        // Some end before others.
+        ..Job::new(prompt, 6 + candidate as usize % 4 * 2)
     }
 }
 
@@ -64,8 +61,7 @@ fn the_same(model: &Arc<Model>, parked: usize) {
         parallel: 8,
         parked,
         context: 64,
-        threads: 2,
-        logits: LogitsRoute::default(),
+        ..RolloutOptions::default()
     };
     let mut rollout = Rollout::new(Arc::clone(model), &options).unwrap();
     let tokens = model.tokenize("The film about a dog is", true, true);
@@ -115,8 +111,7 @@ fn a_beginning_that_cannot_be_is_refused() {
         parallel: 8,
         parked: 8,
         context: 64,
-        threads: 2,
-        logits: LogitsRoute::default(),
+        ..RolloutOptions::default()
     };
     let mut rollout = Rollout::new(model.clone(), &options).unwrap();
     let prompt = rollout

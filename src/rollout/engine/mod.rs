@@ -41,6 +41,19 @@ pub struct RolloutOptions {
     pub logits: LogitsRoute,
 }
 
+impl Default for RolloutOptions {
+    /// 16 candidates side by side, nothing parked, 512 tokens, a thread for each physical core.
+    fn default() -> Self {
+        Self {
+            parallel: 16,
+            parked: 0,
+            context: 512,
+            threads: crate::default_threads(),
+            logits: LogitsRoute::default(),
+        }
+    }
+}
+
 impl RolloutOptions {
     /// How its context is made.
     #[must_use]
