@@ -25,7 +25,8 @@ impl Shifts {
         (rows.width() == model.width()).then_some(Self { rows, head, row })
     }
 
-    /// Moves those of the `logits` `[vocabulary]` that are finite from z to z + v.
+    /// Moves those of the `logits` `[vocabulary]` that are finite from z to z + v; what is not finite
+    /// then is NaN.
     pub(super) fn apply(&mut self, v: &[f32], logits: &mut [f32]) -> Result<()> {
         let finite = |(_, logit): &(Token, &mut f32)| logit.is_finite();
         for (token, logit) in (0..).zip(logits).filter(finite) {
@@ -35,7 +36,12 @@ impl Shifts {
                 .iter()
                 .zip(v)
                 .map(|(&w, &v)| f64::from(w) * f64::from(v));
-            *logit = self.head.shifted(*logit, products.sum::<f64>() as f32);
+            let shifted = self.head.shifted(*logit, products.sum::<f64>() as f32);
+            *logit = if shifted.is_finite() {
+                shifted
+            } else {
+                f32::NAN
+            };
         }
         Ok(())
     }
@@ -55,7 +61,7 @@ pub(super) fn above(floor: f32, own: &[f32], logits: &[f32], allowed: &mut Vec<f
 pub(super) fn check(logits: &[f32], position: usize) -> Result<()> {
     match logits.iter().any(|logit| logit.is_nan()) {
         true => Err(Error::Run(format!(
-            "the logits of token {position} are NaN; what moves them is too strong: lower `step`, \
+            "the logits of token {position} are NaN or infinite; what moves them is too strong: lower `step`, \
              `steer` or the noise, or check the model with `aisp-llama inspect`"
         ))),
         false => Ok(()),
