@@ -62,11 +62,6 @@ impl Batch {
         &self.rollout
     }
 
-    /// The rollout, for jobs beside the runs; nobody may be in the batch.
-    pub(super) fn rollout_mut(&mut self) -> &mut Rollout {
-        &mut self.rollout
-    }
-
     /// Whether nobody is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {

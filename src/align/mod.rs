@@ -15,7 +15,6 @@ mod record;
 mod request;
 mod rewards;
 mod run;
-mod surprise;
 mod tally;
 
 use std::collections::{HashMap, VecDeque};

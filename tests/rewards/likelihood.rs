@@ -9,6 +9,7 @@ use aisp_llama::reward::{
 use aisp_llama::{Aligner, EngineOptions, Error, Prompt, default_threads};
 
 use crate::common::{GEMMA3, REWARD, gemma3, path, smollm2};
+use crate::stepwise::surprise;
 use crate::{plain_decode, rewards};
 
 const PROMPT: &str = "Write one sentence reviewing a movie about a lost dog.";
@@ -82,18 +83,19 @@ fn the_score_is_that_of_a_plain_decode() {
 #[test]
 fn the_score_is_minus_the_surprise() {
     let model = smollm2();
-    let mut aligner = Aligner::new(Arc::clone(&model), EngineOptions::default()).unwrap();
+    let aligner = Aligner::new(Arc::clone(&model), EngineOptions::default()).unwrap();
     let prompt = Prompt::Chat(vec![Message::new("user", PROMPT)]);
+    let prompt = aligner.tokenize(&prompt).unwrap();
     let responses = &responses()[..6];
     let samples: Vec<_> = responses.iter().map(|text| sample(text)).collect();
     let scores = rewards(
-        &mut likelihood(model, LikelihoodOptions::default()),
+        &mut likelihood(Arc::clone(&model), LikelihoodOptions::default()),
         &samples,
     );
-    let apart = responses.iter().zip(scores).map(|(response, score)| {
-        let surprise = aligner.surprise(&prompt, response).unwrap().unwrap();
-        (score + surprise).abs()
-    });
+    let apart = responses
+        .iter()
+        .zip(scores)
+        .map(|(response, score)| (score + surprise(&model, prompt.clone(), response)).abs());
     let mean = apart.sum::<f64>() / responses.len() as f64;
     println!("likelihood: mean difference to the surprise {mean}");
     assert!(mean < 0.1, "{mean}");

@@ -13,6 +13,7 @@ mod head;
 mod http;
 mod judge;
 mod likelihood;
+mod stepwise;
 mod tiny;
 mod watching;
 

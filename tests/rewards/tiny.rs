@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use aisp_llama::llama::{Model, ModelOptions};
 use aisp_llama::reward::{Reward, RewardLoader, RewardSpec, Sample};
-use aisp_llama::{Aligner, EngineOptions, Prompt};
 use tempfile::TempDir;
 
+use crate::stepwise::surprise;
 use crate::testing::{Builder, array, build, text};
 use crate::{embedding, rewards};
 
@@ -215,8 +215,7 @@ fn a_likelihood_is_minus_the_surprise_of_the_model() {
         mmap: true,
     };
     let model = Arc::new(Model::load(&path, &options).unwrap());
-    let mut aligner = Aligner::new(Arc::clone(&model), EngineOptions::default()).unwrap();
-    let mut loader = RewardLoader::new(Some(model), options, 1);
+    let mut loader = RewardLoader::new(Some(Arc::clone(&model)), options, 1);
     let spec = RewardSpec::parse("likelihood:self").unwrap();
     let mut likelihood = loader.load(&[spec]).unwrap();
     let prompt = "Once upon a time";
@@ -227,8 +226,8 @@ fn a_likelihood_is_minus_the_surprise_of_the_model() {
         " a much longer response, of more than eight tokens.",
     ] {
         let score = rewards(&mut likelihood, &[Sample { prompt, response }])[0];
-        let surprise = aligner.surprise(&Prompt::Raw(prompt.into()), response);
-        largest = largest.max((score + surprise.unwrap().unwrap()).abs());
+        let tokens = model.tokenize(prompt, true, true);
+        largest = largest.max((score + surprise(&model, tokens, response)).abs());
     }
     println!("likelihood: largest difference to the surprise {largest:e}");
     // Flash attention adds up in half precision.
