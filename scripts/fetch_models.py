@@ -10,6 +10,7 @@ The cache folder is `$XDG_CACHE_HOME/aisp-llama`, else `~/.cache/aisp-llama`:
     models/     finished GGUF files; the program looks here too
     packages/   what is under way: wheels, and parts of models
     python/     pinned Python packages for the conversion and the tests, apart from the user's
+    templates/  the chat templates in the sources of llama-cpp-python, for the tests
 
 Every verified file has a stamp next to it (`.NAME.verified`) with its size,
 modification time and SHA-256. A file that still matches its stamp is not read
@@ -30,6 +31,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -494,6 +496,31 @@ def fetch_minilm(cache: Path) -> Path:
 # --- models -------------------------------------------------------------------
 
 
+def fetch_templates(cache: Path) -> None:
+    """Have the chat templates of the llama.cpp inside LLAMA_CPP_PYTHON."""
+    requirement, target = LLAMA_CPP_PYTHON_REQUIREMENTS[0], cache / "templates"
+    listing = target / "source.txt"
+    if listing.is_file() and listing.read_text(encoding="utf-8") == requirement:
+        return
+    say(f"downloading the source of {requirement} for its chat templates ({megabytes(76_589_250)})")
+    with staging_folder(cache) as staging:
+        require_space(cache, 400 * MEGABYTE)
+        arrived, unpacked = staging / "arrived", staging / "templates"
+        source = ["download", f"--no-binary={LLAMA_CPP_PYTHON}", "--dest", str(arrived)]
+        run_pip([*source, requirement], requirement, staging, 76_589_250)
+        unpacked.mkdir()
+        with tarfile.open(next(arrived.glob("*.tar.gz"))) as archive:
+            for member in archive:
+                path = Path(member.name)
+                if member.isfile() and path.match("llama.cpp/models/templates/*.jinja"):
+                    content = archive.extractfile(member)
+                    assert content is not None, "a file"
+                    (unpacked / path.name).write_bytes(content.read())
+        (unpacked / "source.txt").write_text(requirement, encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(unpacked, target)
+
+
 def fetch_model(cache: Path, model: Model) -> None:
     """Have `model` in `models/`, verified."""
     target = cache / "models" / model.name
@@ -610,6 +637,7 @@ def fetch_all(purpose: str) -> None:
         if purpose != "demo":
             name, requirements = LLAMA_CPP_PYTHON, LLAMA_CPP_PYTHON_REQUIREMENTS
             python_packages(cache, name, requirements, compiled=name)
+            fetch_templates(cache)
     say(f"all there for the {purpose}, in {cache / 'models'}")
 
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use aisp_llama::llama::{ChatTemplate, Message, Model, Token};
+use aisp_llama::llama::{ChatOptions, ChatTemplate, Message, Model, Token};
 use aisp_llama::ndarray::{Array1, Array2, Axis};
 use aisp_llama::rollout::{Job, Rollout, RolloutOptions, SamplingOptions, Steer, TokenChoice};
 use rand::{RngExt, SeedableRng};
@@ -31,7 +31,9 @@ pub fn generate(
     prompts: &[String],
 ) -> anyhow::Result<(Vec<Token>, Array2<f64>)> {
     let chat = model.gguf().str("tokenizer.chat_template");
-    let chat = chat.map(|_| ChatTemplate::new(model, None)).transpose()?;
+    let chat = chat
+        .map(|_| ChatTemplate::new(model, &ChatOptions::default()))
+        .transpose()?;
     let options = RolloutOptions {
         parallel: 32,
         context: 256,

@@ -20,6 +20,8 @@ mod tally;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use jiff::civil::DateTime;
+
 pub use batch::{Batch, Ended};
 pub use events::{Event, EventKind, RunId};
 pub use record::{
@@ -30,7 +32,8 @@ pub use rewards::{Rewards, RunRewards};
 
 use crate::error::{Error, Result};
 use crate::llama::{
-    ChatTemplate, ContextMemory, LogitsRoute, Model, Token, available_memory, offloads, step_rows,
+    ChatOptions, ChatTemplate, ContextMemory, LogitsRoute, Model, Token, available_memory,
+    offloads, step_rows,
 };
 use crate::method::{Facts, Method};
 use crate::rollout::{RolloutOptions, Work};
@@ -54,8 +57,8 @@ pub struct EngineOptions {
     pub share_prefixes: bool,
     /// The way to the perturbed logits.
     pub logits: LogitsRoute,
-    /// A chat template instead of the one in the file.
-    pub chat_template: Option<String>,
+    /// How conversations are rendered.
+    pub chat: ChatOptions,
 }
 
 impl Default for EngineOptions {
@@ -66,7 +69,7 @@ impl Default for EngineOptions {
             threads: default_threads(),
             share_prefixes: true,
             logits: LogitsRoute::default(),
-            chat_template: None,
+            chat: ChatOptions::default(),
         }
     }
 }
@@ -127,6 +130,14 @@ impl Aligner {
         Ok(())
     }
 
+    /// The date in its prompts, where its chat template tells one.
+    #[must_use]
+    pub fn date(&self) -> Option<DateTime> {
+        ChatTemplate::new(&self.model, &self.options.chat)
+            .ok()?
+            .date()
+    }
+
     /// Tokens of a prompt as the model sees them.
     ///
     /// # Errors
@@ -135,11 +146,11 @@ impl Aligner {
     pub fn tokenize(&self, prompt: &Prompt) -> Result<Vec<Token>> {
         match prompt {
             Prompt::Raw(text) => Ok(self.model.tokenize(text, true, true)),
-            Prompt::Chat(messages) => ChatTemplate::new(
+            Prompt::Chat(messages) => ChatTemplate::new(&self.model, &self.options.chat)?.tokenize(
                 &self.model,
-                self.options.chat_template.as_deref(),
-            )?
-            .tokenize(&self.model, messages, true),
+                messages,
+                true,
+            ),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aisp_llama::compare::{FileId, Folder, read_prompts};
-use aisp_llama::llama::Model;
+use aisp_llama::llama::{ChatOptions, Model};
 use aisp_llama::report::Trace;
 use aisp_llama::{
     AlignOptions, Aligner, Alignment, EngineOptions, Error, Prompt, Result, RunRewards, Stop,
@@ -56,7 +56,7 @@ pub fn run(
 ) -> anyhow::Result<u8> {
     let texts = read_prompts(prompts)?;
     let path = setup::model_path(&args.model)?;
-    let settings = settings(args, options, &path)?;
+    let settings = settings(args, options, &engine.chat, &path)?;
     let stop = Stop::new();
     setup::stop_on_interrupt(&stop)?;
     let (mut folder, lines) = Folder::open(into, ANSWERS, &settings)?;
@@ -86,8 +86,9 @@ pub fn run(
         let model = Arc::new(Model::load(&path, &args.model.load.options())?);
         model.check_generator()?;
         let load = &args.model.load;
-        let mut reward = setup::load_reward(&args.reward, load, Some(Arc::clone(&model)))?;
-        let mut held_out = setup::load_held_out(&args.held_out, load, &model)?;
+        let chat = engine.chat.clone();
+        let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
+        let mut held_out = setup::load_held_out(&args.held_out, load, &chat, &model)?;
         let mut rewards = RunRewards::new(reward.as_mut(), &mut held_out);
         let mut aligner = Aligner::new(model, engine)?;
         let asked: Vec<Prompt> = wanted
@@ -178,7 +179,12 @@ fn summary(run: &Alignment) -> String {
 }
 
 /// Everything that determines the answers but the prompts, which every answer has beside it.
-fn settings(args: &RunArgs, options: &AlignOptions, model: &Path) -> Result<Value> {
+fn settings(
+    args: &RunArgs,
+    options: &AlignOptions,
+    chat: &ChatOptions,
+    model: &Path,
+) -> Result<Value> {
     let (files, details) = workbench::reward_files(&args.reward, &args.held_out)?;
     let mut files = files;
     for path in options.method.settings().files() {
@@ -194,7 +200,9 @@ fn settings(args: &RunArgs, options: &AlignOptions, model: &Path) -> Result<Valu
         "reward_details": details,
         "system_prompt": args.chat.system_prompt,
         "chat": !args.chat.no_chat,
-        "chat_template": args.chat_template,
+        "chat_template": chat.template,
+        "chat_template_kwargs": chat.variables,
+        "date": chat.date.map(|date| date.to_string()),
         "method": options.method,
         "samples": rounds.samples,
         "iterations": rounds.iterations,

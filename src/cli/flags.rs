@@ -4,9 +4,11 @@
 use std::path::PathBuf;
 
 use aisp_llama::compare::read_prompts;
-use aisp_llama::llama::ModelOptions;
+use aisp_llama::llama::{ChatOptions, ModelOptions};
 use aisp_llama::reward::{RewardSpec, RewardText, TooLong, kinds};
-use aisp_llama::{Prompt, Result};
+use aisp_llama::{Error, Prompt, Result};
+use jiff::civil::DateTime;
+use serde_json::Map;
 
 use super::values;
 
@@ -126,13 +128,64 @@ pub struct ChatArgs {
     #[arg(
         long,
         alias = "no-conversation",
-        conflicts_with = "system_prompt",
+        conflicts_with_all = ["system_prompt", "chat_template", "chat_template_file", "chat_template_kwargs"],
         help_heading = "Prompt"
     )]
     pub no_chat: bool,
+    /// Jinja chat template instead of the one in the file
+    #[arg(
+        long,
+        value_name = "JINJA",
+        env = "LLAMA_ARG_CHAT_TEMPLATE",
+        help_heading = "Prompt"
+    )]
+    pub chat_template: Option<String>,
+    /// The same from a file
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LLAMA_ARG_CHAT_TEMPLATE_FILE",
+        conflicts_with = "chat_template",
+        help_heading = "Prompt"
+    )]
+    pub chat_template_file: Option<PathBuf>,
+    /// Variables of chat templates, such as {"enable_thinking": false}; judges and rewards see them too
+    #[arg(
+        long,
+        value_name = "JSON",
+        env = "LLAMA_ARG_CHAT_TEMPLATE_KWARGS",
+        help_heading = "Prompt"
+    )]
+    pub chat_template_kwargs: Option<String>,
+    /// The date that chat templates tell, 2026-01-31 or 2026-01-31T12:00 [default: now]
+    #[arg(long, value_name = "DATE", value_parser = values::date, help_heading = "Prompt")]
+    pub date: Option<DateTime>,
 }
 
 impl ChatArgs {
+    /// How conversations are rendered.
+    pub fn options(&self) -> Result<ChatOptions> {
+        let template = match (&self.chat_template, &self.chat_template_file) {
+            (Some(text), _) => Some(text.clone()),
+            (None, Some(path)) => Some(std::fs::read_to_string(path).map_err(Error::io(path))?),
+            (None, None) => None,
+        };
+        let variables = match &self.chat_template_kwargs {
+            Some(text) => serde_json::from_str(text).map_err(|e| {
+                Error::field(
+                    "chat-template-kwargs",
+                    format!("{text:?} is no JSON object: {e}"),
+                )
+            })?,
+            None => Map::new(),
+        };
+        Ok(ChatOptions {
+            template,
+            variables,
+            date: self.date,
+        })
+    }
+
     /// The prompt that a text is.
     pub fn prompt(&self, text: String) -> Prompt {
         match self.no_chat {

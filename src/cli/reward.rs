@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aisp_llama::llama::Model;
+use aisp_llama::llama::{ChatOptions, Model};
 use aisp_llama::ndarray::Array2;
 use aisp_llama::reward::train::{Dataset, Objective, TrainOptions, train};
 use aisp_llama::reward::{
@@ -108,6 +108,7 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<u8> {
     let mut features = Features::new(
         model,
         &FeaturesOptions {
+            rendering: ChatOptions::default(),
             threads: args.load.threads(),
             text: args.reward_text.clone(),
             pooling: args.pooling,
@@ -183,7 +184,7 @@ fn run_probe(args: &ProbeArgs) -> anyhow::Result<u8> {
         })
         .transpose()?;
     let pairs = probe_pairs(own.as_ref().map(|(n, t)| (n.as_str(), t.as_str())))?;
-    let mut reward = setup::load_reward(&args.reward, &args.load, None)?;
+    let mut reward = setup::load_reward(&args.reward, &args.load, &ChatOptions::default(), None)?;
     let report = probe(reward.as_mut(), &pairs)?;
     if report.failed == pairs.len() {
         return Err(Error::Reward(format!("none of the {} pairs has rewards", pairs.len())).into());

@@ -14,6 +14,7 @@ use aisp_llama::{
     Stop, StopReason,
 };
 use clap::ArgGroup;
+use jiff::civil::DateTime;
 
 use super::flags::{ChatArgs, HeldOutArgs, LengthArgs, ModelArgs, RewardArgs, SamplesArgs};
 use super::output::{self, INTERRUPTED};
@@ -50,15 +51,6 @@ pub struct RunArgs {
     pub prompts: Option<PathBuf>,
     #[command(flatten)]
     pub chat: ChatArgs,
-    /// Jinja chat template instead of the one in the file
-    #[arg(
-        long,
-        value_name = "JINJA",
-        env = "LLAMA_ARG_CHAT_TEMPLATE",
-        conflicts_with = "no_chat",
-        help_heading = "Prompt"
-    )]
-    pub chat_template: Option<String>,
 
     #[arg(
         long,
@@ -192,7 +184,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         if args.json {
             return Err(refuse("the answers are JSON lines; leave out `json`").into());
         }
-        return answers::run(args, prompts, into, &options, engine_options(args));
+        return answers::run(args, prompts, into, &options, engine_options(args)?);
     }
     // Beside another prompt nothing else asks for it.
     if args.output.is_some() {
@@ -206,9 +198,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let model = Arc::new(Model::load(&path, &args.model.load.options())?);
     model.check_generator()?;
     let load = &args.model.load;
-    let mut reward = setup::load_reward(&args.reward, load, Some(Arc::clone(&model)))?;
-    let mut aligner = Aligner::new(Arc::clone(&model), engine_options(args))?;
-    let mut held_out = setup::load_held_out(&args.held_out, load, &model)?;
+    let engine = engine_options(args)?;
+    let chat = engine.chat.clone();
+    let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
+    let mut aligner = Aligner::new(Arc::clone(&model), engine)?;
+    let mut held_out = setup::load_held_out(&args.held_out, load, &chat, &model)?;
     let mut rewards = RunRewards::new(reward.as_mut(), &mut held_out);
     let load_seconds = started.elapsed().as_secs_f64();
     let mut progress = Progress::new(args.samples.samples);
@@ -221,7 +215,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     progress.close();
     let traced = trace.map_or(Ok(()), Trace::finish);
     let alignment = aligned?;
-    print(args, &alignment, load_seconds)?;
+    print(args, &alignment, aligner.date(), load_seconds)?;
     traced?;
     if let Some(path) = &args.plot {
         write_plot(&alignment, path)?;
@@ -244,7 +238,7 @@ fn plan(args: &RunArgs) -> anyhow::Result<u8> {
     };
     let rewards = workbench::reward_paths(&args.reward, &args.held_out)?;
     let model = Model::load(&setup::model_path(&args.model)?, &args.model.load.options())?;
-    let mut aligner = Aligner::new(Arc::new(model), engine_options(args))?;
+    let mut aligner = Aligner::new(Arc::new(model), engine_options(args)?)?;
     for prompt in &prompts {
         aligner.reserve(prompt, args.length.predict)?;
     }
@@ -273,9 +267,9 @@ fn align_options(args: &RunArgs) -> Result<AlignOptions> {
     Ok(options)
 }
 
-fn engine_options(args: &RunArgs) -> EngineOptions {
+fn engine_options(args: &RunArgs) -> Result<EngineOptions> {
     let defaults = EngineOptions::default();
-    EngineOptions {
+    Ok(EngineOptions {
         parallel: args.parallel.unwrap_or(match args.prompts {
             Some(_) => defaults.parallel,
             None => defaults.parallel.min(args.samples.samples),
@@ -284,8 +278,8 @@ fn engine_options(args: &RunArgs) -> EngineOptions {
         threads: args.model.load.threads(),
         logits: args.logits,
         share_prefixes: !args.no_share_prefixes,
-        chat_template: args.chat_template.clone(),
-    }
+        chat: args.chat.options()?,
+    })
 }
 
 fn prompt(args: &RunArgs) -> Result<Prompt> {
@@ -317,13 +311,21 @@ fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(io)
 }
 
-fn print(args: &RunArgs, alignment: &Alignment, load_seconds: f64) -> anyhow::Result<()> {
+fn print(
+    args: &RunArgs,
+    alignment: &Alignment,
+    date: Option<DateTime>,
+    load_seconds: f64,
+) -> anyhow::Result<()> {
     let best = alignment.candidates.iter().take(args.candidates);
     if args.json {
         let mut shown = alignment.clone();
         shown.candidates.truncate(args.candidates);
         let mut json = serde_json::to_value(shown)?;
         json["timings"]["load_seconds"] = load_seconds.into();
+        if let Some(date) = date {
+            json["date"] = date.to_string().into();
+        }
         let mut text = serde_json::to_string_pretty(&json)?;
         text.push('\n');
         output::print_out(text.as_bytes())?;

@@ -3,6 +3,7 @@
 use std::io::BufRead;
 
 use aisp_llama::Error;
+use aisp_llama::llama::ChatOptions;
 use aisp_llama::reward::{Sample, SampleError, Score};
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +42,7 @@ struct Line<'a> {
 
 /// Runs the command; the answer is the exit code.
 pub fn run(args: &ScoreArgs) -> anyhow::Result<u8> {
-    let mut reward = setup::load_reward(&args.reward, &args.load, None)?;
+    let mut reward = setup::load_reward(&args.reward, &args.load, &ChatOptions::default(), None)?;
     let mut read = 0;
     let mut scored = 0;
     let mut last = String::new();

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aisp_llama::llama::Model;
+use aisp_llama::llama::{ChatOptions, Model};
 use aisp_llama::reward::{Reward, RewardLoader, RewardSpec, kill_commands};
 use aisp_llama::{Error, Result, Stop};
 
@@ -81,6 +81,7 @@ fn default_path(field: &str, name: &str) -> Result<PathBuf> {
 pub fn load_reward(
     args: &RewardArgs,
     load: &LoadArgs,
+    chat: &ChatOptions,
     generator: Option<Arc<Model>>,
 ) -> Result<Box<dyn Reward>> {
     let mut specs = args
@@ -93,6 +94,7 @@ pub fn load_reward(
         specs.push(RewardSpec::file(default_reward_path()?));
     }
     let mut loader = RewardLoader::new(generator, load.options(), load.threads());
+    loader.chat = chat.clone();
     loader.text.clone_from(&args.reward_text);
     loader.too_long = args.reward_too_long;
     loader.load(&specs)
@@ -102,6 +104,7 @@ pub fn load_reward(
 pub fn load_held_out(
     args: &HeldOutArgs,
     load: &LoadArgs,
+    chat: &ChatOptions,
     generator: &Arc<Model>,
 ) -> Result<Option<Box<dyn Reward>>> {
     let Some(spec) = &args.held_out else {
@@ -109,6 +112,7 @@ pub fn load_held_out(
     };
     let generator = Some(Arc::clone(generator));
     let mut loader = RewardLoader::new(generator, load.options(), load.threads());
+    loader.chat = chat.clone();
     let reward = loader.load(std::slice::from_ref(spec));
     reward.map(Some).map_err(blame("held-out-reward"))
 }

@@ -74,9 +74,11 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
     check_output(&args.output)?;
     let load = &args.model.load;
     let model = Arc::new(Model::load(&path, &load.options())?);
-    let mut reward = setup::load_reward(&args.reward, load, Some(Arc::clone(&model)))?;
+    let chat = args.prompts.chat.options()?;
+    let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
     let engine = EngineOptions {
         threads: load.threads(),
+        chat,
         ..EngineOptions::default()
     };
     let mut aligner = Aligner::new(model, engine)?;

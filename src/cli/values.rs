@@ -85,3 +85,8 @@ pub fn held_out(text: &str) -> aisp_llama::Result<RewardSpec> {
     }
     RewardSpec::parse(text)
 }
+
+/// A date, with a time of day where one is given.
+pub fn date(text: &str) -> Result<jiff::civil::DateTime, String> {
+    text.parse().map_err(|e: jiff::Error| e.to_string())
+}

@@ -75,16 +75,20 @@ impl Workbench {
             &setup::model_path(&ground.model)?,
             &load.options(),
         )?);
-        let reward = setup::load_reward(&ground.reward, load, Some(Arc::clone(&model)))?;
+        let chat = ground.prompts.chat.options()?;
+        let reward = setup::load_reward(&ground.reward, load, &chat, Some(Arc::clone(&model)))?;
         let options = EngineOptions {
             parallel: EngineOptions::default()
                 .parallel
                 .min(ground.samples.samples.max(1)),
             threads: load.threads(),
+            chat: chat.clone(),
             ..EngineOptions::default()
         };
         let aligner = Aligner::new(Arc::clone(&model), options)?;
-        let held_out = setup::load_held_out(&ground.held_out, load, &model)?;
+        // Prompts with another date in them are others.
+        plan.date = aligner.date().map(|date| date.to_string());
+        let held_out = setup::load_held_out(&ground.held_out, load, &chat, &model)?;
         plan.reward = short(&reward.name());
         plan.held_out = held_out.as_ref().map(|reward| short(&reward.name()));
         let embedding = match &ground.embedding {
@@ -170,6 +174,7 @@ impl GroundArgs {
         for path in methods.iter().flat_map(|m| m.settings().files()) {
             files.push(FileId::of(path)?);
         }
+        let chat = self.prompts.chat.options()?;
         let plan = Plan {
             build: output::build().to_vec(),
             cpu: output::cpu(),
@@ -183,6 +188,9 @@ impl GroundArgs {
             prompts: self.prompts.read()?,
             system_prompt: self.prompts.chat.system_prompt.clone(),
             chat: !self.prompts.chat.no_chat,
+            chat_template: chat.template,
+            chat_template_kwargs: chat.variables,
+            date: None,
             methods,
             first_seed: 0,
             seeds,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::llama::Model;
+use crate::llama::{ChatOptions, Model};
 use crate::reward::{FeaturePooling, Features, FeaturesOptions, RewardText, Sample, TooLong};
 
 /// Π_{n=2..4} (1 − rep_n), rep_n = 1 − unique n-grams / (n-grams + 1), over the words of a text:
@@ -58,6 +58,7 @@ impl Coherence {
     /// Those of [`Features::new`].
     pub fn new(model: Arc<Model>, threads: usize) -> Result<Self> {
         let options = FeaturesOptions {
+            rendering: ChatOptions::default(),
             threads,
             text: Some(RewardText::parse("{response}")?),
             pooling: Some(FeaturePooling::Mean),

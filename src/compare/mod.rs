@@ -74,6 +74,12 @@ pub struct Plan {
     pub system_prompt: Option<String>,
     /// Whether prompts go through the chat template.
     pub chat: bool,
+    /// A template instead of the one in the file.
+    pub chat_template: Option<String>,
+    /// What templates see beside what they always do.
+    pub chat_template_kwargs: serde_json::Map<String, serde_json::Value>,
+    /// The date in the prompts, where the template tells one.
+    pub date: Option<String>,
     /// The methods, the first of which the others are compared with.
     pub methods: Vec<MethodSpec>,
     /// The first seed.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::llama::{Encoder, Model, ModelOptions, Pooling, classifier_obstacle};
+use crate::llama::{ChatOptions, Encoder, Model, ModelOptions, Pooling, classifier_obstacle};
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
@@ -50,6 +50,7 @@ impl RewardSource for ClassifierSource {
         let options = ClassifierOptions {
             model: loader.model.clone(),
             threads: loader.threads,
+            rendering: loader.chat.of_any_model(),
             ..self.1.clone()
         };
         Ok(Box::new(Classifier::load(&self.0, &options)?))
@@ -65,6 +66,8 @@ pub struct ClassifierOptions {
     pub threads: usize,
     /// The text it sees; `None` takes what the file states.
     pub text: Option<RewardText>,
+    /// How a chat template is rendered.
+    pub rendering: ChatOptions,
     /// What happens to too long texts.
     pub too_long: TooLong,
 }
@@ -95,7 +98,13 @@ impl Classifier {
             None => RewardText::of_file(&gguf)?.0,
         };
         let encoder = Encoder::new(Arc::clone(&model), Pooling::Rank, options.threads)?;
-        let tokenizer = Tokenizer::new(&model, text, options.too_long, encoder.capacity())?;
+        let tokenizer = Tokenizer::new(
+            &model,
+            text,
+            &options.rendering,
+            options.too_long,
+            encoder.capacity(),
+        )?;
         let mut classifier = Self { encoder, tokenizer };
         check_outputs(path, classifier.encoder.width())?;
         check_tells_apart(path, &mut classifier)?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::text::{RewardText, Tokenizer};
 use super::{Sample, SampleError, TooLong};
 use crate::error::{Error, Result};
-use crate::llama::{Encoder, Model, Pooling, Reader, Token, is_encoder};
+use crate::llama::{ChatOptions, Encoder, Model, Pooling, Reader, Token, is_encoder};
 
 /// Which vector stands for a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,8 @@ pub struct FeaturesOptions {
     pub text: Option<RewardText>,
     /// Which vector; `None` takes [`FeaturePooling::of_model`].
     pub pooling: Option<FeaturePooling>,
+    /// How a chat template is rendered.
+    pub rendering: ChatOptions,
     /// What happens to too long texts.
     pub too_long: TooLong,
 }
@@ -119,7 +121,7 @@ impl Features {
             Some(text) => text.clone(),
             None => default_text(&model)?,
         };
-        let tokenizer = Tokenizer::new(&model, text, options.too_long, limit)?;
+        let tokenizer = Tokenizer::new(&model, text, &options.rendering, options.too_long, limit)?;
         Ok(Self {
             engine,
             tokenizer,

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::llama::{Model, head_inside_obstacle};
+use crate::llama::{ChatOptions, Model, head_inside_obstacle};
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
@@ -32,6 +32,7 @@ fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
     let parsed = HeadOptions {
         head: options.text("head").map(PathBuf::from),
         features: FeaturesOptions {
+            rendering: ChatOptions::default(),
             threads: 0,
             text: options.reward_text()?,
             pooling: options.take("pooling", str::parse)?,
@@ -59,6 +60,7 @@ impl RewardSource for HeadSource {
         }
         let mut options = self.1.clone();
         options.features.threads = loader.threads;
+        options.features.rendering = loader.chat.of_any_model();
         Ok(Box::new(Head::new(loader.open(&self.0)?, &options)?))
     }
 }

@@ -15,7 +15,9 @@ use super::options::Options;
 use super::text::fill;
 use super::{Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores};
 use crate::error::{Error, Result};
-use crate::llama::{ChatTemplate, Message, Model, Reader, Reading, Token, tokenize_guarded};
+use crate::llama::{
+    ChatOptions, ChatTemplate, Message, Model, Reader, Reading, Token, tokenize_guarded,
+};
 
 /// Asked where no question is given and the answer is yes or no.
 const YES_NO_QUESTION: &str = "Here is a request and a reply to it.\n\nRequest:\n{prompt}\n\n\
@@ -52,6 +54,7 @@ fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
         _ => return Err(KIND.refuse("give yes=… and no=… together, or scale=A..B alone")),
     };
     let parsed = JudgeOptions {
+        rendering: ChatOptions::default(),
         question: options.line_breaks("question"),
         verdict,
         threads: 0,
@@ -74,6 +77,7 @@ impl RewardSource for JudgeSource {
         let model = loader.open_or_self(&KIND, self.0.as_deref())?;
         let options = JudgeOptions {
             threads: loader.threads,
+            rendering: loader.chat.of_any_model(),
             ..self.1.clone()
         };
         Ok(Box::new(Judge::new(model, &options)?))
@@ -116,6 +120,8 @@ pub struct JudgeOptions {
     pub question: Option<String>,
     /// Which answers count.
     pub verdict: Verdict,
+    /// How its chat template is rendered.
+    pub rendering: ChatOptions,
     /// CPU threads; 0 counts as 1.
     pub threads: usize,
 }
@@ -149,7 +155,7 @@ impl Judge {
     pub fn new(model: Arc<Model>, options: &JudgeOptions) -> Result<Self> {
         let template = model.gguf().str("tokenizer.chat_template").is_some();
         let chat = match template {
-            true => Some(ChatTemplate::new(&model, None)?),
+            true => Some(ChatTemplate::new(&model, &options.rendering)?),
             false => None,
         };
         let question = question(options)?;

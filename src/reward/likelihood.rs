@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::options::Options;
 use super::{Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores};
 use crate::error::{Error, Result};
-use crate::llama::{ChatTemplate, Message, Model, Reader, Token, tokenize_guarded};
+use crate::llama::{ChatOptions, ChatTemplate, Message, Model, Reader, Token, tokenize_guarded};
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
@@ -32,6 +32,7 @@ pub(super) const KIND: RewardKind = RewardKind {
 fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
     let (file, mut options) = Options::parse(&KIND, text)?;
     let parsed = LikelihoodOptions {
+        rendering: ChatOptions::default(),
         chat: options.take("chat", |text| match text {
             "on" => Ok(true),
             "off" => Ok(false),
@@ -58,6 +59,7 @@ impl RewardSource for LikelihoodSource {
         let model = loader.open_or_self(&KIND, self.0.as_deref())?;
         let mut options = LikelihoodOptions {
             threads: loader.threads,
+            rendering: loader.chat.of_any_model(),
             ..self.1.clone()
         };
         let chat = options.chat.unwrap_or_else(|| has_template(&model));
@@ -75,6 +77,8 @@ pub struct LikelihoodOptions {
     pub chat: Option<bool>,
     /// Without a chat template, what stands between prompt and response; `None` is a line break.
     pub between: Option<String>,
+    /// How its chat template is rendered.
+    pub rendering: ChatOptions,
     /// CPU threads; 0 counts as 1.
     pub threads: usize,
 }
@@ -113,7 +117,7 @@ impl Likelihood {
                     "chat=on: {path} has no chat template; give chat=off, or another model"
                 )));
             }
-            (true, None) => Before::Chat(ChatTemplate::new(&model, None)?),
+            (true, None) => Before::Chat(ChatTemplate::new(&model, &options.rendering)?),
             (false, between) => Before::Raw(between.clone().unwrap_or_else(|| "\n".into())),
         };
         let reader = Reader::new(model, options.threads)?;

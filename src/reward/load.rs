@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{RewardKind, RewardText, TooLong};
 use crate::error::{Error, Result};
-use crate::llama::{Model, ModelOptions};
+use crate::llama::{ChatOptions, Model, ModelOptions};
 
 /// Loads rewards; a model that several of them name, or that is the generator, is loaded
 /// once.
@@ -16,6 +16,8 @@ pub struct RewardLoader {
     pub model: ModelOptions,
     /// CPU threads.
     pub threads: usize,
+    /// How conversations are rendered; its template is the generator's alone.
+    pub chat: ChatOptions,
     /// The text of [`RewardSpec::file`](super::RewardSpec::file) rewards; `None` takes what their file states.
     pub text: Option<RewardText>,
     /// What happens to texts too long for those.
@@ -31,6 +33,7 @@ impl RewardLoader {
             generator,
             model,
             threads,
+            chat: ChatOptions::default(),
             text: None,
             too_long: TooLong::default(),
             loaded: Vec::new(),

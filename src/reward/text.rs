@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Sample, SampleError};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::llama::{ChatTemplate, Message, Model, Token, tokenize_guarded};
+use crate::llama::{ChatOptions, ChatTemplate, Message, Model, Token, tokenize_guarded};
 
 /// Metadata key of a reward GGUF that states its text.
 const TEXT_KEY: &str = "aisp.reward.text";
@@ -128,11 +128,12 @@ impl Tokenizer {
     pub(super) fn new(
         model: &Arc<Model>,
         text: RewardText,
+        rendering: &ChatOptions,
         too_long: TooLong,
         limit: usize,
     ) -> Result<Self> {
         let chat = match text {
-            RewardText::Chat => Some(ChatTemplate::new(model, None)?),
+            RewardText::Chat => Some(ChatTemplate::new(model, rendering)?),
             RewardText::Pattern(_) => None,
         };
         Ok(Self {

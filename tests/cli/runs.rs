@@ -313,3 +313,53 @@ fn what_the_memory_has_no_room_for_is_refused() {
     let output = run(&["-c", "80000000"]);
     assert_refused(&output, 2, &["-c: ", "GB of memory are free", "--parallel"]);
 }
+
+#[test]
+fn chat_templates_see_the_date_and_the_variables() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("template.jinja");
+    let template = "<|im_start|>user\n{{ messages[0].content }} It is {{ strftime_now('%Y') }}\
+                    {% if loud %}!{% endif %}<|im_end|>\n<|im_start|>assistant\n";
+    std::fs::write(&file, template).unwrap();
+    let file = file.to_str().unwrap();
+    let greedy = [
+        "--method",
+        "greedy",
+        "-n",
+        "2",
+        "--json",
+        "--date",
+        "2031-02-03",
+    ];
+    let from_file = ["--chat-template-file", file];
+    let given = ["--chat-template", template];
+    let tokens = |flags: &[&str]| {
+        let output = run(&[&greedy[..], flags].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let value: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(value["date"], "2031-02-03T00:00:00");
+        value["response"].clone()
+    };
+    assert_eq!(tokens(&from_file), tokens(&given));
+    let loud = ["--chat-template-kwargs", "{\"loud\": true}"];
+    tokens(&[&from_file[..], &loud].concat());
+    // The file's own template tells no date.
+    let output = run(&["--method", "greedy", "-n", "2", "--json"]);
+    let value: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert!(value["date"].is_null());
+
+    for (flags, words) in [
+        (&["--date", "yesterday"][..], "--date"),
+        (
+            &["--chat-template-kwargs", "[1]"],
+            "--chat-template-kwargs: \"[1]\" is no JSON object",
+        ),
+        (&["--chat-template-file", "missing.jinja"], "missing.jinja"),
+        (&["--chat-template-file", file, "--no-chat"], "--no-chat"),
+    ] {
+        let output = run(flags);
+        assert_ne!(output.status.code(), Some(0));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+        assert_eq!(stdout(&output), "");
+    }
+}

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // every test program uses a part of it
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use aisp_llama::llama::{Model, ModelOptions};
@@ -30,6 +31,21 @@ pub fn cached(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// The Python of the set-up.
+pub fn interpreter() -> String {
+    std::env::var("PYTHON").unwrap_or_else(|_| "python3".into())
+}
+
+/// The folder that llama-cpp-python is installed in, with Jinja2, for this Python.
+pub fn llama_cpp_python() -> PathBuf {
+    let tag = Command::new(interpreter())
+        .args(["-c", "import sys; print(sys.implementation.cache_tag)"])
+        .output()
+        .expect("Python runs");
+    let tag = String::from_utf8(tag.stdout).expect("a name");
+    cached(&format!("python/{}-llama-cpp-python", tag.trim()))
 }
 
 fn load(name: &str) -> Arc<Model> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use aisp_llama::Result;
 use aisp_llama::control::{WeightedMean, WeightedOptions};
 use aisp_llama::llama::{
-    ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, Row, Token,
+    ChatOptions, ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, Row, Token,
 };
 use aisp_llama::rollout::{
     Ask, Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Steer,
@@ -33,7 +33,7 @@ fn threads() -> usize {
 /// Token ids of twenty prompts: rendered with the template where there is one, else the
 /// plain text of the last turn.
 fn prompts(model: &Model) -> Vec<Vec<Token>> {
-    let template = ChatTemplate::new(model, None).ok();
+    let template = ChatTemplate::new(model, &ChatOptions::default()).ok();
     conversations()
         .iter()
         .map(|messages| match &template {

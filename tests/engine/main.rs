@@ -14,4 +14,5 @@ mod groups;
 mod prefixes;
 mod reward;
 mod sequences;
+mod templates;
 mod text;

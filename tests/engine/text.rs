@@ -1,13 +1,13 @@
 //! Text to tokens and back.
 
-use aisp_llama::llama::{ChatTemplate, Message};
+use aisp_llama::llama::{ChatOptions, ChatTemplate, Message};
 
 use crate::common::{gemma3, smollm2};
 
 #[test]
 fn the_template_in_the_file_gives_the_markup_the_model_was_trained_on() {
     let model = smollm2();
-    let template = ChatTemplate::new(&model, None).unwrap();
+    let template = ChatTemplate::new(&model, &ChatOptions::default()).unwrap();
     let messages = [
         Message::new("system", "Be brief."),
         Message::new("user", "Hi"),
@@ -26,7 +26,7 @@ fn the_template_in_the_file_gives_the_markup_the_model_was_trained_on() {
 #[test]
 fn a_message_cannot_end_its_own_turn() {
     let model = smollm2();
-    let template = ChatTemplate::new(&model, None).unwrap();
+    let template = ChatTemplate::new(&model, &ChatOptions::default()).unwrap();
     let tokens = |text: &str| {
         template
             .tokenize(&model, &[Message::new("user", text)], true)
@@ -45,7 +45,11 @@ fn a_message_cannot_end_its_own_turn() {
 fn bos_is_added_once() {
     let model = gemma3();
     let template = "{{ bos_token }}{{ messages[0].content }}";
-    let template = ChatTemplate::new(&model, Some(template)).unwrap();
+    let options = ChatOptions {
+        template: Some(template.into()),
+        ..ChatOptions::default()
+    };
+    let template = ChatTemplate::new(&model, &options).unwrap();
     let with = template
         .tokenize(&model, &[Message::new("user", "Hi")], true)
         .unwrap();

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::common::llama_cpp_python;
 use crate::{common, compiler, library, link, repository, succeed, target};
 
 /// A llama.cpp to compile and to link with.
@@ -29,10 +30,10 @@ impl Llama {
 
     /// Another version, in shared libraries: what llama-cpp-python has inside.
     pub fn packaged() -> Self {
-        let folder = package().join("llama_cpp/lib");
+        let folder = llama_cpp_python().join("llama_cpp/lib");
         let folder = folder.display();
         Self {
-            headers: vec![package().join("include")],
+            headers: vec![llama_cpp_python().join("include")],
             link: vec![
                 format!("-L{folder}"),
                 format!("-Wl,-rpath,{folder}"),
@@ -92,23 +93,11 @@ fn pinned_libraries() -> PathBuf {
     newest.expect("llama-cpp-sys-2 built libllama.a")
 }
 
-fn interpreter() -> String {
-    std::env::var("PYTHON").unwrap_or_else(|_| "python3".into())
-}
-
-/// The folder that llama-cpp-python is installed in, for this Python.
-pub fn package() -> PathBuf {
-    let mut python = Command::new(interpreter());
-    python.args(["-c", "import sys; print(sys.implementation.cache_tag)"]);
-    let tag = String::from_utf8(succeed(&mut python).stdout).unwrap();
-    common::cached(&format!("python/{}-llama-cpp-python", tag.trim()))
-}
-
 /// A Python program of this repository, which finds llama_cpp, aisp_llama and the plugin.
 pub fn python(program: &str) -> Command {
-    let mut python = Command::new(interpreter());
+    let mut python = Command::new(common::interpreter());
     python.arg(repository().join(program));
-    let folders = [package(), repository().join("examples/plugin")];
+    let folders = [llama_cpp_python(), repository().join("examples/plugin")];
     python.env("PYTHONPATH", std::env::join_paths(folders).unwrap());
     python.env("PYTHONDONTWRITEBYTECODE", "1");
     let (prefix, suffix) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::host::{Llama, package};
+use crate::common::llama_cpp_python;
+use crate::host::Llama;
 use crate::{library, repository, succeed};
 
 fn install(prefix: &Path) {
@@ -36,7 +37,7 @@ fn a_program_is_built_with_pkg_config() {
     assert!(flags.contains("-laisp_llama"), "{flags}");
 
     let program = folder.path().join("align");
-    let libraries = package().join("llama_cpp/lib");
+    let libraries = llama_cpp_python().join("llama_cpp/lib");
     let mut compiler = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".into()));
     compiler.arg(repository().join("examples/plugin/align.c"));
     compiler
@@ -56,7 +57,7 @@ fn a_program_is_built_with_cmake() {
     install(&prefix);
     let lists = [
         prefix.display().to_string(),
-        package().display().to_string(),
+        llama_cpp_python().display().to_string(),
     ];
     for (name, option) in [("shared", "OFF"), ("static", "ON")] {
         let build = folder.path().join(name);

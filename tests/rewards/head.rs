@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aisp_llama::llama::{ChatTemplate, Message};
+use aisp_llama::llama::{ChatOptions, ChatTemplate, Message};
 use aisp_llama::reward::{
     FeaturePooling, Features, FeaturesOptions, Head, HeadOptions, LinearHead, Reward, RewardText,
     Sample,
@@ -56,7 +56,7 @@ fn load(head: PathBuf, text: Option<RewardText>) -> Head {
 fn scores_equal_the_bindings_embeddings_times_the_head() {
     let folder = TempDir::new().unwrap();
     let model = smollm2();
-    let template = ChatTemplate::new(&model, None).unwrap();
+    let template = ChatTemplate::new(&model, &ChatOptions::default()).unwrap();
     for text in ["{response}", "{prompt}\\n{response}", "chat"] {
         let (path, head) = head_file(&folder, model.width(), text);
         let mut reward = load(path, None);

@@ -1,6 +1,6 @@
 //! A judge on SmolLM2: its numbers are those of a plain decode.
 
-use aisp_llama::llama::{ChatTemplate, Message};
+use aisp_llama::llama::{ChatOptions, ChatTemplate, Message};
 use aisp_llama::reward::{Judge, JudgeOptions, Reward, Sample, SampleError, Verdict};
 
 use crate::common::{gemma3, smollm2};
@@ -22,6 +22,7 @@ fn samples() -> [Sample<'static>; 3] {
 
 fn judge(verdict: Verdict) -> Judge {
     let options = JudgeOptions {
+        rendering: ChatOptions::default(),
         question: Some(QUESTION.into()),
         verdict,
         threads: aisp_llama::default_threads(),
@@ -39,7 +40,7 @@ fn asked(sample: &Sample<'_>) -> String {
 fn the_logit_difference_is_that_of_a_plain_decode() {
     let model = smollm2();
     let token = |word: &str| model.tokenize(word, false, false)[0] as usize;
-    let template = ChatTemplate::new(&model, None).unwrap();
+    let template = ChatTemplate::new(&model, &ChatOptions::default()).unwrap();
     let found = rewards(&mut judge(Verdict::default()), &samples());
     let mut largest = 0.0_f64;
     for (sample, found) in samples().iter().zip(&found) {
@@ -60,7 +61,7 @@ fn the_logit_difference_is_that_of_a_plain_decode() {
 #[test]
 fn a_scale_is_the_expected_number_of_a_plain_decode() {
     let model = smollm2();
-    let template = ChatTemplate::new(&model, None).unwrap();
+    let template = ChatTemplate::new(&model, &ChatOptions::default()).unwrap();
     let scale = Verdict::Scale { low: 1, high: 10 };
     let found = rewards(&mut judge(scale), &samples());
     let digit = |number: u32| model.tokenize(&number.to_string(), false, false);

@@ -4,10 +4,16 @@
 //! must not, or a message could end its own turn and speak for the model. So special texts
 //! inside messages are tokenised apart, as plain text.
 
-use minijinja::syntax::SyntaxConfig;
+mod jinja;
+mod source;
+
+use std::sync::OnceLock;
+
+use jiff::civil::DateTime;
+use minijinja::context;
 use minijinja::value::{Serde, Value};
-use minijinja::{Environment, ErrorKind, context};
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use super::model::{Model, Token};
 use crate::error::{Error, Result};
@@ -31,22 +37,52 @@ impl Message {
     }
 }
 
+/// How conversations are rendered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChatOptions {
+    /// A template instead of the one in the file.
+    pub template: Option<String>,
+    /// What templates see beside what they always do, such as `enable_thinking`.
+    pub variables: serde_json::Map<String, Json>,
+    /// What `strftime_now` tells; `None` is the time when this process first made a template.
+    pub date: Option<DateTime>,
+}
+
+impl ChatOptions {
+    /// The same without a template: for another model's conversations.
+    #[must_use]
+    pub fn of_any_model(&self) -> Self {
+        Self {
+            template: None,
+            ..self.clone()
+        }
+    }
+}
+
+/// The same for all templates of a process.
+fn first_asked() -> DateTime {
+    static DATE: OnceLock<DateTime> = OnceLock::new();
+    *DATE.get_or_init(|| jiff::ZonedDateTime::now().datetime())
+}
+
 /// A chat template with the model's BOS and EOS texts.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
     source: String,
     bos: String,
     eos: String,
+    variables: serde_json::Map<String, Json>,
+    date: DateTime,
 }
 
 impl ChatTemplate {
-    /// The template in the model's file, or `custom` where given.
+    /// The template in the model's file, or that of the options where they have one.
     ///
     /// # Errors
     /// [`Error::Model`] when the file has none and no other is given, [`Error::Field`] for a
     /// text without any Jinja, such as the name of a template.
-    pub fn new(model: &Model, custom: Option<&str>) -> Result<Self> {
-        let source = match custom {
+    pub fn new(model: &Model, options: &ChatOptions) -> Result<Self> {
+        let source = match options.template.as_deref() {
             Some(text) if text.contains("{{") || text.contains("{%") => text,
             Some(text) => {
                 return Err(Error::field(
@@ -65,47 +101,39 @@ impl ChatTemplate {
             })?,
         };
         let (bos, eos) = model.bos_eos_text();
-        Ok(Self {
+        Ok(Self::of(source, &bos, &eos, options))
+    }
+
+    /// A template by its text, whatever that of the options is, with the texts of the BOS and EOS
+    /// tokens.
+    #[must_use]
+    pub fn of(source: &str, bos: &str, eos: &str, options: &ChatOptions) -> Self {
+        Self {
             source: source.to_owned(),
-            bos,
-            eos,
-        })
+            bos: bos.to_owned(),
+            eos: eos.to_owned(),
+            variables: options.variables.clone(),
+            date: options.date.unwrap_or_else(first_asked),
+        }
+    }
+
+    /// The date that it tells, where it asks for one.
+    #[must_use]
+    pub fn date(&self) -> Option<DateTime> {
+        self.source.contains("strftime_now").then_some(self.date)
     }
 
     /// The conversation as the model's markup; `open_turn` adds the opening of the
     /// assistant's turn.
     ///
-    /// The current date is not offered to templates: the same messages give the same text.
+    /// `strftime_now` tells the [date](ChatOptions::date) of the options: the same messages give the same
+    /// text.
     ///
     /// # Errors
     /// [`Error::Field`] with the template's own words when it cannot be parsed or refuses
     /// the conversation.
     pub fn render(&self, messages: &[Message], open_turn: bool) -> Result<String> {
-        let mut env = Environment::new();
-        // Hugging Face renders with these two on and with Python's string methods.
-        let syntax = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()
-            .map_err(|e| Error::Run(format!("template syntax: {e}")))?;
-        env.set_syntax(syntax);
-        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        env.add_function(
-            "raise_exception",
-            |text: String| -> std::result::Result<String, minijinja::Error> {
-                Err(minijinja::Error::new(ErrorKind::InvalidOperation, text))
-            },
-        );
-        env.render_str(
-            &self.source,
-            context! {
-                messages => Value::from(Serde(messages)),
-                bos_token => self.bos.as_str(),
-                eos_token => self.eos.as_str(),
-                add_generation_prompt => open_turn,
-            },
-        )
-        .map_err(|e| {
+        self.rendered(messages, open_turn).map_err(|e| {
             Error::field(
                 "chat-template",
                 format!(
@@ -114,6 +142,27 @@ impl ChatTemplate {
                 ),
             )
         })
+    }
+
+    fn rendered(
+        &self,
+        messages: &[Message],
+        open_turn: bool,
+    ) -> std::result::Result<String, minijinja::Error> {
+        let env = jinja::environment(self.date)?;
+        let mut all = serde_json::Map::new();
+        // What transformers always offers; what the caller says comes last.
+        all.insert("tools".into(), Json::Null);
+        all.insert("documents".into(), Json::Null);
+        all.insert("bos_token".into(), self.bos.as_str().into());
+        all.insert("eos_token".into(), self.eos.as_str().into());
+        all.insert("add_generation_prompt".into(), open_turn.into());
+        all.extend(self.variables.clone());
+        let all = Value::from(Serde(all));
+        env.render_str(
+            &source::prepare(&self.source),
+            context! { messages => Value::from(Serde(messages)), ..all },
+        )
     }
 
     /// Tokens of the conversation: markup as special tokens, message text as plain text.
@@ -223,11 +272,11 @@ mod tests {
     use super::*;
 
     fn template(source: &str) -> ChatTemplate {
-        ChatTemplate {
-            source: source.into(),
-            bos: "<s>".into(),
-            eos: "</s>".into(),
-        }
+        let options = ChatOptions {
+            date: Some(jiff::civil::date(2026, 1, 5).at(8, 9, 0, 0)),
+            ..ChatOptions::default()
+        };
+        ChatTemplate::of(source, "<s>", "</s>", &options)
     }
 
     #[test]
@@ -246,6 +295,74 @@ mod tests {
             t.render(&messages, true).unwrap(),
             "<s>[USER] hi</s>[ASSISTANT] yo</s>>"
         );
+    }
+
+    #[test]
+    fn what_transformers_and_python_add_is_there() {
+        let user = [Message::new("user", "a,b,<c> é")];
+        for (source, expected) in [
+            (
+                "{% generation %}{{ messages[0].role }}{% endgeneration %}",
+                "user",
+            ),
+            ("{{ strftime_now('%d %b %Y') }}", "05 Jan 2026"),
+            ("{{ strftime_now('%Y-%m-%d %H:%M') }}", "2026-01-05 08:09"),
+            ("{% if tools is not none %}TOOLS{% endif %}", ""),
+            (
+                "{% if tools is iterable or 3 is sequence %}TOOLS{% endif %}",
+                "",
+            ),
+            (
+                "{{ 'a' is sequence and {} is sequence and 'a' is iterable }}",
+                "True",
+            ),
+            ("{{ '%s!' % messages[0].content }}", "a,b,<c> é!"),
+            ("{{ '%d of %s' % (3, 'x'.upper()) }}", "3 of X"),
+            ("{{ messages[0].content.rsplit(',', 1)[0] }}", "a,b"),
+            (
+                "{{ 'ab'.removeprefix('a') ~ 'ab'.removesuffix('b') }}",
+                "ba",
+            ),
+            (
+                "{{ 'a=b=c'.partition('=')[2] ~ 'a=b=c'.rpartition('=')[0] }}",
+                "b=ca=b",
+            ),
+            (
+                "{{ '-7'.zfill(4) ~ 'x'.center(4, '*') ~ 'ABC'.swapcase() }}",
+                "-007*x**abc",
+            ),
+            ("{{ messages[0].content | tojson }}", "\"a,b,<c> é\""),
+            (
+                "{{ messages[0].content | tojson(ensure_ascii=True) }}",
+                "\"a,b,<c> \\u00e9\"",
+            ),
+            (
+                "{{ {'b': [1, 1e100], 'a': none} | tojson }}",
+                "{\"b\": [1, 1e+100], \"a\": null}",
+            ),
+            (
+                "{{ {'b': 1, 'a': []} | tojson(indent=2, sort_keys=True) }}",
+                "{\n  \"a\": [],\n  \"b\": 1\n}",
+            ),
+            ("{{ [1, 2] | tojson(separators=(',', ':')) }}", "[1,2]"),
+        ] {
+            assert_eq!(
+                template(source).render(&user, true).unwrap(),
+                expected,
+                "{source}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_template_without_an_end_is_ended() {
+        let rounds = "{% for a in range(9999) %}".repeat(4) + &"{% endfor %}".repeat(4);
+        let doubled = "{% set ns = namespace(a='12345678') %}{% for i in range(60) %}\
+                       {% set ns.a = ns.a + ns.a %}{% endfor %}{{ ns.a }}";
+        for source in [rounds.as_str(), doubled] {
+            let error = template(source).render(&[], true).unwrap_err().to_string();
+            assert!(error.contains("fuel"), "{error}");
+        }
     }
 
     #[test]

@@ -1,0 +1,101 @@
+//! Published chat templates, as this program renders them and as Jinja2 does under the settings of
+//! transformers: every template of another llama.cpp's sources, byte for byte.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use aisp_llama::llama::{ChatOptions, ChatTemplate, Message};
+use serde_json::{Map, Value, json};
+
+use crate::common::{cached, interpreter, llama_cpp_python};
+
+/// What they are asked to render: messages, and variables beside them.
+fn conversations() -> BTreeMap<&'static str, Value> {
+    let user = json!({"role": "user", "content": "Hi <there>, what's 1 < 2?"});
+    let turns = json!([
+        {"role": "system", "content": "Be brief.\nAnd kind."},
+        user,
+        {"role": "assistant", "content": "  Yes: it is. "},
+        {"role": "user", "content": "Really? Größe & \"quotes\""},
+    ]);
+    BTreeMap::from([
+        ("one turn", json!({"messages": [user]})),
+        ("system and three turns", json!({"messages": turns})),
+        (
+            "without thinking",
+            json!({"messages": [user], "enable_thinking": false}),
+        ),
+    ])
+}
+
+fn rendered(source: &str, conversation: &Value) -> aisp_llama::Result<String> {
+    let mut variables: Map<String, Value> = conversation.as_object().unwrap().clone();
+    let messages = variables.remove("messages").unwrap();
+    let messages: Vec<Message> = serde_json::from_value(messages).unwrap();
+    let options = ChatOptions {
+        variables,
+        date: Some("2026-01-05T08:09".parse().unwrap()),
+        ..ChatOptions::default()
+    };
+    ChatTemplate::of(source, "<s>", "</s>", &options).render(&messages, true)
+}
+
+#[test]
+fn published_templates_are_rendered_as_jinja2_does() {
+    let folder = std::fs::read_dir(cached("templates")).unwrap();
+    let mut paths: Vec<PathBuf> = folder.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == "jinja"));
+    paths.sort();
+    let conversations = conversations();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/render_templates.py");
+    let mut python = Command::new(interpreter())
+        .env("PYTHONPATH", llama_cpp_python())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .arg(script)
+        .args(&paths)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let asked = serde_json::to_vec(&conversations).unwrap();
+    python.stdin.take().unwrap().write_all(&asked).unwrap();
+    let output = python.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let expected: Value = serde_json::from_slice(&output.stdout).unwrap();
+
+    let (mut all, mut equal, mut refused, mut only_here) = (0, 0, 0, 0);
+    let mut wrong = Vec::new();
+    for path in &paths {
+        let source = std::fs::read_to_string(path).unwrap();
+        for (name, conversation) in &conversations {
+            let expected = &expected[path.to_str().unwrap()][name];
+            let found = rendered(&source, conversation);
+            all += 1;
+            match (expected["text"].as_str(), found) {
+                (Some(text), Ok(found)) if text == found => equal += 1,
+                (None, Err(_)) => refused += 1,
+                // Templates for tools go through none of them here.
+                (None, Ok(_)) => only_here += 1,
+                (expected_text, found) => wrong.push(format!(
+                    "{}, {name}:\n  Jinja2: {:?} {}\n  here:   {found:?}",
+                    path.display(),
+                    expected_text,
+                    expected["error"]
+                )),
+            }
+        }
+    }
+    println!(
+        "{} templates, {all} renderings: {equal} equal, {refused} refused by both, {only_here} by Jinja2 alone",
+        paths.len()
+    );
+    assert!(paths.len() >= 60, "{}", paths.len());
+    assert!(
+        wrong.is_empty(),
+        "{} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
