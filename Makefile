@@ -28,7 +28,7 @@ PLUGIN := --release --lib --no-default-features --features plugin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build bench lint plugin install setup tools head figures
+.PHONY: help demo test build bench performance lint plugin install setup tools head figures
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -51,7 +51,11 @@ build: tools ## build the program
 	@$(with_ccache) cargo build --release
 
 bench: setup ## run the benchmarks
-	@$(with_ccache) cargo bench
+	@$(with_ccache) cargo bench --bench aisp
+
+performance: tools ## measure what docs/performance.md shows, an hour on an idle machine
+	@"$(PYTHON)" scripts/fetch_models.py --for figures
+	@$(with_ccache) cargo bench --bench performance
 
 lint: tools ## check format, clippy and documentation, without warnings
 	cargo fmt --check

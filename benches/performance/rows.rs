@@ -1,0 +1,415 @@
+//! The rows of the page.
+
+use std::process::{Child, Command};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use aisp_llama::llama::{Model, ModelOptions, Token};
+use aisp_llama::method::Rounds;
+use aisp_llama::reward::{Classifier, ClassifierOptions};
+use aisp_llama::{AlignOptions, Aligner, Alignment, EngineOptions, Prompt, Stop, default_threads};
+
+use crate::{common, plain};
+
+/// Times that two things are run in turn; fewer where one of them takes a minute.
+const TURNS: usize = 5;
+const FEW: usize = 3;
+
+/// One row.
+pub struct RowOf {
+    pub name: &'static str,
+    pub what: &'static str,
+    pub first: &'static str,
+    pub second: &'static str,
+    pub run: fn() -> Measured,
+}
+
+/// Ratios of the first to the second, and a word on them.
+pub struct Measured {
+    pub ratios: Vec<f64>,
+    pub note: String,
+}
+
+pub const ROWS: &[RowOf] = &[
+    RowOf {
+        name: "plain",
+        what: "tokens a second, 16 sequences of 128 tokens, no rewards",
+        first: "`aisp`, first iteration",
+        second: "llama.cpp's own batched decoding",
+        run: || against_plain("aisp:steer=0"),
+    },
+    RowOf {
+        name: "noise",
+        what: "the same under Gaussian noise",
+        first: "`search:start=noise`",
+        second: "llama.cpp's own batched decoding",
+        run: || against_plain("search:start=noise"),
+    },
+    RowOf {
+        name: "alone",
+        what: "tokens a second of one greedy answer of 128 tokens",
+        first: "`greedy`",
+        second: "llama.cpp's own loop of single rows",
+        run: alone,
+    },
+    RowOf {
+        name: "wide",
+        what: "tokens a second of one iteration of 64 tokens",
+        first: "64 candidates",
+        second: "16 candidates",
+        run: wide,
+    },
+    RowOf {
+        name: "tree-24",
+        what: "candidates a second of the default run, 24 tokens, SmolLM2",
+        first: "prefixes shared",
+        second: "`--no-share-prefixes`",
+        run: || tree(smollm(), 24, true, TURNS),
+    },
+    RowOf {
+        name: "tree-128",
+        what: "the same with 128 tokens",
+        first: "prefixes shared",
+        second: "`--no-share-prefixes`",
+        run: || tree(smollm(), 128, true, FEW),
+    },
+    RowOf {
+        name: "gemma-24",
+        what: "the same with 24 tokens, Gemma 3 270M",
+        first: "prefixes shared",
+        second: "`--no-share-prefixes`",
+        run: || tree(gemma(), 24, false, FEW),
+    },
+    RowOf {
+        name: "gemma-128",
+        what: "the same with 128 tokens, Gemma 3 270M",
+        first: "prefixes shared",
+        second: "`--no-share-prefixes`",
+        run: || tree(gemma(), 128, false, FEW),
+    },
+    RowOf {
+        name: "best-of-n",
+        what: "tokens of candidates a second, 16 × 8, 64 tokens, rewards included",
+        first: "the default",
+        second: "best-of-n",
+        run: best_of_n,
+    },
+    RowOf {
+        name: "prompts",
+        what: "8 prompts, 16 × 4, 24 tokens",
+        first: "side by side",
+        second: "one after the other",
+        run: prompts,
+    },
+    RowOf {
+        name: "busy",
+        what: "tokens a second of one iteration of 24 tokens",
+        first: "beside a busy process",
+        second: "on an idle machine",
+        run: busy,
+    },
+];
+
+fn load(name: &str) -> Arc<Model> {
+    let options = ModelOptions {
+        gpu_layers: Some(0),
+        mmap: true,
+    };
+    Arc::new(Model::load(&common::path(name), &options).unwrap())
+}
+
+fn smollm() -> Arc<Model> {
+    static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
+    Arc::clone(MODEL.get_or_init(|| load("SmolLM2-135M-Instruct.Q4_0.gguf")))
+}
+
+fn gemma() -> Arc<Model> {
+    common::gemma3()
+}
+
+fn reward() -> Classifier {
+    let options = ClassifierOptions {
+        threads: default_threads(),
+        ..ClassifierOptions::default()
+    };
+    Classifier::load(&common::path(common::REWARD), &options).unwrap()
+}
+
+/// Ratios of what `first` and `second` say, asked in turn; once more in front, to warm up.
+fn in_turn(
+    turns: usize,
+    mut first: impl FnMut() -> f64,
+    mut second: impl FnMut() -> f64,
+) -> Vec<f64> {
+    let _ = (first(), second());
+    (0..turns).map(|_| first() / second()).collect()
+}
+
+fn measured(ratios: Vec<f64>) -> Measured {
+    Measured {
+        ratios,
+        note: String::new(),
+    }
+}
+
+/// A model with its options and reward, for whole runs.
+struct Bench {
+    aligner: Aligner,
+    reward: Classifier,
+    options: AlignOptions,
+}
+
+impl Bench {
+    fn new(model: Arc<Model>, method: &str, rounds: Rounds, engine: EngineOptions) -> Self {
+        Self {
+            aligner: Aligner::new(model, engine).unwrap(),
+            reward: reward(),
+            options: AlignOptions {
+                method: method.parse().unwrap(),
+                rounds,
+                ..AlignOptions::default()
+            },
+        }
+    }
+
+    fn run(&mut self, prompt: &Prompt) -> Alignment {
+        let Self {
+            aligner,
+            reward,
+            options,
+        } = self;
+        aligner
+            .align(prompt, reward, options, &Stop::new(), &mut |_| {})
+            .unwrap()
+    }
+}
+
+fn rounds(samples: usize, iterations: usize, max_tokens: usize) -> Rounds {
+    Rounds {
+        samples,
+        iterations,
+        max_tokens,
+        seed: 1,
+    }
+}
+
+fn review(chat: bool) -> Prompt {
+    let text = "Write one sentence reviewing a movie about a lost dog.";
+    match chat {
+        true => Prompt::user(None, text),
+        false => Prompt::Raw(text.into()),
+    }
+}
+
+/// A prompt behind which hardly any response ends early.
+const STORY: &str = "Chapter 1. It was a dark and stormy night, and";
+
+/// New tokens a second of one iteration, generation alone.
+fn generation(bench: &mut Bench, prompt: &Prompt) -> f64 {
+    let run = bench.run(prompt);
+    run.usage.generated_tokens as f64 / run.timings.generation_seconds
+}
+
+fn against_plain(method: &str) -> Measured {
+    let model = smollm();
+    let tokens: Vec<Token> = model.tokenize(STORY, true, true);
+    let mut bench = Bench::new(
+        Arc::clone(&model),
+        method,
+        rounds(16, 1, 128),
+        EngineOptions::default(),
+    );
+    let prompt = Prompt::Raw(STORY.into());
+    measured(in_turn(
+        TURNS,
+        || generation(&mut bench, &prompt),
+        || plain::tokens_a_second(&model, &tokens, 16, 128, default_threads()),
+    ))
+}
+
+fn alone() -> Measured {
+    let model = smollm();
+    let tokens: Vec<Token> = model.tokenize(STORY, true, true);
+    let mut bench = Bench::new(
+        Arc::clone(&model),
+        "greedy",
+        rounds(1, 1, 128),
+        EngineOptions::default(),
+    );
+    let prompt = Prompt::Raw(STORY.into());
+    measured(in_turn(
+        TURNS,
+        || generation(&mut bench, &prompt),
+        || plain::tokens_a_second(&model, &tokens, 1, 128, default_threads()),
+    ))
+}
+
+fn wide() -> Measured {
+    let bench = |samples| {
+        let engine = EngineOptions {
+            parallel: samples,
+            ..EngineOptions::default()
+        };
+        Bench::new(
+            smollm(),
+            "search:start=noise",
+            rounds(samples, 1, 64),
+            engine,
+        )
+    };
+    let (mut many, mut few) = (bench(64), bench(16));
+    let prompt = Prompt::Raw(STORY.into());
+    measured(in_turn(
+        TURNS,
+        || generation(&mut many, &prompt),
+        || generation(&mut few, &prompt),
+    ))
+}
+
+fn tree(model: Arc<Model>, max_tokens: usize, chat: bool, turns: usize) -> Measured {
+    let bench = |share_prefixes| {
+        let engine = EngineOptions {
+            share_prefixes,
+            ..EngineOptions::default()
+        };
+        Bench::new(
+            Arc::clone(&model),
+            "search",
+            rounds(16, 8, max_tokens),
+            engine,
+        )
+    };
+    let (mut shared, mut again) = (bench(true), bench(false));
+    let prompt = review(chat);
+    let mut texts = [String::new(), String::new()];
+    let mut share = 0.0;
+    let rate = |bench: &mut Bench, text: &mut String, share: &mut f64| {
+        let begun = Instant::now();
+        let run = bench.run(&prompt);
+        let seconds = begun.elapsed().as_secs_f64();
+        *share = run.timings.reward_seconds / run.timings.total_seconds;
+        text.clone_from(&run.response);
+        run.usage.candidates as f64 / seconds
+    };
+    let [own, other] = &mut texts;
+    let mut ignored = 0.0;
+    let ratios = in_turn(
+        turns,
+        || rate(&mut shared, own, &mut share),
+        || rate(&mut again, other, &mut ignored),
+    );
+    assert_eq!(texts[0], texts[1], "the text does not depend on it");
+    let (with, without) = (shared.aligner.work(), again.aligner.work());
+    let rows = with.rows as f64 / without.rows as f64;
+    Measured {
+        ratios,
+        note: format!(
+            "; {:.2} of the rows; {:.0} % of the time is the reward's",
+            rows,
+            100.0 * share
+        ),
+    }
+}
+
+/// Tokens of all candidates a second, those that were known beforehand among them.
+fn best_of_n() -> Measured {
+    let bench = |method| {
+        let engine = EngineOptions::default();
+        Bench::new(smollm(), method, rounds(16, 8, 64), engine)
+    };
+    let (mut own, mut other) = (bench("search"), bench("best-of-n:temp=1:top-p=1"));
+    let prompt = review(true);
+    let rate = |bench: &mut Bench| {
+        let begun = Instant::now();
+        let run = bench.run(&prompt);
+        let tokens: usize = run.candidates.iter().map(|c| c.tokens).sum();
+        tokens as f64 / begun.elapsed().as_secs_f64()
+    };
+    measured(in_turn(FEW, || rate(&mut own), || rate(&mut other)))
+}
+
+fn prompts() -> Measured {
+    let subjects = [
+        "a lost dog",
+        "a heist",
+        "a rock band",
+        "two sisters",
+        "a ghost ship",
+        "a chess champion",
+        "a wedding",
+        "a long winter",
+    ];
+    let of = |subject: &&str| {
+        let text = format!("Write one sentence reviewing a movie about {subject}.");
+        Prompt::user(None, text)
+    };
+    let prompts: Vec<Prompt> = subjects.iter().map(of).collect();
+    let bench = || {
+        let engine = EngineOptions::default();
+        Bench::new(smollm(), "search", rounds(16, 4, 24), engine)
+    };
+    let (mut all, mut each) = (bench(), bench());
+    let mut answers = [vec![String::new(); 8], vec![String::new(); 8]];
+    let [side_by_side, one_by_one] = &mut answers;
+    let ratios = in_turn(
+        FEW,
+        || {
+            let begun = Instant::now();
+            let Bench {
+                aligner,
+                reward,
+                options,
+            } = &mut all;
+            let mut done = |number: usize, run: aisp_llama::Result<Alignment>| {
+                side_by_side[number] = run?.response;
+                Ok(())
+            };
+            let (stop, mut observe) = (Stop::new(), |_: &_| {});
+            aligner
+                .align_all(&prompts, reward, options, &stop, &mut observe, &mut done)
+                .unwrap();
+            1.0 / begun.elapsed().as_secs_f64()
+        },
+        || {
+            let begun = Instant::now();
+            for (prompt, answer) in prompts.iter().zip(one_by_one.iter_mut()) {
+                *answer = each.run(prompt).response;
+            }
+            1.0 / begun.elapsed().as_secs_f64()
+        },
+    );
+    assert_eq!(answers[0], answers[1]);
+    measured(ratios)
+}
+
+/// A process that does nothing but take a processor; it ends with this.
+struct Busy(Child);
+
+impl Busy {
+    fn new() -> Self {
+        let mut shell = Command::new("sh");
+        Self(shell.args(["-c", "while :; do :; done"]).spawn().unwrap())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn busy() -> Measured {
+    let engine = EngineOptions::default();
+    let bench = Bench::new(smollm(), "search:start=noise", rounds(16, 2, 24), engine);
+    let bench = std::cell::RefCell::new(bench);
+    let prompt = Prompt::Raw(STORY.into());
+    measured(in_turn(
+        TURNS,
+        || {
+            let _busy = Busy::new();
+            generation(&mut bench.borrow_mut(), &prompt)
+        },
+        || generation(&mut bench.borrow_mut(), &prompt),
+    ))
+}
