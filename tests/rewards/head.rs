@@ -119,7 +119,7 @@ fn many_and_long_texts_are_read_in_groups() {
     let (path, _) = head_file(&folder, smollm2().width(), "{response}");
     let mut reward = load(path, None);
     let texts: Vec<String> = (0..150)
-        .map(|i| format!("{} number {i}.", "A film ".repeat(1 + i * 7 % 200)))
+        .map(|i| format!("{} number {i}.", "A film ".repeat(1 + i * 7 % 40)))
         .collect();
     let samples: Vec<Sample<'_>> = texts
         .iter()
