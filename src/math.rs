@@ -35,35 +35,80 @@ pub(crate) fn normaliser(logits: &[f32]) -> (f32, f64) {
     )
 }
 
-/// −log p of `token` and the entropy, both in nats, of the distribution softmax(`logits`).
+/// What is said of softmax(`logits`) as a whole.
 #[cfg(feature = "engine")]
-pub(crate) fn surprise_and_entropy(logits: &[f32], token: usize) -> (f64, f64) {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let (mut sum, mut moment) = (0.0_f64, 0.0_f64);
-    // Sums of lanes, so that the compiler may use vectors.
-    for chunk in logits.chunks(512) {
-        let (mut sums, mut moments) = ([0.0_f32; 8], [0.0_f32; 8]);
-        let (eights, rest) = chunk.as_chunks::<8>();
-        for eight in eights {
-            for lane in 0..8 {
-                let x = (eight[lane] - largest).max(LEAST);
-                let weight = exp(x);
-                sums[lane] += weight;
-                moments[lane] += weight * x;
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Softmax {
+    largest: f32,
+    /// log Σ exp(l − largest).
+    normaliser: f64,
+    /// In nats.
+    pub(crate) entropy: f64,
+}
+
+#[cfg(feature = "engine")]
+impl Softmax {
+    /// Of these logits.
+    pub(crate) fn of(logits: &[f32]) -> Self {
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let (mut sum, mut moment) = (0.0_f64, 0.0_f64);
+        // Sums of lanes, so that the compiler may use vectors.
+        for chunk in logits.chunks(512) {
+            let (mut sums, mut moments) = ([0.0_f32; 8], [0.0_f32; 8]);
+            let (eights, rest) = chunk.as_chunks::<8>();
+            for eight in eights {
+                for lane in 0..8 {
+                    let x = (eight[lane] - largest).max(LEAST);
+                    let weight = exp(x);
+                    sums[lane] += weight;
+                    moments[lane] += weight * x;
+                }
             }
+            for (lane, &logit) in rest.iter().enumerate() {
+                let x = (logit - largest).max(LEAST);
+                sums[lane] += exp(x);
+                moments[lane] += exp(x) * x;
+            }
+            sum += sums.iter().map(|&s| f64::from(s)).sum::<f64>();
+            moment += moments.iter().map(|&m| f64::from(m)).sum::<f64>();
         }
-        for (lane, &logit) in rest.iter().enumerate() {
-            let x = (logit - largest).max(LEAST);
-            sums[lane] += exp(x);
-            moments[lane] += exp(x) * x;
+        let normaliser = sum.ln();
+        Self {
+            largest,
+            normaliser,
+            entropy: (normaliser - moment / sum).max(0.0),
         }
-        sum += sums.iter().map(|&s| f64::from(s)).sum::<f64>();
-        moment += moments.iter().map(|&m| f64::from(m)).sum::<f64>();
     }
-    let normaliser = sum.ln();
-    let own = logits.get(token).copied().unwrap_or(largest);
-    let surprise = normaliser + f64::from(largest - own);
-    (surprise, (normaliser - moment / sum).max(0.0))
+
+    /// Of each of them, by as many threads.
+    pub(crate) fn of_each(logits: &[&[f32]], threads: usize) -> Vec<Self> {
+        let each = |logits: &[&[f32]]| logits.iter().map(|l| Self::of(l)).collect::<Vec<_>>();
+        let part = logits.len().div_ceil(threads.max(1)).max(1);
+        let Some((own, others)) = logits.split_at_checked(part) else {
+            return each(logits);
+        };
+        std::thread::scope(|scope| {
+            let others: Vec<_> = others
+                .chunks(part)
+                .map(|part| scope.spawn(move || each(part)))
+                .collect();
+            let mut all = each(own);
+            for other in others {
+                // What panicked there panics here.
+                all.extend(
+                    other
+                        .join()
+                        .unwrap_or_else(|e| std::panic::resume_unwind(e)),
+                );
+            }
+            all
+        })
+    }
+
+    /// −log p, in nats, of a token with this logit.
+    pub(crate) fn surprise(&self, logit: f32) -> f64 {
+        self.normaliser + f64::from(self.largest - logit)
+    }
 }
 
 /// log p − log q of `token`, p being softmax(`own`) and q softmax(`moved`) over the tokens where
@@ -123,12 +168,18 @@ mod tests {
         let (largest, rest) = normaliser(&logits);
         let log_p = |l: f32| f64::from(l - largest) - rest;
         let entropy: f64 = logits.iter().map(|&l| -log_p(l) * log_p(l).exp()).sum();
-        let (surprise, found) = surprise_and_entropy(&logits, 17);
-        assert!((surprise + log_p(logits[17])).abs() < 1e-6);
+        let softmax = Softmax::of(&logits);
+        assert!((softmax.surprise(logits[17]) + log_p(logits[17])).abs() < 1e-6);
+        let found = softmax.entropy;
         assert!((found - entropy).abs() < 1e-5, "{found} {entropy}");
+        for (rows, threads) in [(0, 2), (1, 1), (1, 4), (5, 2), (5, 3), (4, 9)] {
+            let all = Softmax::of_each(&vec![logits.as_slice(); rows], threads);
+            assert_eq!(all.len(), rows);
+            assert!(all.iter().all(|each| each.entropy == found));
+        }
         // Certain, whatever else is impossible.
         let certain = [f32::NEG_INFINITY, 3.0, f32::NEG_INFINITY];
-        let (surprise, entropy) = surprise_and_entropy(&certain, 1);
-        assert!(surprise.abs() < 1e-12 && entropy.abs() < 1e-12);
+        let softmax = Softmax::of(&certain);
+        assert!(softmax.surprise(3.0).abs() < 1e-12 && softmax.entropy.abs() < 1e-12);
     }
 }

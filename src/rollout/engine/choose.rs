@@ -1,10 +1,19 @@
 //! The next token of each candidate.
 
 use super::{AskFor, Live, Rollout, shifts};
-use crate::error::Result;
-use crate::llama::Token;
-use crate::math::{log_ratio, surprise_and_entropy};
+use crate::error::{Error, Result};
+use crate::llama::{Context, Token};
+use crate::math::{Softmax, log_ratio};
 use crate::rollout::{End, TokenChoice, TokenNats, Written};
+
+/// Logits of the model itself for a candidate in `row` of the last step: what the graph has of a row
+/// that is shifted behind it.
+fn own<'a>(context: &'a Context, row: usize, live: &Live) -> Result<&'a [f32]> {
+    match context.graph_logits(row) {
+        Some(own) if !live.shift.is_empty() => Ok(own),
+        _ => context.own_logits(row),
+    }
+}
 
 impl Rollout {
     /// Writes the next token of the candidate in `slot`, whose logits are in `row` of the last
@@ -35,15 +44,39 @@ impl Rollout {
         Some(Written { job, done })
     }
 
+    /// What the model itself says as a whole in each row of the last step that writes the next token
+    /// of a candidate, the first of which is in the slot `first`.
+    pub(super) fn sum_up(&mut self, first: usize, rows: usize, alone: bool) -> Result<()> {
+        let mut written = Vec::with_capacity(rows);
+        let mut logits = Vec::with_capacity(rows);
+        for row in 0..rows {
+            if let Some(live) = &self.slots[first + row]
+                && live.job.alone == alone
+                && !live.catches_up()
+            {
+                written.push(row);
+                logits.push(own(&self.context, row, live)?);
+            }
+        }
+        let threads = self.context.options().threads;
+        let all = written.into_iter().zip(Softmax::of_each(&logits, threads));
+        self.softmaxes.clear();
+        self.softmaxes.extend(all);
+        Ok(())
+    }
+
     /// Chooses the next token of a candidate from `row`; answers why that was its last one.
     fn choose(&mut self, row: usize, live: &mut Live, ask: &mut AskFor<'_>) -> Result<Option<End>> {
+        let summed = self.softmaxes.iter().find(|(of, _)| *of == row);
+        let softmax = summed.map(|(_, softmax)| *softmax);
+        let softmax = softmax.ok_or_else(|| Error::Engine(format!("no sum for row {row}")))?;
         let steer = live.job.steer.as_deref();
         let floor = steer.map_or(0.0, |steer| steer.floor());
         let shifted = !live.shift.is_empty();
-        // What the graph has of a row that is shifted behind it is the model's own.
-        let (own, mut logits) = match self.context.graph_logits(row).filter(|_| shifted) {
-            Some(own) => (own, own),
-            None => (self.context.own_logits(row)?, self.context.logits(row)?),
+        let own = own(&self.context, row, live)?;
+        let mut logits = match shifted {
+            true => own,
+            false => self.context.logits(row)?,
         };
         if floor > 0.0 {
             shifts::above(floor, own, logits, &mut self.allowed);
@@ -72,12 +105,15 @@ impl Rollout {
             true => log_ratio(own, logits, token as usize),
             false => 0.0,
         };
-        let (surprise, entropy) = surprise_and_entropy(own, token as usize);
+        let logit = own
+            .get(token as usize)
+            .copied()
+            .unwrap_or(f32::NEG_INFINITY);
         live.tokens.push(token);
         live.decoded += 1;
         live.nats.push(TokenNats {
-            surprise: surprise as f32,
-            entropy: entropy as f32,
+            surprise: softmax.surprise(logit) as f32,
+            entropy: softmax.entropy as f32,
             log_ratio: log_ratio as f32,
         });
         if live.job.keep_pre_logits {

@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::llama::{
     Context, ContextOptions, LogitsRoute, MAX_SEQUENCES, Model, Row, RowsEdit, Token, step_rows,
 };
+use crate::math::Softmax;
 use crate::rollout::sampling::Chooser;
 use crate::rollout::{Candidate, End, Job, JobId, PromptId, TokenNats, Written};
 
@@ -96,6 +97,8 @@ pub struct Rollout {
     perturbation: Vec<f32>,
     rows: Vec<Row>,
     allowed: Vec<f32>,
+    /// What the model itself says, by rows of the last step.
+    softmaxes: Vec<(usize, Softmax)>,
     /// Logits under a floor; `None` where they all come from the graph, or are computed again.
     shifts: Option<Shifts>,
     /// Parked sequences in use, the latest last.
@@ -191,6 +194,7 @@ impl Rollout {
             perturbation: Vec::new(),
             rows: Vec::new(),
             allowed: Vec::new(),
+            softmaxes: Vec::new(),
             shifts,
             uses: Vec::new(),
             continued: false,
@@ -329,6 +333,7 @@ impl Rollout {
         if let Some(last) = self.slots.iter().rposition(grouped) {
             let count = step_rows(last + 1);
             self.decode(0..count, false)?;
+            self.sum_up(0, count, false)?;
             for slot in 0..count {
                 if grouped(&self.slots[slot]) {
                     all.extend(self.write(slot, slot, ask));
@@ -338,6 +343,7 @@ impl Rollout {
         for slot in 0..self.slots.len() {
             if self.slots[slot].is_some() && !grouped(&self.slots[slot]) {
                 self.decode(slot..slot + 1, true)?;
+                self.sum_up(slot, 1, true)?;
                 all.extend(self.write(slot, 0, ask));
             }
         }
