@@ -53,7 +53,7 @@ build: tools ## build the program
 bench: setup ## run the benchmarks
 	@$(with_ccache) cargo bench --bench aisp
 
-performance: tools ## measure what docs/performance.md shows, an hour on an idle machine
+performance: tools ## measure what generation costs, into docs/performance.md; an idle machine's hour
 	@"$(PYTHON)" scripts/fetch_models.py --for figures
 	@$(with_ccache) cargo bench --bench performance
 

@@ -5,31 +5,30 @@ mod cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    wait_asleep();
     cli::main(std::env::args_os())
 }
 
-/// Threads that wait for each other sleep, unless the environment says otherwise.
+/// Has threads that wait for each other sleep, unless the environment says otherwise.
 ///
-/// By default those of OpenMP spin. On an idle machine that gains nothing here; beside one busy
-/// process on two cores it halves the speed, and on a loaded machine it leaves a twentieth. The
-/// runtime reads the environment when it is loaded, before `main`, so this is what runs before that.
+/// By default those of OpenMP spin: no gain that could be told on an idle machine, and half of the
+/// speed lost beside one busy process on two cores. The runtime reads the environment when it is
+/// loaded, before `main`, so the program takes its own place with the variable set.
 ///
-/// Source: `OMP_WAIT_POLICY` in the manual of GNU libgomp; `DT_PREINIT_ARRAY` in the ELF gABI.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[used]
-#[unsafe(link_section = ".preinit_array")]
-static WAIT_ASLEEP: extern "C" fn() = {
-    extern "C" fn wait_asleep() {
-        unsafe extern "C" {
-            fn setenv(
-                name: *const std::ffi::c_char,
-                value: *const std::ffi::c_char,
-                overwrite: std::ffi::c_int,
-            ) -> std::ffi::c_int;
-        }
-        // SAFETY: no thread but this one is there yet; libc copies both strings. What is set
-        // already stays.
-        unsafe { setenv(c"OMP_WAIT_POLICY".as_ptr(), c"passive".as_ptr(), 0) };
+/// Source: `OMP_WAIT_POLICY` in the manual of GNU libgomp.
+#[cfg(target_os = "linux")]
+fn wait_asleep() {
+    use std::os::unix::process::CommandExt;
+
+    const POLICY: &str = "OMP_WAIT_POLICY";
+    let mut arguments = std::env::args_os();
+    if std::env::var_os(POLICY).is_none()
+        && let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next())
+    {
+        let mut again = std::process::Command::new(program);
+        again.arg0(name).args(arguments).env(POLICY, "passive");
+        // Comes back only where that is not possible; then threads spin.
+        let _ = again.exec();
     }
-    wait_asleep
-};
+}

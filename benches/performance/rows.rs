@@ -36,21 +36,21 @@ pub const ROWS: &[RowOf] = &[
         what: "tokens a second, 16 sequences of 128 tokens, no rewards",
         first: "`aisp`, first iteration",
         second: "llama.cpp's own batched decoding",
-        run: || against_plain("aisp:steer=0"),
+        run: || against_plain("aisp:steer=0", 16),
     },
     RowOf {
         name: "noise",
         what: "the same under Gaussian noise",
         first: "`search:start=noise`",
         second: "llama.cpp's own batched decoding",
-        run: || against_plain("search:start=noise"),
+        run: || against_plain("search:start=noise", 16),
     },
     RowOf {
         name: "alone",
         what: "tokens a second of one greedy answer of 128 tokens",
         first: "`greedy`",
         second: "llama.cpp's own loop of single rows",
-        run: alone,
+        run: || against_plain("greedy", 1),
     },
     RowOf {
         name: "wide",
@@ -210,37 +210,20 @@ fn generation(bench: &mut Bench, prompt: &Prompt) -> f64 {
     run.usage.generated_tokens as f64 / run.timings.generation_seconds
 }
 
-fn against_plain(method: &str) -> Measured {
+fn against_plain(method: &str, samples: usize) -> Measured {
     let model = smollm();
     let tokens: Vec<Token> = model.tokenize(STORY, true, true);
     let mut bench = Bench::new(
         Arc::clone(&model),
         method,
-        rounds(16, 1, 128),
+        rounds(samples, 1, 128),
         EngineOptions::default(),
     );
     let prompt = Prompt::Raw(STORY.into());
     measured(in_turn(
         TURNS,
         || generation(&mut bench, &prompt),
-        || plain::tokens_a_second(&model, &tokens, 16, 128, default_threads()),
-    ))
-}
-
-fn alone() -> Measured {
-    let model = smollm();
-    let tokens: Vec<Token> = model.tokenize(STORY, true, true);
-    let mut bench = Bench::new(
-        Arc::clone(&model),
-        "greedy",
-        rounds(1, 1, 128),
-        EngineOptions::default(),
-    );
-    let prompt = Prompt::Raw(STORY.into());
-    measured(in_turn(
-        TURNS,
-        || generation(&mut bench, &prompt),
-        || plain::tokens_a_second(&model, &tokens, 1, 128, default_threads()),
+        || plain::tokens_a_second(&model, &tokens, samples, 128, default_threads()),
     ))
 }
 

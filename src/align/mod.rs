@@ -20,8 +20,6 @@ mod tally;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use jiff::civil::DateTime;
-
 pub use batch::{Batch, Ended};
 pub use events::{Event, EventKind, RunId};
 pub use record::{
@@ -32,8 +30,7 @@ pub use rewards::{Rewards, RunRewards};
 
 use crate::error::{Error, Result};
 use crate::llama::{
-    ChatOptions, ChatTemplate, ContextMemory, LogitsRoute, Model, Token, available_memory,
-    offloads, step_rows,
+    ChatOptions, ChatTemplate, ContextMemory, LogitsRoute, Model, Token, available_memory, offloads,
 };
 use crate::method::{Facts, Method};
 use crate::rollout::{RolloutOptions, Work};
@@ -128,14 +125,6 @@ impl Aligner {
         self.check_length(length, max_tokens)?;
         self.reserved = self.reserved.max(length + max_tokens);
         Ok(())
-    }
-
-    /// The date in its prompts, where its chat template tells one.
-    #[must_use]
-    pub fn date(&self) -> Option<DateTime> {
-        ChatTemplate::new(&self.model, &self.options.chat)
-            .ok()?
-            .date()
     }
 
     /// Tokens of a prompt as the model sees them.
@@ -329,16 +318,16 @@ impl Aligner {
 
     /// Refuses what the memory has no room for, where the sequences are in it.
     fn check_memory(&self, options: &RolloutOptions) -> Result<()> {
-        let needed = ContextMemory::of(&self.model, &options.of_context()).total();
+        let needed = ContextMemory::of(&self.model, &options.of_context());
         match available_memory().filter(|_| !offloads()) {
-            Some(free) if needed > free => Err(Error::field(
+            Some(free) if needed.total() > free => Err(Error::field(
                 "context",
                 format!(
                     "{:.1} GB for {} sequences of {} tokens, and {:.1} GB of memory are free; give \
                      a smaller `context`, `max-tokens` or `parallel`",
-                    needed as f64 / 1e9,
-                    step_rows(options.parallel) + options.parked,
-                    options.context,
+                    needed.total() as f64 / 1e9,
+                    needed.sequences,
+                    needed.tokens,
                     free as f64 / 1e9
                 ),
             )),

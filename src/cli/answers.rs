@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aisp_llama::compare::{FileId, Folder, read_prompts};
+use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{ChatOptions, Model};
 use aisp_llama::report::Trace;
 use aisp_llama::{
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::output::{self, INTERRUPTED};
-use super::run::RunArgs;
+use super::run::{self, RunArgs};
 use super::{setup, workbench};
 
 /// The file with the answers.
@@ -111,7 +112,7 @@ pub fn run(
             count += 1;
             failed += usize::from(of.is_err());
             let told = match &of {
-                Ok(run) => summary(run),
+                Ok(run) => run::summary(run),
                 Err(error) => format!("failed: {error}"),
             };
             output::note(&format!(
@@ -171,13 +172,6 @@ fn is_its_own(error: &Error) -> bool {
     }
 }
 
-fn summary(run: &Alignment) -> String {
-    let price = run.price.map_or(String::new(), |price| {
-        format!(", price {:.2} nats a token", price.per_token)
-    });
-    format!("reward {:.3}{price}", run.reward)
-}
-
 /// Everything that determines the answers but the prompts, which every answer has beside it.
 fn settings(
     args: &RunArgs,
@@ -185,11 +179,9 @@ fn settings(
     chat: &ChatOptions,
     model: &Path,
 ) -> Result<Value> {
-    let (files, details) = workbench::reward_files(&args.reward, &args.held_out)?;
-    let mut files = files;
-    for path in options.method.settings().files() {
-        files.push(FileId::of(path)?);
-    }
+    let methods = std::slice::from_ref(&options.method);
+    let (files, details) = workbench::files_and_options(&args.reward, &args.held_out, methods)?;
+    let header = Gguf::open(model).map_err(Error::gguf(model))?;
     let rounds = &options.rounds;
     Ok(json!({
         "build": output::build(),
@@ -202,7 +194,7 @@ fn settings(
         "chat": !args.chat.no_chat,
         "chat_template": chat.template,
         "chat_template_kwargs": chat.variables,
-        "date": chat.date.map(|date| date.to_string()),
+        "date": args.chat.date_told(chat, &header),
         "method": options.method,
         "samples": rounds.samples,
         "iterations": rounds.iterations,

@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 
 use aisp_llama::compare::read_prompts;
-use aisp_llama::llama::{ChatOptions, ModelOptions};
+use aisp_llama::gguf::Gguf;
+use aisp_llama::llama::{ChatOptions, ChatTemplate, ModelOptions};
 use aisp_llama::reward::{RewardSpec, RewardText, TooLong, kinds};
 use aisp_llama::{Error, Prompt, Result};
 use jiff::civil::DateTime;
@@ -163,6 +164,15 @@ pub struct ChatArgs {
 }
 
 impl ChatArgs {
+    /// The date that the prompts of the model with this header tell, where they tell one.
+    pub fn date_told(&self, chat: &ChatOptions, model: &Gguf) -> Option<String> {
+        let own = || model.str("tokenizer.chat_template");
+        let source = chat.template.as_deref().or_else(own);
+        let source = source.filter(|_| !self.no_chat)?;
+        let date = ChatTemplate::of(source, "", "", chat).date()?;
+        Some(date.to_string())
+    }
+
     /// How conversations are rendered.
     pub fn options(&self) -> Result<ChatOptions> {
         let template = match (&self.chat_template, &self.chat_template_file) {

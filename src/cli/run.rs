@@ -14,7 +14,6 @@ use aisp_llama::{
     Stop, StopReason,
 };
 use clap::ArgGroup;
-use jiff::civil::DateTime;
 
 use super::flags::{ChatArgs, HeldOutArgs, LengthArgs, ModelArgs, RewardArgs, SamplesArgs};
 use super::output::{self, INTERRUPTED};
@@ -215,7 +214,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     progress.close();
     let traced = trace.map_or(Ok(()), Trace::finish);
     let alignment = aligned?;
-    print(args, &alignment, aligner.date(), load_seconds)?;
+    let date = args.chat.date_told(&chat, model.gguf());
+    print(args, &alignment, date, load_seconds)?;
     traced?;
     if let Some(path) = &args.plot {
         write_plot(&alignment, path)?;
@@ -314,7 +314,7 @@ fn read(path: &Path) -> Result<String> {
 fn print(
     args: &RunArgs,
     alignment: &Alignment,
-    date: Option<DateTime>,
+    date: Option<String>,
     load_seconds: f64,
 ) -> anyhow::Result<()> {
     let best = alignment.candidates.iter().take(args.candidates);
@@ -324,7 +324,7 @@ fn print(
         let mut json = serde_json::to_value(shown)?;
         json["timings"]["load_seconds"] = load_seconds.into();
         if let Some(date) = date {
-            json["date"] = date.to_string().into();
+            json["date"] = date.into();
         }
         let mut text = serde_json::to_string_pretty(&json)?;
         text.push('\n');
@@ -341,11 +341,16 @@ fn print(
         let text = candidate.text.trim().replace('\n', "\n        ");
         output::note(&format!("{reward}{price}  {text}"));
     }
-    let price = alignment.price.map_or(String::new(), |price| {
-        format!(", price {:.2} nats a token", price.per_token)
-    });
-    output::note(&format!("reward {:.3}{price}", alignment.reward));
+    output::note(&summary(alignment));
     let mut answer = alignment.response.clone();
     answer.push('\n');
     Ok(output::print_out(answer.as_bytes())?)
+}
+
+/// Reward and price of an answer.
+pub fn summary(run: &Alignment) -> String {
+    let price = run.price.map_or(String::new(), |price| {
+        format!(", price {:.2} nats a token", price.per_token)
+    });
+    format!("reward {:.3}{price}", run.reward)
 }

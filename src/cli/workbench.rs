@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aisp_llama::compare::{
     By, Coherence, Failure, FileId, Plan, Row, Store, files, summary, write_plots,
 };
+use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::Model;
 use aisp_llama::method::MethodSpec;
 use aisp_llama::reward::{Reward, RewardSpec};
@@ -86,8 +87,6 @@ impl Workbench {
             ..EngineOptions::default()
         };
         let aligner = Aligner::new(Arc::clone(&model), options)?;
-        // Prompts with another date in them are others.
-        plan.date = aligner.date().map(|date| date.to_string());
         let held_out = setup::load_held_out(&ground.held_out, load, &chat, &model)?;
         plan.reward = short(&reward.name());
         plan.held_out = held_out.as_ref().map(|reward| short(&reward.name()));
@@ -170,15 +169,14 @@ impl GroundArgs {
     /// What is known before anything is loaded, checked as far as it can be.
     pub fn plan(&self, methods: Vec<MethodSpec>, seeds: u64, budget: f64, by: By) -> Result<Plan> {
         let (samples, max_tokens) = (self.samples.samples, self.length.predict);
-        let (mut files, details) = reward_files(&self.reward, &self.held_out)?;
-        for path in methods.iter().flat_map(|m| m.settings().files()) {
-            files.push(FileId::of(path)?);
-        }
+        let (files, details) = files_and_options(&self.reward, &self.held_out, &methods)?;
+        let path = setup::model_path(&self.model)?;
+        let header = Gguf::open(&path).map_err(Error::gguf(&path))?;
         let chat = self.prompts.chat.options()?;
         let plan = Plan {
             build: output::build().to_vec(),
             cpu: output::cpu(),
-            model: FileId::of(&setup::model_path(&self.model)?)?,
+            model: FileId::of(&path)?,
             embedding: self.embedding.as_deref().map(FileId::of).transpose()?,
             gpu_layers: self.model.load.n_gpu_layers,
             files,
@@ -188,9 +186,10 @@ impl GroundArgs {
             prompts: self.prompts.read()?,
             system_prompt: self.prompts.chat.system_prompt.clone(),
             chat: !self.prompts.chat.no_chat,
+            // Prompts with another date in them are others.
+            date: self.prompts.chat.date_told(&chat, &header),
             chat_template: chat.template,
             chat_template_kwargs: chat.variables,
-            date: None,
             methods,
             first_seed: 0,
             seeds,
@@ -220,12 +219,16 @@ pub fn reward_paths(reward: &RewardArgs, held_out: &HeldOutArgs) -> Result<Vec<P
     Ok(paths)
 }
 
-/// The files of the rewards by their content, and what else determines them: their options.
-pub fn reward_files(
+/// The files of the rewards and of the methods' settings by their content, and what else determines
+/// the rewards: their options.
+pub fn files_and_options(
     reward: &RewardArgs,
     held_out: &HeldOutArgs,
+    methods: &[MethodSpec],
 ) -> Result<(Vec<FileId>, Vec<String>)> {
-    let paths = reward_paths(reward, held_out)?;
+    let mut paths = reward_paths(reward, held_out)?;
+    let settings = methods.iter().flat_map(|method| method.settings().files());
+    paths.extend(settings.map(PathBuf::from));
     let specs = reward.reward.iter().chain(&held_out.held_out);
     let files: Result<Vec<FileId>> = paths.iter().map(|path| FileId::of(path)).collect();
     let mut details: Vec<String> = specs.map(|spec| format!("{spec:?}")).collect();

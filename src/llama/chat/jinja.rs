@@ -9,8 +9,8 @@ use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 use serde_json::Value as Json;
 
-/// Work that a template may do: one for each instruction, and for every 64 bytes that it makes. The
-/// longest of the published ones take some ten thousand for a conversation of a few turns.
+/// Work that a template may do: one for each instruction, and for every 64 bytes that it makes; a
+/// second or two of it.
 const FUEL: u64 = 20_000_000;
 
 /// Brackets of JSON inside each other.

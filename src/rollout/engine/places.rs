@@ -25,13 +25,12 @@ impl Rollout {
             next.push((slot, live));
         }
         // What is gone on from is parked before any slot holds something else.
-        let mut sources: Vec<Option<usize>> = Vec::with_capacity(next.len());
-        for (_, live) in &next {
-            let parked = match self.source(live) {
-                Some(holder) => self.park(holder, &sources)?,
-                None => None,
-            };
-            sources.push(parked);
+        let mut sources: Vec<Option<usize>> =
+            next.iter().map(|(_, live)| self.source(live)).collect();
+        for job in 0..sources.len() {
+            if let Some(holder) = sources[job] {
+                sources[job] = self.park(holder, &sources)?;
+            }
         }
         for ((slot, mut live), source) in next.into_iter().zip(&sources) {
             let last = live.prompt.len() - 1;
