@@ -307,7 +307,7 @@ impl Aligner {
         };
         if self.options.share_prefixes {
             let one = ContextMemory::of(&self.model, &options.of_context());
-            let each = (one.keys_and_values / one.sequences.max(1) as u64).max(1);
+            let each = ((one.keys_and_values + one.states) / one.sequences.max(1) as u64).max(1);
             let most = available_memory().map_or(u64::MAX, |free| {
                 (free / PARKED_SHARE).min(free.saturating_sub(one.total())) / each
             });

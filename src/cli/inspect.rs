@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{
-    classifier_obstacle, decoder_obstacle, generator_obstacle, has_head, head_inside_obstacle,
-    repacked_on_this_cpu,
+    SequenceMemory, classifier_obstacle, decoder_obstacle, generator_obstacle, has_head,
+    head_inside_obstacle, repacked_on_this_cpu,
 };
 use aisp_llama::reward::RewardText;
 use aisp_llama::{Error, Result};
@@ -36,6 +36,9 @@ struct Report {
     width: Option<u64>,
     vocabulary: Option<usize>,
     context: Option<u64>,
+    /// Bytes of a sequence for each token of it, and whatever its length.
+    sequence_token_bytes: u64,
+    sequence_state_bytes: u64,
     tied_head: bool,
     logit_soft_cap: Option<f64>,
     logit_scale: Option<f64>,
@@ -91,6 +94,7 @@ fn report(file: String, gguf: &Gguf) -> Result<Report> {
         .then(|| RewardText::of_file(gguf))
         .transpose()?;
     let blocks = block_quantisation(gguf);
+    let memory = SequenceMemory::of(gguf);
     Ok(Report {
         file,
         name: gguf.str("general.name").map(Into::into),
@@ -105,6 +109,8 @@ fn report(file: String, gguf: &Gguf) -> Result<Report> {
             .and_then(|v| v.as_str_array())
             .map(|tokens| tokens.len()),
         context: whole("context_length"),
+        sequence_token_bytes: memory.token,
+        sequence_state_bytes: memory.state,
         tied_head: gguf.tensor("output.weight").is_none(),
         logit_soft_cap: number("final_logit_softcapping"),
         logit_scale: number("logit_scale"),
@@ -204,6 +210,17 @@ fn table(report: &Report) -> String {
     row("width d", report.width.map(|d| d.to_string()));
     row("vocabulary", report.vocabulary.map(|v| v.to_string()));
     row("context", report.context.map(|c| c.to_string()));
+    let token = format!("{:.1} KB a token", report.sequence_token_bytes as f64 / 1e3);
+    let state = format!(
+        "{:.1} MB of recurrent state",
+        report.sequence_state_bytes as f64 / 1e6
+    );
+    let sequence = match (report.sequence_token_bytes, report.sequence_state_bytes) {
+        (_, 0) => token,
+        (0, _) => state,
+        _ => format!("{token}, {state}"),
+    };
+    row("a sequence", report.generator.usable.then_some(sequence));
     let tied = if report.tied_head { "yes" } else { "no" };
     row("tied head", report.generator.usable.then(|| tied.into()));
     row(

@@ -23,6 +23,7 @@ struct Plan {
     sequences: usize,
     tokens_of_a_sequence: usize,
     keys_and_values: u64,
+    states: u64,
     logits: u64,
     activations: u64,
     total: u64,
@@ -42,6 +43,7 @@ pub fn print(aligner: &Aligner, rewards: &[PathBuf], json: bool) -> anyhow::Resu
         sequences: context.sequences,
         tokens_of_a_sequence: context.tokens,
         keys_and_values: context.keys_and_values,
+        states: context.states,
         logits: context.logits,
         activations: context.activations,
         total: files + context.total(),
@@ -83,6 +85,12 @@ fn table(plan: &Plan) -> String {
             plan.sequences, plan.tokens_of_a_sequence
         ),
     );
+    if plan.states > 0 {
+        row(
+            plan.states,
+            format!("recurrent states of {} sequences", plan.sequences),
+        );
+    }
     row(plan.logits, "logits".into());
     row(plan.activations, "activations, about".into());
     let free = plan.available.map_or(String::new(), |free| {

@@ -32,7 +32,7 @@ pub use chat::{ChatOptions, ChatTemplate, Message};
 pub use context::{Context, ContextOptions, LogitsRoute, Row};
 pub use encoder::{Encoder, Pooling};
 pub use hook::{Edit, RowsEdit};
-pub use memory::{ContextMemory, available_memory};
+pub use memory::{ContextMemory, SequenceMemory, available_memory};
 pub use model::{Model, ModelOptions, Token};
 pub use obstacles::{
     classifier_obstacle, decoder_obstacle, generator_obstacle, has_head, head_inside_obstacle,

@@ -162,6 +162,13 @@ impl Model {
         self.inner.n_ctx_train() as usize
     }
 
+    /// Whether a sequence has a recurrent state, alone or beside keys and values (a hybrid model):
+    /// it cannot be cut back, only copied.
+    #[must_use]
+    pub fn is_recurrent(&self) -> bool {
+        self.inner.is_recurrent() || self.inner.is_hybrid()
+    }
+
     /// Refuses what cannot generate here, by the architecture's name and with the reason.
     ///
     /// # Errors
@@ -189,11 +196,6 @@ impl Model {
             reason
         } else if !decodes_alone {
             format!("architecture {arch} has an encoder; a generator decodes alone")
-        } else if self.inner.is_recurrent() || self.inner.is_hybrid() {
-            format!(
-                "architecture {arch} has a recurrent memory, which cannot be cut back to the \
-                 prompt; not supported"
-            )
         } else {
             return Ok(());
         };

@@ -19,35 +19,6 @@ const ENCODERS: &[&str] = &[
     "wavtokenizer-dec",
 ];
 
-/// Recurrent and hybrid memories, which cannot be cut back to a prompt
-/// (`llm_arch_is_recurrent`, `llm_arch_is_hybrid`).
-const RECURRENT: &[&str] = &[
-    "mamba",
-    "mamba2",
-    "rwkv6",
-    "rwkv6qwen2",
-    "rwkv7",
-    "arwkv7",
-    "jamba",
-    "falcon-h1",
-    "plamo2",
-    "granitehybrid",
-    "lfm2",
-    "lfm2moe",
-    "nemotron_h",
-    "nemotron_h_moe",
-    "qwen3next",
-    "kimi-linear",
-    "kimi-k3",
-    "qwen35",
-    "qwen35moe",
-    "qwen4exp",
-    "bailingmoe3",
-    "glm5-next",
-    "deepseek4",
-    "minimax-01",
-];
-
 /// Diffusion models, which do not write from left to right.
 const DIFFUSION: &[&str] = &["dream", "llada", "llada-moe", "rnd1"];
 
@@ -95,12 +66,6 @@ pub fn decoder_obstacle(gguf: &Gguf) -> Option<String> {
     if ENCODERS.contains(&arch) {
         return Some(format!(
             "architecture {arch} is an encoder and generates no text; give a causal language model"
-        ));
-    }
-    if RECURRENT.contains(&arch) {
-        return Some(format!(
-            "architecture {arch} has a recurrent memory, which cannot be cut back to the prompt; \
-             not supported"
         ));
     }
     if DIFFUSION.contains(&arch) {

@@ -7,7 +7,8 @@
 //!
 //! Every text is decoded in blocks of [`BLOCK`] positions that begin at multiples of it, the
 //! last one filled up with tokens that nothing looks back at: a text then has the same bits
-//! alone, on a shared beginning, or among others (the rules are in `sequences.rs`).
+//! alone, on a shared beginning, or among others (the rules are in `sequences.rs`, with those of
+//! recurrent states: longer blocks, of fewer texts at once, one block in a call).
 
 use std::iter::zip;
 use std::sync::Arc;
@@ -183,13 +184,21 @@ impl Reader {
             return Ok(decoded);
         };
         let context = self.make_room(longest, outputs)?;
-        let shared = shared_beginning(plan);
+        let shared = shared_beginning(plan, context.block());
+        let tokens = match plan.whole_blocks {
+            true => READ_TOKENS.min(context.most_outputs()),
+            false => READ_TOKENS,
+        };
+        let side_by_side = match context.cuts() {
+            true => SEQUENCES,
+            false => tokens / context.block(),
+        };
         // Sequences that still have tokens must come first: the longest texts.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(texts[i].len()));
         decoded[0] = context.hold(0, &texts[0][..shared])?;
-        for group in order.chunks(SEQUENCES) {
-            read_group(context, plan, group, shared, visit)?;
+        for group in order.chunks(side_by_side) {
+            read_group(context, plan, group, shared, tokens, visit)?;
         }
         zip(&mut decoded, texts).for_each(|(decoded, text)| *decoded += text.len() - shared);
         Ok(decoded)
@@ -240,15 +249,18 @@ impl Reader {
     }
 }
 
-/// Reads texts, the longest first, that all begin with the `shared` tokens that sequence 0 holds.
+/// Reads texts, the longest first, that all begin with the `shared` tokens that sequence 0 holds, at
+/// most so many `tokens` in a call.
 fn read_group(
     context: &mut Context,
     plan: &Plan<'_>,
     group: &[usize],
     shared: usize,
+    tokens: usize,
     visit: Visit<'_>,
 ) -> Result<()> {
     let Plan { texts, from, .. } = plan;
+    let length = context.block();
     for (sequence, &text) in group.iter().enumerate() {
         context.hold(sequence, &texts[text][..shared])?;
     }
@@ -256,21 +268,20 @@ fn read_group(
         .iter()
         .map(|&i| {
             let mut own = texts[i][shared..].to_vec();
-            own.resize(own.len().next_multiple_of(BLOCK), 0);
+            own.resize(own.len().next_multiple_of(length), 0);
             own
         })
         .collect();
-    let tokens = match plan.whole_blocks {
-        true => READ_TOKENS.min(context.most_outputs()),
-        false => READ_TOKENS,
-    };
     let mut done = 0;
     loop {
         let alive = own.iter().take_while(|o| o.len() > done).count();
         let Some(last) = alive.checked_sub(1) else {
             break;
         };
-        let most = tokens / alive / BLOCK * BLOCK;
+        let most = match context.cuts() {
+            true => tokens / alive / length * length,
+            false => length,
+        };
         let size = (own[last].len() - done).min(most);
         let blocks: Vec<&[Token]> = own[..alive].iter().map(|o| &o[done..done + size]).collect();
         let read = |sequence: usize, i: usize| {
@@ -284,21 +295,21 @@ fn read_group(
             }
             false => read(sequence, i),
         };
-        context.read(shared + done, &blocks, &output)?;
-        let mut row = 0;
+        let mut rows = context.read(shared + done, &blocks, &output)?.into_iter();
         for (sequence, &text) in group[..alive].iter().enumerate() {
             for i in (0..size).filter(|&i| output(sequence, i)) {
-                if read(sequence, i) {
+                if let Some(row) = rows.next()
+                    && read(sequence, i)
+                {
                     visit(context, row, text)?;
                 }
-                row += 1;
             }
         }
         done += size;
     }
     for sequence in 0..group.len() {
         // Only what texts share counts as held, and is counted as decoded once.
-        context.rewind(sequence, shared)?;
+        context.rewind(sequence, if context.cuts() { shared } else { 0 })?;
     }
     Ok(())
 }
@@ -324,7 +335,7 @@ fn reading(context: &Context, row: usize, watched: &[Token]) -> Result<Reading> 
 }
 
 /// How many tokens all texts begin with in common, in whole blocks, what is read left out.
-fn shared_beginning(plan: &Plan<'_>) -> usize {
+fn shared_beginning(plan: &Plan<'_>, block: usize) -> usize {
     let Some(first) = plan.texts.first() else {
         return 0;
     };
@@ -332,5 +343,5 @@ fn shared_beginning(plan: &Plan<'_>) -> usize {
         .map(|(text, &from)| common_beginning(first, text).min(from))
         .min()
         .unwrap_or(0);
-    common / BLOCK * BLOCK
+    common / block * block
 }

@@ -5,6 +5,7 @@
 //! hold      this sequence holds these tokens, by whatever way is the cheapest
 //! share     this sequence holds what that one holds, by a copy
 //! rewind    this sequence holds only its first so many tokens, by cutting back
+//! place     where tokens are decoded that nobody holds
 //! holder    a sequence that holds these tokens as somebody's response
 //! release   this sequence holds nothing
 //! ```
@@ -31,9 +32,17 @@
 //!    before it alone, and any number of whole blocks can be used again ([`Reuse::Blocks`]).
 //! 5. **Copies are safe, at any time**: a copy has the bits of its original. Between streams
 //!    llama.cpp copies whole sequences; what is too much is cut off afterwards.
-//! 6. **Cutting back is safe**: cells behind the cut are not looked at. A recurrent state cannot be
-//!    cut back, and such models are refused before they come here.
+//! 6. **Cutting back is safe**: cells behind the cut are not looked at.
+//!
+//! # Recurrent and hybrid models
+//!
+//! A recurrent state is that of all tokens so far and cannot be cut back ([`Sequences::cuts`]). There,
+//! a beginning is decoded in a sequence that nobody writes in, and whoever is to hold it copies that
+//! one as a whole; a sequence that anything was decoded behind, a filler row too, is of no use to
+//! others. Texts that are only read are decoded in pieces of [`STATE_BLOCK`], each in a call of its
+//! own: what the state is rounded to depends on how the tokens before it were cut into calls.
 
+use std::collections::VecDeque;
 use std::ptr::NonNull;
 
 use llama_cpp_sys_2 as sys;
@@ -48,6 +57,10 @@ pub(super) const PROMPT_CHUNK: usize = 512;
 
 /// Positions of a block of a text that is only read.
 pub(super) const BLOCK: usize = LEAST_ROWS;
+
+/// The same where there is a recurrent state: what llama.cpp's linear attention computes at once
+/// (`src/models/delta-net-base.cpp`).
+pub(super) const STATE_BLOCK: usize = 64;
 
 /// Which tokens that are held already may be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,17 +87,32 @@ pub(super) struct Sequences {
     memory: sys::llama_memory_t,
     held: Vec<Held>,
     reuse: Reuse,
+    /// Where they cannot be cut back: the sequences that keep beginnings for others, the one used
+    /// last at the end.
+    kept: Option<VecDeque<usize>>,
 }
 
 impl Sequences {
-    /// Of a new `context`, which must be there as long as this is used.
-    pub(super) fn new(context: NonNull<sys::llama_context>, count: usize, reuse: Reuse) -> Self {
+    /// Of a new `context`, which must be there as long as this is used. Where its memory is
+    /// recurrent, those from `first_kept` on keep beginnings for the others.
+    pub(super) fn new(
+        context: NonNull<sys::llama_context>,
+        count: usize,
+        reuse: Reuse,
+        first_kept: Option<usize>,
+    ) -> Self {
         Self {
             // SAFETY: a query on a live context.
             memory: unsafe { sys::llama_get_memory(context.as_ptr()) },
             held: vec![Held::default(); count],
             reuse,
+            kept: first_kept.map(|first| (first..count).collect()),
         }
+    }
+
+    /// Whether what a sequence holds can be cut back.
+    pub(super) fn cuts(&self) -> bool {
+        self.kept.is_none()
     }
 
     fn check(&self, sequence: usize) -> Result<()> {
@@ -98,7 +126,13 @@ impl Sequences {
     /// How many of `tokens` need not be decoded in `sequence` again.
     fn usable(&self, sequence: usize, tokens: &[Token]) -> usize {
         let held = &self.held[sequence];
-        match self.reuse {
+        let reuse = match self.cuts() {
+            true => self.reuse,
+            // Nothing is behind it then.
+            false if held.tokens.len() == held.beginning => Reuse::Whole,
+            false => return 0,
+        };
+        match reuse {
             Reuse::Whole if held.tokens[..held.beginning] == *tokens => tokens.len(),
             Reuse::Whole => 0,
             Reuse::Blocks => common_beginning(&held.tokens, tokens) / BLOCK * BLOCK,
@@ -113,8 +147,9 @@ impl Sequences {
         let mut usable = self.usable(sequence, tokens);
         if usable < tokens.len() {
             let holds = |&other: &usize| self.usable(other, tokens) == tokens.len();
-            if let Some(other) = (0..self.held.len()).find(holds) {
+            if let Some(other) = (0..self.held.len()).rfind(holds) {
                 self.share(other, sequence)?;
+                self.used(other);
                 usable = tokens.len();
             }
         }
@@ -123,6 +158,28 @@ impl Sequences {
             self.begin(sequence, tokens);
         }
         Ok(usable)
+    }
+
+    /// Where the tokens that [`hold`](Self::hold) did not find are decoded: in `sequence` itself, or
+    /// in one that keeps them, in place of what was used the longest time ago, to be
+    /// [copied](Self::share) afterwards.
+    pub(super) fn place(&mut self, sequence: usize) -> Result<usize> {
+        let Some(&oldest) = self.kept.as_ref().and_then(VecDeque::front) else {
+            return Ok(sequence);
+        };
+        self.release(oldest)?;
+        self.used(oldest);
+        Ok(oldest)
+    }
+
+    /// Puts a sequence that keeps a beginning last in the order of use.
+    fn used(&mut self, sequence: usize) {
+        if let Some(kept) = &mut self.kept
+            && let Some(place) = kept.iter().position(|&s| s == sequence)
+        {
+            kept.remove(place);
+            kept.push_back(sequence);
+        }
     }
 
     /// `sequence` holds `tokens`, and they are its beginning.
@@ -142,10 +199,14 @@ impl Sequences {
     }
 
     /// A sequence that holds `tokens`, and perhaps more, as somebody's response in groups behind the
-    /// first `beginning` of them, which are its prompt: the last one, as parked ones are.
+    /// first `beginning` of them, which are its prompt: the last one, as parked ones are. None where
+    /// it could not be cut back to them.
     pub(super) fn holder(&self, tokens: &[Token], beginning: usize) -> Option<usize> {
         let holds = |held: &Held| {
-            held.beginning == beginning && !held.alone && held.tokens.starts_with(tokens)
+            self.cuts()
+                && held.beginning == beginning
+                && !held.alone
+                && held.tokens.starts_with(tokens)
         };
         self.held.iter().rposition(holds)
     }
@@ -216,12 +277,17 @@ impl Sequences {
     }
 
     /// A token and its position for a sequence that nobody writes in. It stands behind what the
-    /// sequence holds, or at its last place where it is full, and is cut off again behind the step.
+    /// sequence holds, or at its last place where it is full, and is cut off again behind the step;
+    /// where nothing can be cut off, it stays, and what is full begins anew.
     pub(super) fn idle(&mut self, sequence: usize, capacity: usize) -> Result<(Token, usize)> {
         self.check(sequence)?;
         let tokens = &self.held[sequence].tokens;
-        let position = tokens.len().min(capacity - 1);
         let token = tokens.last().copied().unwrap_or(0);
+        let position = match tokens.len() < capacity {
+            true => tokens.len(),
+            false if self.cuts() => capacity - 1,
+            false => 0,
+        };
         self.rewind(sequence, position)?;
         Ok((token, position))
     }

@@ -2,6 +2,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[allow(unused_imports)]
+#[path = "../../src/gguf/testing.rs"]
+mod testing;
+#[path = "../common/tiny/mod.rs"]
+mod tiny;
 
 mod bad_files;
 mod bad_options;
@@ -10,12 +15,16 @@ mod compare;
 mod compare_failures;
 mod methods;
 mod prompts;
+mod recurrent;
 mod rewards;
 mod runs;
 mod tune;
 
 use std::process::Output;
 
+// For `testing`.
+#[allow(unused_imports)]
+use aisp_llama::gguf::{Gguf, GgufError, TensorType};
 use assert_cmd::Command;
 
 /// The program, on the CPU, with no model or setting from the environment.

@@ -24,7 +24,7 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 use crate::common::{conversations, gemma3, smollm2};
 
-const TOKENS: usize = 48;
+pub(crate) const TOKENS: usize = 48;
 
 fn threads() -> usize {
     aisp_llama::default_threads()
@@ -59,7 +59,7 @@ impl Steer for Noise {
     }
 }
 
-fn noise(model: &Model, sigma: f64, candidate: u32) -> Arc<dyn Steer> {
+pub(crate) fn noise(model: &Model, sigma: f64, candidate: u32) -> Arc<dyn Steer> {
     let options = WeightedOptions::new(TOKENS, model.width(), sigma, 7);
     Arc::new(Noise {
         aisp: WeightedMean::new(options).unwrap(),
@@ -78,17 +78,18 @@ fn rollout(model: &Arc<Model>, parallel: usize, logits: LogitsRoute) -> Rollout 
 }
 
 /// One candidate for every prompt and steer, all prompts in one run.
-fn generate(
+pub(crate) fn generate(
     rollout: &mut Rollout,
     prompts: &[Vec<Token>],
     steers: &[Option<Arc<dyn Steer>>],
+    max_tokens: usize,
 ) -> Vec<Candidate> {
     let mut jobs = Vec::new();
     for prompt in prompts {
         let prompt = rollout.add_prompt(prompt.clone()).unwrap();
         jobs.extend(steers.iter().map(|steer| Job {
             steer: steer.clone(),
-            ..Job::new(prompt, TOKENS)
+            ..Job::new(prompt, max_tokens)
         }));
     }
     let done = rollout
@@ -98,10 +99,10 @@ fn generate(
 }
 
 /// Greedy decoding by llama-cpp-2 alone: its context, its batches, its sampler.
-fn stock_greedy(model: &Model, prompt: &[Token]) -> Vec<Token> {
+pub(crate) fn stock_greedy(model: &Model, prompt: &[Token], threads: usize) -> Vec<Token> {
     let inner = model.as_llama_cpp_2();
     let backend = aisp_llama::llama::backend();
-    let count = i32::try_from(threads()).unwrap();
+    let count = i32::try_from(threads).unwrap();
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(512))
         .with_n_threads(count)
@@ -128,7 +129,7 @@ fn stock_greedy(model: &Model, prompt: &[Token]) -> Vec<Token> {
     tokens
 }
 
-fn tokens(candidates: Vec<Candidate>) -> Vec<Vec<Token>> {
+pub(crate) fn tokens(candidates: Vec<Candidate>) -> Vec<Vec<Token>> {
     candidates.into_iter().map(|c| c.tokens).collect()
 }
 
@@ -142,15 +143,16 @@ fn greedy_is_stock_llama_cpp_and_aisp_without_noise() {
         "end-of-turn tokens in prompts"
     );
     let mut rollout = rollout(&model, 8, LogitsRoute::Graph);
-    let greedy = tokens(generate(&mut rollout, &prompts, &[None]));
+    let greedy = tokens(generate(&mut rollout, &prompts, &[None], TOKENS));
     let silent = tokens(generate(
         &mut rollout,
         &prompts,
         &[Some(noise(&model, 0.0, 0))],
+        TOKENS,
     ));
     assert_eq!(greedy, silent);
     for (prompt, found) in prompts.iter().zip(&greedy) {
-        assert_eq!(found, &stock_greedy(&model, prompt));
+        assert_eq!(found, &stock_greedy(&model, prompt, threads()));
     }
 }
 
@@ -163,9 +165,10 @@ fn routes_agree(model: &Arc<Model>) {
             &mut rollout(model, 8, LogitsRoute::Graph),
             &prompts,
             &steers,
+            TOKENS,
         );
         let mut other = rollout(model, 8, LogitsRoute::Recompute);
-        let recomputed = generate(&mut other, &prompts, &steers);
+        let recomputed = generate(&mut other, &prompts, &steers, TOKENS);
         assert!(tokens(graph) == tokens(recomputed), "sigma {sigma}");
     }
     let options = |logits| ContextOptions {
@@ -280,9 +283,15 @@ fn an_edit_that_sees_the_pre_logits_is_exact_on_both_routes() {
         &mut rollout(&model, 8, LogitsRoute::Graph),
         &prompts,
         &[None],
+        TOKENS,
     );
     for route in [LogitsRoute::Graph, LogitsRoute::Recompute] {
-        let found = tokens(generate(&mut rollout(&model, 8, route), &prompts, &pushes));
+        let found = tokens(generate(
+            &mut rollout(&model, 8, route),
+            &prompts,
+            &pushes,
+            TOKENS,
+        ));
         let mut moved = 0;
         for (both, plain) in found.chunks(2).zip(&plain) {
             assert_eq!(both[0], both[1]);
@@ -301,10 +310,11 @@ fn candidates_do_not_depend_on_the_batching() {
             &mut rollout(&model, 21, LogitsRoute::Graph),
             prompts,
             &steers,
+            TOKENS,
         );
         for parallel in [1, 10, 16] {
             let mut rollout = rollout(&model, parallel, LogitsRoute::Graph);
-            let found = generate(&mut rollout, prompts, &steers);
+            let found = generate(&mut rollout, prompts, &steers, TOKENS);
             assert!(
                 found == reference,
                 "parallel {parallel}, {}",
@@ -313,7 +323,7 @@ fn candidates_do_not_depend_on_the_batching() {
         }
         // A prompt alone gives what it gives among others.
         let mut alone = rollout(&model, 4, LogitsRoute::Graph);
-        let found = generate(&mut alone, &prompts[1..2], &steers);
+        let found = generate(&mut alone, &prompts[1..2], &steers, TOKENS);
         assert!(found[..] == reference[7..14], "{}", model.architecture());
     }
 }

@@ -3,6 +3,14 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[allow(unused_imports)]
+#[path = "../../src/gguf/testing.rs"]
+mod testing;
+#[path = "../common/tiny/mod.rs"]
+mod tiny;
+
+// For `testing`.
+use aisp_llama::gguf::{Gguf, GgufError, TensorType};
 
 mod ahead;
 mod aligner;
@@ -12,6 +20,7 @@ mod drawn;
 mod exactness;
 mod groups;
 mod prefixes;
+mod recurrent;
 mod reward;
 mod sequences;
 mod templates;

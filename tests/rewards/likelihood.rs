@@ -79,7 +79,7 @@ fn the_score_is_that_of_a_plain_decode() {
     }
 }
 
-/// On a quantised model only nearly: flash attention rounds otherwise (see `tiny.rs` for one in
+/// On a quantised model only nearly: flash attention rounds otherwise (see `qwen3.rs` for one in
 /// full precision).
 #[test]
 fn the_score_is_minus_the_surprise() {

@@ -5,7 +5,10 @@ mod common;
 #[allow(unused_imports)]
 #[path = "../../src/gguf/testing.rs"]
 mod testing;
+#[path = "../common/tiny/mod.rs"]
+mod tiny;
 
+// For `testing`.
 use aisp_llama::gguf::{Gguf, GgufError, TensorType};
 
 mod command;
@@ -13,8 +16,9 @@ mod head;
 mod http;
 mod judge;
 mod likelihood;
+mod qwen3;
+mod recurrent;
 mod stepwise;
-mod tiny;
 mod watching;
 
 use std::num::NonZeroU32;

@@ -19,7 +19,7 @@ use super::batch::Batch;
 use super::hook::{Action, Hook, RowsEdit, eval_callback};
 use super::model::{Model, Token};
 use super::output::{HeadCapture, OutputMatrix};
-use super::sequences::{PROMPT_CHUNK, Reuse, Sequences};
+use super::sequences::{BLOCK, PROMPT_CHUNK, Reuse, STATE_BLOCK, Sequences};
 use super::{LEAST_ROWS, MAX_SEQUENCES, ROW_GROUP, step_rows};
 use crate::error::{Error, Result};
 pub(super) use read::READ_TOKENS;
@@ -45,7 +45,7 @@ pub struct ContextOptions {
     /// Sequences at once, as many as the [rows of a step](step_rows), up to [`MAX_SEQUENCES`].
     pub sequences: usize,
     /// Sequences behind those that only hold what others are to go on from; both together are at
-    /// most [`MAX_SEQUENCES`].
+    /// most [`MAX_SEQUENCES`]. A recurrent or hybrid model has at least one, for its prompt.
     pub parked: usize,
     /// Tokens that one sequence can hold (prompt and response).
     pub context: usize,
@@ -53,6 +53,14 @@ pub struct ContextOptions {
     pub threads: usize,
     /// The way to the perturbed logits.
     pub logits: LogitsRoute,
+}
+
+impl ContextOptions {
+    /// Sequences of a context of `model`, those that are only parked among them.
+    pub(super) fn held(&self, model: &Model) -> usize {
+        let least = usize::from(model.is_recurrent());
+        (self.sequences + self.parked.max(least)).min(MAX_SEQUENCES)
+    }
 }
 
 /// One row of a step: the next token of one sequence. Row i belongs to sequence i.
@@ -76,6 +84,8 @@ pub struct Context {
     batch: Batch,
     options: ContextOptions,
     sequences: Sequences,
+    /// Tokens of a beginning that are decoded in one call.
+    piece: usize,
     /// Those with a filler row in the next step, and what they hold.
     idle: Vec<(usize, usize)>,
     /// Where in the last batch its output rows are.
@@ -90,8 +100,7 @@ pub struct Context {
 unsafe impl Send for Context {}
 
 impl Context {
-    /// Makes a context; architectures whose pre-logits cannot be perturbed, or whose
-    /// sequences cannot be cut back to the prompt, are refused by name.
+    /// Makes a context; architectures whose pre-logits cannot be perturbed are refused by name.
     ///
     /// # Errors
     /// [`Error::Model`] for those, [`Error::Field`] for sizes out of range,
@@ -103,15 +112,18 @@ impl Context {
     fn make(model: Arc<Model>, options: &ContextOptions, outputs: usize) -> Result<Self> {
         model.check_decoder()?;
         let n = options.sequences;
-        if n > MAX_SEQUENCES || n != step_rows(n) {
+        let recurrent = model.is_recurrent();
+        // One of those keeps the prompt.
+        let most = MAX_SEQUENCES - if recurrent { ROW_GROUP } else { 0 };
+        if n > most || n != step_rows(n) {
             return Err(Error::field(
                 "parallel",
                 format!(
-                    "{n} sequences; allowed are multiples of {ROW_GROUP} from {LEAST_ROWS} to {MAX_SEQUENCES}"
+                    "{n} sequences; allowed are multiples of {ROW_GROUP} from {LEAST_ROWS} to {most}"
                 ),
             ));
         }
-        let held = n + options.parked.min(MAX_SEQUENCES - n);
+        let held = options.held(&model);
         let too_large = || Error::field("context", "too large; give a smaller one");
         let total = options.context.checked_mul(held).ok_or_else(too_large)?;
         // SAFETY: returns plain data.
@@ -138,7 +150,7 @@ impl Context {
         params.n_threads = threads;
         params.n_threads_batch = threads;
         params.kv_unified = false;
-        // Sequences are cut back to the prompt, which a sliding window would have lost.
+        // Sequences are cut back, to the prompt for one, which a sliding window would have lost.
         params.swa_full = true;
         params.no_perf = true;
         // `embeddings = true` would rename the node the hook looks for.
@@ -163,7 +175,11 @@ impl Context {
             perturbed: false,
             batch: Batch::new(),
             options: options.clone(),
-            sequences: Sequences::new(raw, held, reuse),
+            sequences: Sequences::new(raw, held, reuse, recurrent.then_some(n)),
+            piece: match reuse {
+                Reuse::Blocks if recurrent => STATE_BLOCK,
+                _ => PROMPT_CHUNK,
+            },
             idle: Vec::new(),
             outputs: Vec::new(),
             most_outputs,
@@ -217,26 +233,32 @@ impl Context {
 
     /// Makes `sequence` hold `tokens` and nothing else, by whatever way is the cheapest: cutting
     /// back what it holds, a copy from a sequence that holds them, or decoding them, without
-    /// logits. The answer is how many had to be decoded.
+    /// logits (in a recurrent or hybrid model behind the others, and then a copy). The answer is how
+    /// many had to be decoded.
     ///
     /// # Errors
     /// [`Error::Engine`] for a sequence that does not exist, or when llama.cpp fails; the sequence
     /// then holds nothing.
     pub fn hold(&mut self, sequence: usize, tokens: &[Token]) -> Result<usize> {
         let held = self.sequences.hold(sequence, tokens)?;
-        for (chunk, part) in tokens[held..].chunks(PROMPT_CHUNK).enumerate() {
-            let position = held + chunk * PROMPT_CHUNK;
+        if held == tokens.len() {
+            return Ok(0);
+        }
+        let place = self.sequences.place(sequence)?;
+        for (chunk, part) in tokens[held..].chunks(self.piece).enumerate() {
+            let position = held + chunk * self.piece;
             self.batch.clear();
             for (i, &token) in part.iter().enumerate() {
-                self.batch.push(token, position + i, sequence, false);
+                self.batch.push(token, position + i, place, false);
             }
             self.hook.arm(Action::Ignore);
             if let Err(error) = self.decode() {
-                self.sequences.release(sequence)?;
+                self.sequences.release(place)?;
                 return Err(error);
             }
         }
-        self.sequences.begin(sequence, tokens);
+        self.sequences.begin(place, tokens);
+        self.sequences.share(place, sequence)?;
         Ok(tokens.len() - held)
     }
 
@@ -288,11 +310,26 @@ impl Context {
         self.sequences.holder_of_response(sequence)
     }
 
-    /// The sequences that are only parked.
+    /// The sequences that are only parked; none in a recurrent or hybrid model, where they keep the
+    /// prompts.
     #[must_use]
     pub fn parked(&self) -> std::ops::Range<usize> {
         let first = self.options.sequences;
-        first..first + self.options.parked.min(MAX_SEQUENCES - first)
+        match self.cuts() {
+            true => first..self.options.held(&self.model),
+            false => first..first,
+        }
+    }
+
+    /// Whether a sequence can be [cut back](Self::rewind) to any length; a recurrent state cannot.
+    #[must_use]
+    pub fn cuts(&self) -> bool {
+        self.sequences.cuts()
+    }
+
+    /// Positions of a block of a text that is only read.
+    pub(super) fn block(&self) -> usize {
+        block(!self.cuts())
     }
 
     /// The edits of the next [`step`](Self::step), which must have a perturbation.
@@ -387,7 +424,7 @@ impl Context {
             }
         }
         for (sequence, length) in std::mem::take(&mut self.idle) {
-            if self.sequences.length(sequence) > length {
+            if self.cuts() && self.sequences.length(sequence) > length {
                 self.sequences.rewind(sequence, length)?;
             }
         }
@@ -406,6 +443,14 @@ impl Context {
         }
         self.hook.edits.clear();
         Ok(())
+    }
+}
+
+/// Positions of a block of a text that is only read.
+fn block(recurrent: bool) -> usize {
+    match recurrent {
+        true => STATE_BLOCK,
+        false => BLOCK,
     }
 }
 

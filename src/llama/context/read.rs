@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Action, Context, ContextOptions, Error, Model, PROMPT_CHUNK, Result, Token};
+use super::{
+    Action, Context, ContextOptions, Error, Model, PROMPT_CHUNK, Result, Token, step_rows,
+};
 
 /// Most tokens of one [`Context::read`]; one ubatch, so that rows come in the batch's order.
 pub(in crate::llama) const READ_TOKENS: usize = PROMPT_CHUNK;
@@ -29,7 +31,9 @@ impl Context {
 
     /// Decodes as many tokens of each of the sequences 0, 1, … behind the `length` tokens that
     /// each of them holds. `output` tells of a sequence and an index in its block whether
-    /// pre-logits and logits are wanted; they come in this order, sequence by sequence.
+    /// pre-logits and logits are wanted. The answer are their rows, in this order, sequence by
+    /// sequence; rows that nobody wants may stand between them, as their number is that of a
+    /// [step](step_rows).
     ///
     /// # Errors
     /// [`Error::Engine`] for blocks of different lengths or too many tokens, or when
@@ -39,17 +43,32 @@ impl Context {
         length: usize,
         blocks: &[&[Token]],
         output: &dyn Fn(usize, usize) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Vec<usize>> {
         let size = blocks.first().map_or(0, |b| b.len());
+        let wanted: Vec<bool> = (0..size * blocks.len())
+            .map(|at| output(at / size, at % size))
+            .collect();
+        let count = wanted.iter().filter(|wanted| **wanted).count();
+        let mut more = match count {
+            0 => 0,
+            count => step_rows(count) - count,
+        };
+        let mut rows = Vec::with_capacity(count);
         self.outputs.clear();
         self.batch.clear();
         for (sequence, block) in blocks.iter().enumerate() {
             for (i, &token) in block.iter().enumerate() {
-                let wanted = output(sequence, i);
+                let wanted = wanted.get(sequence * size + i) == Some(&true);
                 if wanted {
+                    rows.push(self.outputs.len());
+                }
+                let fills = !wanted && more > 0;
+                more -= usize::from(fills);
+                if wanted || fills {
                     self.outputs.push(self.batch.len());
                 }
-                self.batch.push(token, length + i, sequence, wanted);
+                self.batch
+                    .push(token, length + i, sequence, wanted || fills);
             }
         }
         for sequence in 0..blocks.len().min(self.options.sequences) {
@@ -90,6 +109,6 @@ impl Context {
                 Err(_) => self.sequences.release(sequence)?,
             }
         }
-        result
+        result.map(|()| rows)
     }
 }

@@ -6,7 +6,8 @@
 //! as the first row of every candidate, so that the first response token is perturbed per
 //! candidate like any other. Steps have eight rows, twelve, sixteen; slots without a candidate fill them
 //! up. Jobs that are decoded [alone](Job::alone) stand at the other end and have steps of
-//! their own; where a group reaches them, the row that they fill it up with is cut off again.
+//! their own; where a group reaches them, the row that they fill it up with is cut off again. A
+//! recurrent state cannot be cut back: there they wait for each other.
 
 mod all;
 mod choose;

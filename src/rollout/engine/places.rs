@@ -10,11 +10,17 @@ impl Rollout {
     pub(super) fn fill(&mut self) -> Result<()> {
         let mut next: Vec<(usize, Live)> = Vec::new();
         while let Some(live) = self.waiting.pop_front() {
+            let alone = live.job.alone;
             let free = |slot: &usize| {
                 self.slots[*slot].is_none() && next.iter().all(|(taken, _)| taken != slot)
             };
+            let others = |live: &Live| live.job.alone != alone;
+            let mut all = self.slots.iter().flatten();
+            let waits = !self.context.cuts()
+                && (all.any(others) || next.iter().any(|(_, live)| others(live)));
             let mut slots = 0..self.slots.len();
-            let slot = match live.job.alone {
+            let slot = match alone {
+                _ if waits => None,
                 true => slots.rfind(free),
                 false => slots.find(free),
             };
