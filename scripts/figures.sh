@@ -93,7 +93,7 @@ figure() {
     film | film-64 | film-128)
         [ "$1" = film ] || length=${1#film-}
         # shellcheck disable=SC2046
-        reviews "$1" $(tokens 256) --methods "$([ "$length" = 128 ] && echo "$two" || echo "$ours")"
+        reviews "$1" $(tokens 256) --methods "$([ "$length" = 24 ] && echo "$ours" || echo "$two")"
         ;;
     # What a model that did not write the answers makes of them.
     likelihood)
