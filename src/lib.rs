@@ -65,8 +65,8 @@ pub mod train;
 #[cfg(feature = "engine")]
 pub use align::{
     AlignOptions, Aligner, Alignment, Batch, Budget, Ended, EngineOptions, Event, EventKind,
-    IterationStats, ModelNames, Prompt, Rewards, RunId, RunRewards, ScoredCandidate, Stop,
-    StopReason, Timings, Usage, default_threads,
+    IterationStats, ModelNames, Prompt, ReasoningOptions, Rewards, RunId, RunRewards,
+    ScoredCandidate, Stop, StopReason, Timings, Usage, default_threads,
 };
 pub use error::{Error, Result};
 /// The arrays of the public functions.

@@ -62,6 +62,11 @@ impl Batch {
         &self.rollout
     }
 
+    /// The same, for jobs beside the runs.
+    pub(super) fn rollout_mut(&mut self) -> &mut Rollout {
+        &mut self.rollout
+    }
+
     /// Whether nobody is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -85,7 +90,7 @@ impl Batch {
         options.check_limits()?;
         self.rollout
             .check_room(tokens.len(), options.rounds.max_tokens)?;
-        let prompt = self.rollout.add_prompt(tokens)?;
+        let prompt = self.rollout.add_prompt_for(tokens, options.form.clone())?;
         let id = RunId(self.added);
         self.added += 1;
         let run = Run::new(text.into(), options, method, stop);

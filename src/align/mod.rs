@@ -14,11 +14,14 @@ mod patience;
 mod record;
 mod request;
 mod rewards;
+mod room;
 mod run;
 mod tally;
+mod think;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use batch::{Batch, Ended};
 pub use events::{Event, EventKind, RunId};
@@ -27,16 +30,13 @@ pub use record::{
 };
 pub use request::{AlignOptions, Budget, Prompt, Stop};
 pub use rewards::{Rewards, RunRewards};
+pub use think::ReasoningOptions;
+use think::{Answers, Opened, Search, Thought, Thoughts};
 
 use crate::error::{Error, Result};
-use crate::llama::{
-    ChatOptions, ChatTemplate, ContextMemory, LogitsRoute, Model, Token, available_memory, offloads,
-};
-use crate::method::{Facts, Method};
-use crate::rollout::{RolloutOptions, Work};
-
-/// Parked sequences take at most this part of the memory that is free: a fourth.
-const PARKED_SHARE: u64 = 4;
+use crate::llama::{ChatOptions, LogitsRoute, Model, Token};
+use crate::method::{Facts, Method, Rounds};
+use crate::rollout::Work;
 
 /// How an [`Aligner`] runs its generator.
 #[derive(Clone, Debug)]
@@ -56,6 +56,8 @@ pub struct EngineOptions {
     pub logits: LogitsRoute,
     /// How conversations are rendered.
     pub chat: ChatOptions,
+    /// Reasoning before a search, where the model thinks.
+    pub reasoning: ReasoningOptions,
 }
 
 impl Default for EngineOptions {
@@ -67,6 +69,7 @@ impl Default for EngineOptions {
             share_prefixes: true,
             logits: LogitsRoute::default(),
             chat: ChatOptions::default(),
+            reasoning: ReasoningOptions::default(),
         }
     }
 }
@@ -85,6 +88,8 @@ pub struct Aligner {
     facts: Facts,
     batch: Option<Batch>,
     reserved: usize,
+    /// Those of the last prompt.
+    thoughts: Option<Thoughts>,
 }
 
 impl Aligner {
@@ -94,12 +99,14 @@ impl Aligner {
     /// [`Error::Model`] for a model that cannot generate here.
     pub fn new(model: Arc<Model>, options: EngineOptions) -> Result<Self> {
         model.check_generator()?;
+        options.reasoning.validate()?;
         Ok(Self {
             facts: Facts::new(Arc::clone(&model)),
             model,
             options,
             batch: None,
             reserved: 0,
+            thoughts: None,
         })
     }
 
@@ -121,25 +128,40 @@ impl Aligner {
     /// # Errors
     /// Those of [`tokenize`](Self::tokenize), and [`Error::Field`] for a prompt that is too long.
     pub fn reserve(&mut self, prompt: &Prompt, max_tokens: usize) -> Result<()> {
-        let length = self.tokenize(prompt)?.len();
+        let opened = self.open(prompt)?;
+        let length = opened.tokens.len() + self.reasoning_tokens(&opened);
+        let max_tokens = self.longest(length, max_tokens)?;
         self.check_length(length, max_tokens)?;
         self.reserved = self.reserved.max(length + max_tokens);
         Ok(())
     }
 
-    /// Tokens of a prompt as the model sees them.
+    /// Tokens of a prompt as the model sees them, reasoning left out.
     ///
     /// # Errors
     /// [`Error::Model`] for a conversation without a chat template, [`Error::Field`] when
     /// the template refuses it.
     pub fn tokenize(&self, prompt: &Prompt) -> Result<Vec<Token>> {
-        match prompt {
-            Prompt::Raw(text) => Ok(self.model.tokenize(text, true, true)),
-            Prompt::Chat(messages) => ChatTemplate::new(&self.model, &self.options.chat)?.tokenize(
-                &self.model,
-                messages,
-                true,
-            ),
+        Ok(self.open(prompt)?.tokens)
+    }
+
+    fn open(&self, prompt: &Prompt) -> Result<Opened> {
+        Opened::new(&self.model, &self.options.chat, prompt)
+    }
+
+    /// Most tokens of a response behind so many of a prompt.
+    fn longest(&self, prompt: usize, max_tokens: usize) -> Result<usize> {
+        if max_tokens != Rounds::TO_THE_END {
+            return Ok(max_tokens);
+        }
+        let trained = self.model.trained_context();
+        let context = self.options.context.unwrap_or(trained);
+        match context.checked_sub(prompt).filter(|&left| left > 0) {
+            Some(left) => Ok(left),
+            None => Err(Error::field(
+                "context",
+                format!("{prompt} prompt tokens leave no room in {context}; give a larger one"),
+            )),
         }
     }
 
@@ -149,6 +171,10 @@ impl Aligner {
     /// ([`RunRewards`]). `observe` is told everything that happens. A request on `stop`, and a
     /// limit of time, end the run after the decoding step it is in; finished candidates are still
     /// scored.
+    ///
+    /// Where the model [thinks](crate::llama::Think), it does so first, and the search is for the
+    /// answer behind that; with several [reasonings](ReasoningOptions::count) there is one behind
+    /// each.
     ///
     /// # Errors
     /// [`Error::Field`] for options out of range or a prompt that does not fit,
@@ -163,12 +189,12 @@ impl Aligner {
         stop: &Stop,
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Alignment> {
-        let rounds = options.rounds.on(&self.tokenize(prompt)?);
-        let method = options.method.build(&rounds, &self.facts)?;
-        self.align_by(prompt, rewards, options, method, stop, observe)
+        let count = self.options.reasoning.count;
+        self.search(prompt, rewards, options, count, None, stop, observe)
     }
 
-    /// [`align`](Self::align) with a method of the caller's own in place of that of `options`.
+    /// [`align`](Self::align) with a method of the caller's own in place of that of `options`, behind
+    /// one reasoning at most.
     ///
     /// # Errors
     /// Those of [`align`](Self::align).
@@ -181,15 +207,49 @@ impl Aligner {
         stop: &Stop,
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Alignment> {
-        let tokens = self.tokenize(prompt)?;
-        let batch = self.batch_for(tokens.len(), options.rounds.max_tokens)?;
-        let run = batch.add(prompt.text(), tokens, options.clone(), method, stop.clone())?;
-        loop {
-            let ended = batch.turn(rewards, observe);
-            if let Some((_, result)) = ended.into_iter().find(|(id, _)| *id == run) {
-                return result;
-            }
+        self.search(prompt, rewards, options, 1, Some(method), stop, observe)
+    }
+
+    #[allow(clippy::too_many_arguments)] // those of `align` and `align_by`
+    fn search(
+        &mut self,
+        prompt: &Prompt,
+        rewards: &mut dyn Rewards,
+        options: &AlignOptions,
+        reasonings: usize,
+        mut method: Option<Box<dyn Method>>,
+        stop: &Stop,
+        observe: &mut dyn FnMut(&Event),
+    ) -> Result<Alignment> {
+        let begun = Instant::now();
+        let opened = self.open(prompt)?;
+        let longest = opened.tokens.len() + self.reasoning_tokens(&opened);
+        let mut options = opened.options(options);
+        options.rounds.max_tokens = self.longest(longest, options.rounds.max_tokens)?;
+        let thoughts = self.think(std::slice::from_ref(&opened), &options, reasonings, stop)?;
+        let reasoning_seconds = begun.elapsed().as_secs_f64();
+        if let Some(seconds) = &mut options.budget.seconds {
+            *seconds = (*seconds - reasoning_seconds).max(f64::MIN_POSITIVE);
         }
+        self.batch_for(longest, options.rounds.max_tokens)?;
+        let searches = thoughts.into_iter().flatten().map(|thought| Search {
+            number: 0,
+            prompt: prompt.text(),
+            thought,
+            options: options.clone(),
+            method: method.take(),
+        });
+        let mut answer = None;
+        let mut done = |_, result| {
+            answer = Some(result);
+            Ok(())
+        };
+        self.search_all(searches.collect(), rewards, stop, observe, &mut done)?;
+        let none = || Error::Run("stopped before anything was written".into());
+        let mut answer: Alignment = answer.unwrap_or_else(|| Err(none()))?;
+        answer.timings.reasoning_seconds = reasoning_seconds;
+        answer.timings.total_seconds = begun.elapsed().as_secs_f64();
+        Ok(answer)
     }
 
     /// [`align`](Self::align) for many prompts, as many of them at a time as keep the batch full:
@@ -209,56 +269,96 @@ impl Aligner {
         observe: &mut dyn FnMut(&Event),
         done: &mut dyn FnMut(usize, Result<Alignment>) -> Result<()>,
     ) -> Result<()> {
-        let max_tokens = options.rounds.max_tokens;
-        let mut waiting = VecDeque::new();
+        let mut opened = Vec::new();
+        let mut of: Vec<(usize, &Prompt, AlignOptions)> = Vec::new();
+        let mut longest = (0, 0);
         for (number, prompt) in prompts.iter().enumerate() {
-            let tokens = self.tokenize(prompt).and_then(|tokens| {
-                self.check_length(tokens.len(), max_tokens)?;
-                Ok(tokens)
+            let one = self.open(prompt).and_then(|one| {
+                let length = one.tokens.len() + self.reasoning_tokens(&one);
+                let mut options = one.options(options);
+                options.rounds.max_tokens = self.longest(length, options.rounds.max_tokens)?;
+                self.check_length(length, options.rounds.max_tokens)?;
+                Ok((one, length, options))
             });
-            match tokens {
-                Ok(tokens) => waiting.push_back((number, prompt, tokens)),
+            match one {
+                Ok((one, length, options)) => {
+                    let response = options.rounds.max_tokens;
+                    longest = (longest.0.max(length), longest.1.max(response));
+                    opened.push(one);
+                    of.push((number, prompt, options));
+                }
                 Err(error) => done(number, Err(error))?,
             }
         }
-        let longest = waiting.iter().map(|(_, _, tokens)| tokens.len()).max();
-        let Some(longest) = longest else {
+        if opened.is_empty() {
             return Ok(());
-        };
-        self.batch_for(longest, max_tokens)?;
+        }
+        self.batch_for(longest.0, longest.1)?;
+        let mut widest = options.clone();
+        widest.rounds.max_tokens = longest.1;
+        let thoughts = self.think(&opened, &widest, self.options.reasoning.count, stop)?;
+        let searches = of.into_iter().zip(thoughts).flat_map(|(of, thoughts)| {
+            let (number, prompt, options) = of;
+            thoughts.into_iter().map(move |thought| Search {
+                number,
+                prompt: prompt.text(),
+                thought,
+                options: options.clone(),
+                method: None,
+            })
+        });
+        self.search_all(searches.collect(), rewards, stop, observe, done)
+    }
+
+    /// Carries out searches, as many of them at a time as keep the batch full, which is long enough
+    /// for all of them; after a request on `stop` no further one is begun. `done` is told the best
+    /// answer of those of one number.
+    fn search_all(
+        &mut self,
+        mut waiting: VecDeque<Search<'_>>,
+        rewards: &mut dyn Rewards,
+        stop: &Stop,
+        observe: &mut dyn FnMut(&Event),
+        done: &mut dyn FnMut(usize, Result<Alignment>) -> Result<()>,
+    ) -> Result<()> {
         let Self { facts, batch, .. } = self;
         let Some(all) = batch else {
             return Ok(());
         };
-        let mut begun: HashMap<RunId, usize> = HashMap::new();
+        let mut open: HashMap<usize, Answers> = HashMap::new();
+        for search in &waiting {
+            open.entry(search.number).or_default().missing += 1;
+        }
+        let mut begun: HashMap<RunId, (usize, Thought)> = HashMap::new();
         let finished = loop {
             if stop.is_requested() {
                 waiting.clear();
             }
+            let mut ended: Vec<(usize, Result<Alignment>)> = Vec::new();
             if (all.is_empty() || all.rollout().free() > 0)
-                && let Some((number, prompt, tokens)) = waiting.pop_front()
+                && let Some(search) = waiting.pop_front()
             {
-                let rounds = options.rounds.on(&tokens);
-                let method = options.method.build(&rounds, facts);
-                let run = method.and_then(|method| {
-                    all.add(prompt.text(), tokens, options.clone(), method, stop.clone())
-                });
-                match run {
-                    Ok(run) => drop(begun.insert(run, number)),
-                    Err(error) => {
-                        if let Err(error) = done(number, Err(error)) {
-                            break Err(error);
-                        }
-                    }
+                let number = search.number;
+                match search.begin(all, facts, stop) {
+                    Ok((run, thought)) => drop(begun.insert(run, (number, thought))),
+                    Err(error) => ended.push((number, Err(error))),
                 }
             }
-            if all.is_empty() && waiting.is_empty() {
+            if all.is_empty() && waiting.is_empty() && ended.is_empty() {
                 break Ok(());
             }
-            let mut ended = all.turn(rewards, observe).into_iter();
-            let told = ended.try_for_each(|(run, result)| match begun.remove(&run) {
-                Some(number) => done(number, result),
-                None => Ok(()),
+            for (run, result) in all.turn(rewards, observe) {
+                if let Some((number, thought)) = begun.remove(&run) {
+                    ended.push((number, result.map(|answer| thought.of(answer))));
+                }
+            }
+            let told = ended.into_iter().try_for_each(|(number, result)| {
+                let answers = open.entry(number).or_default();
+                answers.take(result);
+                match answers.missing {
+                    0 => done(number, std::mem::take(answers).best()),
+                    _ => Ok(()),
+                }
             });
             if told.is_err() {
                 break told;
@@ -285,75 +385,5 @@ impl Aligner {
                  `max-tokens`"
             ),
         ))
-    }
-
-    /// What the next prompts need of memory, where none is longer than what was
-    /// [reserved](Self::reserve).
-    #[must_use]
-    pub fn memory(&self) -> ContextMemory {
-        let context = self.options.context.unwrap_or(self.reserved);
-        ContextMemory::of(&self.model, &self.rollout_options(context).of_context())
-    }
-
-    /// How a rollout with so many tokens a sequence is made: with as many parked sequences as take
-    /// [a part](PARKED_SHARE) of the memory at most.
-    fn rollout_options(&self, context: usize) -> RolloutOptions {
-        let mut options = RolloutOptions {
-            parallel: self.options.parallel,
-            parked: 0,
-            context,
-            threads: self.options.threads,
-            logits: self.options.logits,
-        };
-        if self.options.share_prefixes {
-            let one = ContextMemory::of(&self.model, &options.of_context());
-            let each = ((one.keys_and_values + one.states) / one.sequences.max(1) as u64).max(1);
-            let most = available_memory().map_or(u64::MAX, |free| {
-                (free / PARKED_SHARE).min(free.saturating_sub(one.total())) / each
-            });
-            options.parked = self.options.parallel.min(most as usize);
-        }
-        options
-    }
-
-    /// Refuses what the memory has no room for, where the sequences are in it.
-    fn check_memory(&self, options: &RolloutOptions) -> Result<()> {
-        let needed = ContextMemory::of(&self.model, &options.of_context());
-        match available_memory().filter(|_| !offloads()) {
-            Some(free) if needed.total() > free => Err(Error::field(
-                "context",
-                format!(
-                    "{:.1} GB for {} sequences of {} tokens, and {:.1} GB of memory are free; give \
-                     a smaller `context`, `max-tokens` or `parallel`",
-                    needed.total() as f64 / 1e9,
-                    needed.sequences,
-                    needed.tokens,
-                    free as f64 / 1e9
-                ),
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// The batch, made or made anew where its context is too short.
-    fn batch_for(&mut self, prompt: usize, response: usize) -> Result<&mut Batch> {
-        let needed = prompt + response;
-        self.check_length(prompt, response)?;
-        let context = self.options.context.unwrap_or(needed.max(self.reserved));
-        let made = self.batch.take();
-        let added = made.as_ref().map_or(0, |batch| batch.added);
-        let fits = |batch: &Batch| batch.rollout().context().options().context >= context;
-        let batch = match made.filter(fits) {
-            Some(batch) => batch,
-            None => {
-                let options = self.rollout_options(context);
-                self.check_memory(&options)?;
-                let mut batch = Batch::new(Arc::clone(&self.model), &options)?;
-                // Runs are counted on.
-                batch.added = added;
-                batch
-            }
-        };
-        Ok(self.batch.insert(batch))
     }
 }

@@ -31,8 +31,11 @@ pub struct ScoredCandidate {
     pub known: usize,
     /// Why it ended.
     pub end: End,
-    /// Its text.
+    /// Its text: the answer.
     pub text: String,
+    /// The reasoning before it, where it wrote any itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
     /// Why it has no reward.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -100,6 +103,9 @@ pub struct Usage {
     pub candidates: usize,
     /// Tokens generated; those not counted again that a candidate has from another one.
     pub generated_tokens: usize,
+    /// Tokens of reasoning that the candidates share; not among those above.
+    #[serde(default)]
+    pub reasoning_tokens: usize,
     /// Texts given to the reward; a repeated one has the reward that it had.
     pub reward_calls: usize,
     /// Tokens read by the reward model.
@@ -113,9 +119,27 @@ pub struct Usage {
     pub truncated: usize,
 }
 
+impl Usage {
+    /// What two runs cost together.
+    pub(super) fn and(&self, other: &Self) -> Self {
+        Self {
+            candidates: self.candidates + other.candidates,
+            generated_tokens: self.generated_tokens + other.generated_tokens,
+            reasoning_tokens: self.reasoning_tokens + other.reasoning_tokens,
+            reward_calls: self.reward_calls + other.reward_calls,
+            reward_tokens: self.reward_tokens + other.reward_tokens,
+            unscored: self.unscored + other.unscored,
+            given_up: self.given_up + other.given_up,
+            truncated: self.truncated + other.truncated,
+        }
+    }
+}
+
 /// How long a run took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Timings {
+    /// Reasoning, before the search.
+    pub reasoning_seconds: f64,
     /// Generating.
     pub generation_seconds: f64,
     /// Scoring.
@@ -149,6 +173,9 @@ pub struct Alignment {
     pub prompt: String,
     /// The response with the highest reward that the method's price allows.
     pub response: String,
+    /// The reasoning before it, where there is any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
     /// Its reward.
     pub reward: f64,
     /// How dear it is to the model itself.

@@ -7,6 +7,7 @@ use super::record::Usage;
 use crate::error::{Error, Result};
 use crate::llama::Message;
 use crate::method::{MethodSpec, Rounds};
+use crate::rollout::Form;
 
 /// What the model is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +129,9 @@ pub struct AlignOptions {
     /// Ends the run once, since some earlier iteration, the mean reward has risen and the
     /// mean held-out reward has fallen, both by more than two standard errors.
     pub stop_on_divergence: bool,
+    /// Where responses end beside the model's own end. How reasoning is marked is taken from the chat
+    /// template where it says so.
+    pub form: Form,
     /// Ends the run once so many iterations in a row have made the answer no better by a tenth of
     /// the standard deviation of the first iteration's rewards.
     pub patience: Option<usize>,

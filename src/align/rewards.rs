@@ -4,6 +4,7 @@ use super::events::RunId;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
 use crate::reward::{Reward, Sample, Scores};
+use crate::rollout::Form;
 
 /// The rewards of one run.
 pub struct RunRewards<'a> {
@@ -83,9 +84,13 @@ pub(super) fn score(reward: &mut dyn Reward, samples: &[Sample<'_>]) -> Result<S
     )))
 }
 
-/// Texts of responses that are being written; `None` for those without any text yet.
-pub(super) fn beginnings(model: &Model, responses: &[Vec<Token>]) -> Vec<Option<String>> {
-    let texts = responses.iter().map(|tokens| model.text(tokens));
+/// Texts of responses of this form that are being written; `None` for those without any text yet.
+pub(super) fn beginnings(
+    model: &Model,
+    form: &Form,
+    responses: &[Vec<Token>],
+) -> Vec<Option<String>> {
+    let texts = responses.iter().map(|tokens| form.read(model, tokens).text);
     texts
         .map(|text| Some(text).filter(|text| !text.trim().is_empty()))
         .collect()

@@ -17,6 +17,12 @@ struct Failures {
     last: String,
 }
 
+/// Why a candidate without a text has no reward.
+const EMPTY: &str = "empty response";
+
+/// Why a candidate that does not come to its answer has no reward.
+const UNFINISHED: &str = "reasoning without an end; give a larger `max-tokens`, or `think` = off";
+
 /// The count.
 #[derive(Default)]
 pub(super) struct Tally {
@@ -43,7 +49,8 @@ impl ScoredCandidate {
             known: candidate.known,
             end: candidate.end,
             text: candidate.text.clone(),
-            error: None,
+            reasoning: candidate.reasoning.clone(),
+            error: candidate.unfinished.then(|| UNFINISHED.into()),
             truncated: false,
         }
     }
@@ -90,16 +97,14 @@ impl Tally {
                 }
             }
             Some((Err(error), _)) => scored.error = Some(error.to_string()),
+            // Reasoning that has no end is the reason, and stands there.
+            None if scored.error.is_some() => {}
             None => {
                 self.failures.empty += 1;
-                scored.error = Some("empty response".into());
+                scored.error = Some(EMPTY.into());
             }
         }
-        if let Some(error) = scored
-            .error
-            .as_ref()
-            .filter(|_| !scored.text.trim().is_empty())
-        {
+        if let Some(error) = scored.error.as_ref().filter(|error| *error != EMPTY) {
             self.failures.other += 1;
             self.failures.last.clone_from(error);
         }

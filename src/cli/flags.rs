@@ -1,13 +1,15 @@
 //! Flags that several commands share, with llama.cpp's names and environment variables where it
 //! has them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aisp_llama::compare::read_prompts;
 use aisp_llama::gguf::Gguf;
-use aisp_llama::llama::{ChatOptions, ChatTemplate, ModelOptions};
+use aisp_llama::llama::{ChatOptions, ChatTemplate, Message, ModelOptions, Think};
+use aisp_llama::method::Rounds;
 use aisp_llama::reward::{RewardSpec, RewardText, TooLong, kinds};
-use aisp_llama::{Error, Prompt, Result};
+use aisp_llama::rollout::Form;
+use aisp_llama::{Error, Prompt, ReasoningOptions, Result};
 use jiff::civil::DateTime;
 use serde_json::Map;
 
@@ -158,6 +160,26 @@ pub struct ChatArgs {
         help_heading = "Prompt"
     )]
     pub chat_template_kwargs: Option<String>,
+    /// Whether the model thinks before it answers; candidates are answers behind the same reasoning [default: off where its template has a switch for it, else auto, as the template has it]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_parser = values::one_of([("off", Think::Off), ("on", Think::On), ("auto", Think::Auto)]),
+        help_heading = "Prompt"
+    )]
+    pub think: Option<Think>,
+    /// Most tokens of reasoning before an answer [default: 1024]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        env = "LLAMA_ARG_REASONING_BUDGET",
+        help_heading = "Prompt",
+        allow_negative_numbers = true
+    )]
+    pub reasoning_budget: Option<i32>,
+    /// Reasonings to search behind; the best answer of all is the answer [default: 1]
+    #[arg(long, value_name = "K", help_heading = "Prompt")]
+    pub reasonings: Option<usize>,
     /// The date that chat templates tell, 2026-01-31 or 2026-01-31T12:00 [default: now]
     #[arg(long, value_name = "DATE", value_parser = values::date, help_heading = "Prompt")]
     pub date: Option<DateTime>,
@@ -192,8 +214,45 @@ impl ChatArgs {
         Ok(ChatOptions {
             template,
             variables,
+            think: self.think,
             date: self.date,
         })
+    }
+
+    /// Reasoning before answers.
+    pub fn reasoning(&self) -> Result<ReasoningOptions> {
+        let defaults = ReasoningOptions::default();
+        let budget = match self.reasoning_budget {
+            None => defaults.budget,
+            Some(tokens) => usize::try_from(tokens).map_err(|_| {
+                Error::field(
+                    "reasoning-budget",
+                    format!("{tokens}; give a number of tokens"),
+                )
+            })?,
+        };
+        Ok(ReasoningOptions {
+            budget,
+            count: self.reasonings.unwrap_or(defaults.count),
+        })
+    }
+
+    /// The conversation in the text of a file, behind the system prompt where one is given.
+    pub fn conversation(&self, path: &Path, text: &str) -> Result<Prompt> {
+        let wrong = |reason: String| {
+            let path = path.display();
+            let shape = r#"[{"role": "user", "content": "…"}, …]"#;
+            Error::field("messages", format!("{path}: {reason}; want {shape}"))
+        };
+        let mut messages: Vec<Message> =
+            serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        if messages.is_empty() {
+            return Err(wrong("no messages".into()));
+        }
+        if let Some(system) = &self.system_prompt {
+            messages.insert(0, Message::new("system", system));
+        }
+        Ok(Prompt::Chat(messages))
     }
 
     /// The prompt that a text is.
@@ -236,7 +295,7 @@ pub struct SamplesArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct LengthArgs {
-    /// Most tokens of a response
+    /// Most tokens of a response; -1 for as many as the context has room for
     #[arg(
         short = 'n',
         long,
@@ -247,5 +306,44 @@ pub struct LengthArgs {
         help_heading = "Generation",
         allow_negative_numbers = true
     )]
-    pub predict: usize,
+    pub predict: i64,
+}
+
+impl LengthArgs {
+    pub fn max_tokens(&self) -> Result<usize> {
+        match self.predict {
+            -1 => Ok(Rounds::TO_THE_END),
+            tokens => usize::try_from(tokens).map_err(|_| {
+                Error::field("max-tokens", format!("{tokens}; give at least 1, or -1"))
+            }),
+        }
+    }
+}
+
+/// Where responses end.
+#[derive(Debug, clap::Args)]
+pub struct EndArgs {
+    /// A text that ends responses, and is no part of them (-r); may be given several times
+    #[arg(
+        short = 'r',
+        long,
+        visible_alias = "stop",
+        value_name = "TEXT",
+        help_heading = "Generation",
+        allow_hyphen_values = true
+    )]
+    pub reverse_prompt: Vec<String>,
+    /// Never end a response by the model's own end; -n and -r do
+    #[arg(long, help_heading = "Generation")]
+    pub ignore_eos: bool,
+}
+
+impl EndArgs {
+    pub fn form(&self) -> Form {
+        Form {
+            stop: self.reverse_prompt.clone(),
+            ignore_end: self.ignore_eos,
+            ..Form::default()
+        }
+    }
 }

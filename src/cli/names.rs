@@ -20,7 +20,7 @@ const SINGLE_DASH: [(&str, &str); 5] = [
 
 /// Fields whose flag is not `--FIELD`. Of several flags it is one that is given, else the first
 /// that the command has.
-const FLAGS: [(&str, &[&str]); 12] = [
+const FLAGS: [(&str, &[&str]); 13] = [
     ("chat", &["--no-chat"]),
     ("context", &["-c"]),
     ("gpu-layers", &["-ngl"]),
@@ -33,6 +33,7 @@ const FLAGS: [(&str, &[&str]); 12] = [
     ("output", &["-o"]),
     ("prompt", &["-p", "-f", "--prompts"]),
     ("samples", &["--samples", "--responses"]),
+    ("stop", &["-r"]),
 ];
 
 /// Turns llama.cpp's multi-letter single-dash flags into long ones.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aisp_llama::compare::read_prompts;
+use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{LogitsRoute, Model};
 use aisp_llama::method::{MethodSpec, Rounds};
 use aisp_llama::report::{Trace, write_plot};
@@ -15,14 +16,16 @@ use aisp_llama::{
 };
 use clap::ArgGroup;
 
-use super::flags::{ChatArgs, HeldOutArgs, LengthArgs, ModelArgs, RewardArgs, SamplesArgs};
+use super::flags::{
+    ChatArgs, EndArgs, HeldOutArgs, LengthArgs, ModelArgs, RewardArgs, SamplesArgs,
+};
 use super::output::{self, INTERRUPTED};
 use super::progress::Progress;
 use super::settings_args::SettingsArgs;
 use super::{answers, setup, values, workbench};
 
 #[derive(Debug, clap::Args)]
-#[command(group(ArgGroup::new("input").required(true).args(["prompt", "file", "prompts"])))]
+#[command(group(ArgGroup::new("input").required(true).args(["prompt", "file", "messages", "prompts"])))]
 pub struct RunArgs {
     #[command(flatten)]
     pub model: ModelArgs,
@@ -40,6 +43,14 @@ pub struct RunArgs {
     /// File with the prompt; - for stdin
     #[arg(short, long, value_name = "FILE", help_heading = "Prompt")]
     pub file: Option<PathBuf>,
+    /// File with a conversation: [{"role": "user", "content": "…"}, …]; - for stdin
+    #[arg(
+        long,
+        value_name = "FILE.json",
+        conflicts_with = "no_chat",
+        help_heading = "Prompt"
+    )]
+    pub messages: Option<PathBuf>,
     /// Many prompts, {"prompt": "…"} a line, answered side by side into the folder of -o
     #[arg(
         long,
@@ -101,7 +112,9 @@ pub struct RunArgs {
 
     #[command(flatten)]
     pub length: LengthArgs,
-    /// Tokens of prompt and response together [default: what both need]
+    #[command(flatten)]
+    pub end: EndArgs,
+    /// Tokens of prompt, reasoning and response together; 0 for what the model was trained for [default: what they need]
     #[arg(
         short = 'c',
         long,
@@ -240,7 +253,7 @@ fn plan(args: &RunArgs) -> anyhow::Result<u8> {
     let model = Model::load(&setup::model_path(&args.model)?, &args.model.load.options())?;
     let mut aligner = Aligner::new(Arc::new(model), engine_options(args)?)?;
     for prompt in &prompts {
-        aligner.reserve(prompt, args.length.predict)?;
+        aligner.reserve(prompt, args.length.max_tokens()?)?;
     }
     super::plan::print(&aligner, &rewards, args.json)?;
     Ok(0)
@@ -253,7 +266,7 @@ fn align_options(args: &RunArgs) -> Result<AlignOptions> {
             samples: args.samples.samples,
             iterations: args.iterations,
             seed: u64::try_from(args.seed).unwrap_or_else(|_| u64::from(rand::random::<u32>())),
-            max_tokens: args.length.predict,
+            max_tokens: args.length.max_tokens()?,
         },
         budget: Budget {
             seconds: args.time_limit,
@@ -262,9 +275,27 @@ fn align_options(args: &RunArgs) -> Result<AlignOptions> {
         target_reward: args.target_reward,
         patience: args.patience,
         stop_on_divergence: args.stop_on_divergence,
+        form: args.end.form(),
     };
     options.validate()?;
     Ok(options)
+}
+
+/// Tokens of a sequence, where they are given.
+fn context(args: &RunArgs) -> Result<Option<usize>> {
+    if args.ctx_size != Some(0) {
+        return Ok(args.ctx_size);
+    }
+    let path = setup::model_path(&args.model)?;
+    let header = Gguf::open(&path).map_err(Error::gguf(&path))?;
+    let trained = header.arch_key("context_length").and_then(|v| v.as_u64());
+    match trained.and_then(|tokens| usize::try_from(tokens).ok()) {
+        Some(tokens) if tokens > 0 => Ok(Some(tokens)),
+        _ => Err(Error::field(
+            "context",
+            "0, and the model does not say how long it is",
+        )),
+    }
 }
 
 fn engine_options(args: &RunArgs) -> Result<EngineOptions> {
@@ -274,15 +305,19 @@ fn engine_options(args: &RunArgs) -> Result<EngineOptions> {
             Some(_) => defaults.parallel,
             None => defaults.parallel.min(args.samples.samples),
         }),
-        context: args.ctx_size,
+        context: context(args)?,
         threads: args.model.load.threads(),
         logits: args.logits,
         share_prefixes: !args.no_share_prefixes,
         chat: args.chat.options()?,
+        reasoning: args.chat.reasoning()?,
     })
 }
 
 fn prompt(args: &RunArgs) -> Result<Prompt> {
+    if let Some(path) = &args.messages {
+        return args.chat.conversation(path, &read(path)?);
+    }
     let text = match (&args.prompt, &args.file) {
         (Some(text), _) => text.clone(),
         (None, Some(path)) => {
@@ -330,6 +365,10 @@ fn print(
         text.push('\n');
         output::print_out(text.as_bytes())?;
         return Ok(());
+    }
+    if let Some(reasoning) = &alignment.reasoning {
+        let tokens = alignment.usage.reasoning_tokens;
+        output::note(&format!("reasoning, {tokens} tokens: {}", reasoning.trim()));
     }
     for candidate in best {
         let reward = candidate

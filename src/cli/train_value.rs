@@ -61,7 +61,7 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
             samples: args.responses,
             iterations: 1,
             seed: args.seed,
-            max_tokens: args.length.predict,
+            max_tokens: args.length.max_tokens()?,
         },
         sampling: serde_json::from_value(draws.all().clone())?,
         hidden: args.hidden,
@@ -79,6 +79,7 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
     let engine = EngineOptions {
         threads: load.threads(),
         chat,
+        reasoning: args.prompts.chat.reasoning()?,
         ..EngineOptions::default()
     };
     let mut aligner = Aligner::new(model, engine)?;

@@ -84,6 +84,7 @@ impl Workbench {
                 .min(ground.samples.samples.max(1)),
             threads: load.threads(),
             chat: chat.clone(),
+            reasoning: ground.prompts.chat.reasoning()?,
             ..EngineOptions::default()
         };
         let aligner = Aligner::new(Arc::clone(&model), options)?;
@@ -168,7 +169,7 @@ fn write_tables(plan: &Plan, rows: &[Row], failures: &[Failure], folder: &Path) 
 impl GroundArgs {
     /// What is known before anything is loaded, checked as far as it can be.
     pub fn plan(&self, methods: Vec<MethodSpec>, seeds: u64, budget: f64, by: By) -> Result<Plan> {
-        let (samples, max_tokens) = (self.samples.samples, self.length.predict);
+        let (samples, max_tokens) = (self.samples.samples, self.length.max_tokens()?);
         let (files, details) = files_and_options(&self.reward, &self.held_out, &methods)?;
         let path = setup::model_path(&self.model)?;
         let header = Gguf::open(&path).map_err(Error::gguf(&path))?;
@@ -190,6 +191,9 @@ impl GroundArgs {
             date: self.prompts.chat.date_told(&chat, &header),
             chat_template: chat.template,
             chat_template_kwargs: chat.variables,
+            think: chat.think,
+            reasoning_budget: self.prompts.chat.reasoning_budget,
+            reasonings: self.prompts.chat.reasonings,
             methods,
             first_seed: 0,
             seeds,

@@ -30,6 +30,7 @@ pub use tuning::{CHECK, CHECK_SEEDS, Stage, Verdict, is_confirmed, stages, verdi
 
 use crate::align::{AlignOptions, Aligner, Budget, EventKind, Prompt, Rewards, Stop, StopReason};
 use crate::error::{Error, Result};
+use crate::llama::Think;
 use crate::method::{MethodSpec, Rounds};
 
 /// The file with the rows of a comparison.
@@ -77,8 +78,19 @@ pub struct Plan {
     /// A template instead of the one in the file.
     pub chat_template: Option<String>,
     /// What templates see beside what they always do.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub chat_template_kwargs: serde_json::Map<String, serde_json::Value>,
+    /// Whether the model thinks, where that is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub think: Option<Think>,
+    /// Most tokens of reasoning, where that is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_budget: Option<i32>,
+    /// Reasonings of a run, where that is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasonings: Option<usize>,
     /// The date in the prompts, where the template tells one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
     /// The methods, the first of which the others are compared with.
     pub methods: Vec<MethodSpec>,

@@ -28,7 +28,7 @@ use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_sys_2 as sys;
 
 pub(crate) use chat::tokenize_guarded;
-pub use chat::{ChatOptions, ChatTemplate, Message};
+pub use chat::{ChatOptions, ChatTemplate, Message, ReasoningMarkers, Think, Turn};
 pub use context::{Context, ContextOptions, LogitsRoute, Row};
 pub use encoder::{Encoder, Pooling};
 pub use hook::{Edit, RowsEdit};

@@ -41,6 +41,7 @@ pub struct Model {
     path: PathBuf,
     gguf: Gguf,
     special_texts: OnceLock<Vec<String>>,
+    ends: OnceLock<Vec<Token>>,
 }
 
 impl Model {
@@ -78,6 +79,7 @@ impl Model {
             path: path.to_path_buf(),
             gguf,
             special_texts: OnceLock::new(),
+            ends: OnceLock::new(),
         };
         // `raw` reaches through the binding's pointer: what it sees must be this model.
         // SAFETY: a query on a live model.
@@ -245,6 +247,15 @@ impl Model {
     #[must_use]
     pub fn is_end(&self, token: Token) -> bool {
         self.inner.vocab().is_eog(LlamaToken(token))
+    }
+
+    /// All tokens that end the generation.
+    #[must_use]
+    pub fn ends(&self) -> &[Token] {
+        self.ends.get_or_init(|| {
+            let all = 0..self.vocabulary() as Token;
+            all.filter(|&token| self.is_end(token)).collect()
+        })
     }
 
     /// Whether the model wants a BOS token before a text.

@@ -49,7 +49,7 @@ pub struct Rounds {
     pub iterations: usize,
     /// Seed of all randomness (default 0).
     pub seed: u64,
-    /// Most tokens of a response (default 128).
+    /// Most tokens of a response (default 128), or [`TO_THE_END`](Self::TO_THE_END).
     pub max_tokens: usize,
 }
 
@@ -65,6 +65,9 @@ impl Default for Rounds {
 }
 
 impl Rounds {
+    /// As many tokens as the context has room for.
+    pub const TO_THE_END: usize = u32::MAX as usize;
+
     /// Checks the ranges.
     ///
     /// # Errors

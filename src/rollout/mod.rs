@@ -8,11 +8,13 @@
 //! [`Rollout::run`] is all of these until the jobs are done.
 
 mod engine;
+mod form;
 mod sampling;
 
 use std::sync::Arc;
 
 pub use engine::{Rollout, RolloutOptions, Work};
+pub use form::{Form, Reading};
 pub(crate) use sampling::shortest;
 pub use sampling::{Chooser, SamplingOptions, TokenChoice};
 
@@ -135,6 +137,8 @@ pub enum End {
     EndOfTurn,
     /// The token limit.
     Length,
+    /// A text that ends responses.
+    StopText,
     /// The method gave it up.
     GivenUp,
     /// The run was stopped.
@@ -176,8 +180,12 @@ pub struct Candidate {
     pub tokens: Vec<Token>,
     /// How many of them were known beforehand: its job's [beginning](Job::beginning).
     pub known: usize,
-    /// Its text, special tokens left out.
+    /// Its text as its prompt's [`Form`] has it: the answer, special tokens left out.
     pub text: String,
+    /// The reasoning before it, where there is any.
+    pub reasoning: Option<String>,
+    /// Whether that has no end.
+    pub unfinished: bool,
     /// What the model itself says of each of the tokens.
     pub nats: Vec<TokenNats>,
     /// Why it ended.

@@ -23,5 +23,7 @@ mod prefixes;
 mod recurrent;
 mod reward;
 mod sequences;
+mod stops;
 mod templates;
 mod text;
+mod thinking;

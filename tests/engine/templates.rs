@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use aisp_llama::llama::{ChatOptions, ChatTemplate, Message};
+use aisp_llama::llama::{ChatOptions, ChatTemplate, Message, Think};
 use serde_json::{Map, Value, json};
 
 use crate::common::{cached, interpreter, llama_cpp_python};
@@ -36,6 +36,7 @@ fn rendered(source: &str, conversation: &Value) -> aisp_llama::Result<String> {
     let messages: Vec<Message> = serde_json::from_value(messages).unwrap();
     let options = ChatOptions {
         variables,
+        think: Some(Think::Auto),
         date: Some("2026-01-05T08:09".parse().unwrap()),
         ..ChatOptions::default()
     };

@@ -171,7 +171,7 @@ impl Run {
         model: &Model,
         responses: &[Vec<Token>],
     ) -> Result<Vec<Option<f64>>> {
-        let texts = beginnings(model, responses);
+        let texts = beginnings(model, &self.options.form, responses);
         let written = texts.iter().enumerate();
         let written: Vec<(usize, &String)> = written
             .filter_map(|(i, text)| Some((i, text.as_ref()?)))
@@ -397,6 +397,7 @@ impl Run {
         Ok(Alignment {
             prompt: self.prompt.to_string(),
             response: best.text,
+            reasoning: best.reasoning,
             reward: best.reward.unwrap_or(f64::NAN),
             price: best.price,
             held_out: best.held_out,

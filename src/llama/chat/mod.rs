@@ -1,11 +1,9 @@
 //! Chat templates: the Jinja text in the GGUF, rendered to the model's own markup.
-//!
-//! The markup's special tokens must become tokens; the same characters inside a message
-//! must not, or a message could end its own turn and speak for the model. So special texts
-//! inside messages are tokenised apart, as plain text.
 
 mod jinja;
+mod reasoning;
 mod source;
+mod tokens;
 
 use std::sync::OnceLock;
 
@@ -17,6 +15,8 @@ use serde_json::Value as Json;
 
 use super::model::{Model, Token};
 use crate::error::{Error, Result};
+pub use reasoning::{ReasoningMarkers, Think};
+pub(crate) use tokens::tokenize_guarded;
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,16 +44,21 @@ pub struct ChatOptions {
     pub template: Option<String>,
     /// What templates see beside what they always do, such as `enable_thinking`.
     pub variables: serde_json::Map<String, Json>,
+    /// Whether the model is to think before it answers; `None` is [`Think::Off`] where the template
+    /// has a switch for it, else [`Think::Auto`].
+    pub think: Option<Think>,
     /// What `strftime_now` tells; `None` is the time when this process first made a template.
     pub date: Option<DateTime>,
 }
 
 impl ChatOptions {
-    /// The same without a template: for another model's conversations.
+    /// The same for another model's conversations, and one that is asked and does not think: without
+    /// a template.
     #[must_use]
     pub fn of_any_model(&self) -> Self {
         Self {
             template: None,
+            think: Some(Think::Off),
             ..self.clone()
         }
     }
@@ -72,7 +77,21 @@ pub struct ChatTemplate {
     bos: String,
     eos: String,
     variables: serde_json::Map<String, Json>,
+    think: Option<Think>,
     date: DateTime,
+}
+
+/// A conversation as the model's markup, with the assistant's turn opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The markup.
+    pub text: String,
+    /// How the model marks its reasoning, where the template says it.
+    pub reasoning: Option<ReasoningMarkers>,
+    /// Whether the model thinks before it answers.
+    pub thinks: bool,
+    /// Whether the markup has opened the reasoning already.
+    pub opened: bool,
 }
 
 impl ChatTemplate {
@@ -113,6 +132,9 @@ impl ChatTemplate {
             bos: bos.to_owned(),
             eos: eos.to_owned(),
             variables: options.variables.clone(),
+            think: options
+                .think
+                .or_else(|| reasoning::told_by(&options.variables)),
             date: options.date.unwrap_or_else(first_asked),
         }
     }
@@ -124,7 +146,7 @@ impl ChatTemplate {
     }
 
     /// The conversation as the model's markup; `open_turn` adds the opening of the
-    /// assistant's turn.
+    /// assistant's turn, as [`open`](Self::open) does.
     ///
     /// `strftime_now` tells the [date](ChatOptions::date) of the options: the same messages give the same
     /// text.
@@ -133,7 +155,62 @@ impl ChatTemplate {
     /// [`Error::Field`] with the template's own words when it cannot be parsed or refuses
     /// the conversation.
     pub fn render(&self, messages: &[Message], open_turn: bool) -> Result<String> {
-        self.rendered(messages, open_turn).map_err(|e| {
+        match open_turn {
+            true => Ok(self.open(messages)?.text),
+            false => self.told(messages, false, Think::Auto),
+        }
+    }
+
+    /// The conversation with the assistant's turn opened; where the model is not to think, reasoning
+    /// that the template opens is closed again.
+    ///
+    /// # Errors
+    /// Those of [`render`](Self::render).
+    pub fn open(&self, messages: &[Message]) -> Result<Turn> {
+        let reasoning = ReasoningMarkers::of(&self.source);
+        let auto = || self.told(messages, true, Think::Auto);
+        let Some(markers) = reasoning else {
+            return Ok(Turn {
+                text: auto()?,
+                reasoning,
+                thinks: false,
+                opened: false,
+            });
+        };
+        let off = self.told(messages, true, Think::Off)?;
+        let on = self.told(messages, true, Think::On)?;
+        let switch = off != on || markers.are_channels();
+        let think = self
+            .think
+            .unwrap_or(if switch { Think::Off } else { Think::Auto });
+        let mut text = match think {
+            Think::Off => off.clone(),
+            Think::On => on.clone(),
+            Think::Auto => auto()?,
+        };
+        let opened = markers.opened_by(&text);
+        // What a template does that is told nothing, it may do because the model thinks then.
+        let thinks = match think {
+            Think::Off => false,
+            Think::On => true,
+            Think::Auto => opened || off != on && text == on,
+        };
+        match think {
+            Think::Off if opened => text += &markers.ending(),
+            Think::Off if markers.are_channels() => text += markers.close,
+            _ => {}
+        }
+        let opened = markers.opened_by(&text);
+        Ok(Turn {
+            text,
+            reasoning,
+            thinks,
+            opened,
+        })
+    }
+
+    fn told(&self, messages: &[Message], open_turn: bool, think: Think) -> Result<String> {
+        self.rendered(messages, open_turn, think).map_err(|e| {
             Error::field(
                 "chat-template",
                 format!(
@@ -148,6 +225,7 @@ impl ChatTemplate {
         &self,
         messages: &[Message],
         open_turn: bool,
+        think: Think,
     ) -> std::result::Result<String, minijinja::Error> {
         let env = jinja::environment(self.date)?;
         let mut all = serde_json::Map::new();
@@ -157,12 +235,27 @@ impl ChatTemplate {
         all.insert("bos_token".into(), self.bos.as_str().into());
         all.insert("eos_token".into(), self.eos.as_str().into());
         all.insert("add_generation_prompt".into(), open_turn.into());
+        all.extend(reasoning::told(think));
         all.extend(self.variables.clone());
         let all = Value::from(Serde(all));
         env.render_str(
             &source::prepare(&self.source),
             context! { messages => Value::from(Serde(messages)), ..all },
         )
+    }
+
+    /// Tokens of the conversation with the assistant's turn opened; [`text`](Turn::text) has marks in
+    /// the place of special texts inside messages.
+    ///
+    /// # Errors
+    /// Those of [`Self::render`].
+    pub fn tokenize_open(&self, model: &Model, messages: &[Message]) -> Result<(Vec<Token>, Turn)> {
+        let mut turn = None;
+        let tokens = self.tokenized(model, messages, |messages| {
+            Ok(turn.insert(self.open(messages)?).text.clone())
+        })?;
+        let turn = turn.ok_or_else(|| Error::Run("no turn was opened".into()))?;
+        Ok((tokens, turn))
     }
 
     /// Tokens of the conversation: markup as special tokens, message text as plain text.
@@ -175,6 +268,16 @@ impl ChatTemplate {
         messages: &[Message],
         open_turn: bool,
     ) -> Result<Vec<Token>> {
+        self.tokenized(model, messages, |messages| self.render(messages, open_turn))
+    }
+
+    /// Tokens of what `render` makes of the conversation.
+    fn tokenized(
+        &self,
+        model: &Model,
+        messages: &[Message],
+        render: impl FnOnce(&[Message]) -> Result<String>,
+    ) -> Result<Vec<Token>> {
         let contents: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
         tokenize_guarded(model, &contents, |contents| {
             let guarded: Vec<Message> = messages
@@ -182,88 +285,8 @@ impl ChatTemplate {
                 .zip(contents)
                 .map(|(m, content)| Message::new(&m.role, content))
                 .collect();
-            self.render(&guarded, open_turn)
+            render(&guarded)
         })
-    }
-}
-
-/// Tokens of the text that `render` makes of `contents`: special texts that `render` adds
-/// become special tokens, those inside `contents` stay text. What the model wants around a
-/// text (BOS, EOS, CLS, SEP) is added, unless the text begins with BOS itself.
-pub(crate) fn tokenize_guarded(
-    model: &Model,
-    contents: &[&str],
-    render: impl FnOnce(&[String]) -> Result<String>,
-) -> Result<Vec<Token>> {
-    let specials = model.special_texts();
-    let mut guard = Guard::new(contents);
-    let guarded: Vec<String> = contents
-        .iter()
-        .map(|text| guard.protect(text, specials))
-        .collect();
-    let text = render(&guarded)?;
-    let (bos, _) = model.bos_eos_text();
-    let add_special = bos.is_empty() || !text.starts_with(&bos);
-    if guard.hidden.is_empty() {
-        return Ok(model.tokenize(&text, add_special, true));
-    }
-    let around = if add_special {
-        model.tokenize("", true, true)
-    } else {
-        Vec::new()
-    };
-    // What goes before a text is BOS (or CLS); anything else goes behind it.
-    let before = usize::from(around.first().is_some_and(|&t| Some(t) == model.bos()));
-    let mut tokens = around[..before].to_vec();
-    for (i, part) in text.split(guard.mark).enumerate() {
-        // Odd parts are the numbers between two marks.
-        if i % 2 == 0 {
-            tokens.extend(model.tokenize(part, false, true));
-        } else if let Some(text) = part.parse().ok().and_then(|n: usize| guard.hidden.get(n)) {
-            tokens.extend(model.tokenize(text, false, false));
-        }
-    }
-    tokens.extend(&around[before..]);
-    Ok(tokens)
-}
-
-/// Special texts taken out of messages, a numbered mark in the place of each.
-struct Guard {
-    mark: char,
-    hidden: Vec<String>,
-}
-
-impl Guard {
-    fn new(contents: &[&str]) -> Self {
-        // A private-use character that no message contains.
-        let mark = ('\u{E000}'..='\u{F8FF}')
-            .find(|c| contents.iter().all(|text| !text.contains(*c)))
-            .unwrap_or('\u{10FFFD}');
-        Self {
-            mark,
-            hidden: Vec::new(),
-        }
-    }
-
-    fn protect(&mut self, text: &str, specials: &[String]) -> String {
-        let mut out = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some(c) = rest.chars().next() {
-            let found = specials
-                .iter()
-                .filter(|s| rest.starts_with(s.as_str()))
-                .max_by_key(|s| s.len());
-            let taken = if let Some(special) = found {
-                out.push_str(&format!("{0}{1}{0}", self.mark, self.hidden.len()));
-                self.hidden.push(special.clone());
-                special.len()
-            } else {
-                out.push(c);
-                c.len_utf8()
-            };
-            rest = &rest[taken..];
-        }
-        out
     }
 }
 
@@ -375,15 +398,5 @@ mod tests {
             "{error}"
         );
         assert!(matches!(error, Error::Field { .. }));
-    }
-
-    #[test]
-    fn special_texts_are_hidden_longest_first() {
-        let content = "a<e>b<e><end>";
-        let mut guard = Guard::new(&[content]);
-        let text = guard.protect(content, &["<e>".into(), "<e><end>".into()]);
-        assert_eq!(guard.hidden, ["<e>", "<e><end>"]);
-        assert_eq!(text.matches(guard.mark).count(), 4);
-        assert!(!text.contains('<'));
     }
 }

@@ -15,6 +15,15 @@ fn own<'a>(context: &'a Context, row: usize, live: &Live) -> Result<&'a [f32]> {
     }
 }
 
+/// Puts `logits` into `allowed`, with −∞ for `tokens`.
+fn without(tokens: &[Token], logits: &[f32], allowed: &mut Vec<f32>) {
+    allowed.clear();
+    allowed.extend_from_slice(logits);
+    tokens
+        .iter()
+        .for_each(|&token| allowed[token as usize] = f32::NEG_INFINITY);
+}
+
 impl Rollout {
     /// Writes the next token of the candidate in `slot`, whose logits are in `row` of the last
     /// step, and takes it out where that was its last one.
@@ -73,7 +82,15 @@ impl Rollout {
         let steer = live.job.steer.as_deref();
         let floor = steer.map_or(0.0, |steer| steer.floor());
         let shifted = !live.shift.is_empty();
-        let own = own(&self.context, row, live)?;
+        let mut own = own(&self.context, row, live)?;
+        let ends = match live.form.ignore_end {
+            true => self.context.model().ends(),
+            false => &[],
+        };
+        if !ends.is_empty() {
+            without(ends, own, &mut self.own_allowed);
+            own = &self.own_allowed;
+        }
         let mut logits = match shifted {
             true => own,
             false => self.context.logits(row)?,
@@ -83,6 +100,9 @@ impl Rollout {
             if let Some(shifts) = self.shifts.as_mut().filter(|_| shifted) {
                 shifts.apply(&live.shift, &mut self.allowed)?;
             }
+            logits = &self.allowed;
+        } else if !ends.is_empty() {
+            without(ends, logits, &mut self.allowed);
             logits = &self.allowed;
         }
         shifts::check(logits, live.tokens.len())?;
@@ -123,6 +143,9 @@ impl Rollout {
         }
         if self.context.model().is_end(token) {
             return Ok(Some(End::EndOfTurn));
+        }
+        if live.form.stops(self.context.model(), &live.tokens) {
+            return Ok(Some(End::StopText));
         }
         if live.tokens.len() == live.job.max_tokens {
             return Ok(Some(End::Length));

@@ -25,7 +25,7 @@ use crate::llama::{
 };
 use crate::math::Softmax;
 use crate::rollout::sampling::Chooser;
-use crate::rollout::{Candidate, End, Job, JobId, PromptId, TokenNats, Written};
+use crate::rollout::{Candidate, End, Form, Job, JobId, PromptId, TokenNats, Written};
 
 /// How a rollout is made.
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ pub struct Work {
 /// A context with its slots, prompts and jobs.
 pub struct Rollout {
     context: Context,
-    prompts: HashMap<PromptId, Arc<[Token]>>,
+    prompts: HashMap<PromptId, (Arc<[Token]>, Arc<Form>)>,
     /// Jobs without a slot, the next one first.
     waiting: VecDeque<Live>,
     slots: Vec<Option<Live>>,
@@ -98,6 +98,8 @@ pub struct Rollout {
     perturbation: Vec<f32>,
     rows: Vec<Row>,
     allowed: Vec<f32>,
+    /// The model's own logits, where some tokens are forbidden.
+    own_allowed: Vec<f32>,
     /// What the model itself says, by rows of the last step.
     softmaxes: Vec<(usize, Softmax)>,
     /// Logits under a floor; `None` where they all come from the graph, or are computed again.
@@ -113,6 +115,7 @@ struct Live {
     id: JobId,
     job: Job,
     prompt: Arc<[Token]>,
+    form: Arc<Form>,
     tokens: Vec<Token>,
     nats: Vec<TokenNats>,
     /// Rows so far: row i says token i.
@@ -152,8 +155,11 @@ impl Live {
     }
 
     fn finish(self, model: &Model, end: End) -> Candidate {
+        let reading = self.form.read(model, &self.tokens);
         Candidate {
-            text: model.text(&self.tokens),
+            text: reading.text,
+            reasoning: reading.reasoning,
+            unfinished: reading.unfinished,
             known: self.job.beginning.len(),
             tokens: self.tokens,
             nats: self.nats,
@@ -195,6 +201,7 @@ impl Rollout {
             perturbation: Vec::new(),
             rows: Vec::new(),
             allowed: Vec::new(),
+            own_allowed: Vec::new(),
             softmaxes: Vec::new(),
             shifts,
             uses: Vec::new(),
@@ -231,12 +238,24 @@ impl Rollout {
     /// # Errors
     /// [`Error::Field`] when it is empty or leaves no room for a response.
     pub fn add_prompt(&mut self, tokens: Vec<Token>) -> Result<PromptId> {
+        self.add_prompt_for(tokens, Form::default())
+    }
+
+    /// The same with what the responses to it look like.
+    ///
+    /// # Errors
+    /// Those of [`add_prompt`](Self::add_prompt), and [`Error::Field`] for an empty
+    /// [`stop`](Form::stop).
+    pub fn add_prompt_for(&mut self, tokens: Vec<Token>, form: Form) -> Result<PromptId> {
+        if form.stop.iter().any(String::is_empty) {
+            return Err(Error::field("stop", "an empty text; it is everywhere"));
+        }
         if tokens.is_empty() {
             return Err(Error::field("prompt", "it has no tokens"));
         }
         self.check_room(tokens.len(), 1)?;
         let id = PromptId(self.number());
-        self.prompts.insert(id, tokens.into());
+        self.prompts.insert(id, (tokens.into(), Arc::new(form)));
         Ok(id)
     }
 
@@ -266,7 +285,7 @@ impl Rollout {
     /// [`Error::Field`] for one that cannot fit the context, [`Error::Run`] for a prompt that is
     /// not known.
     pub fn submit(&mut self, job: Job) -> Result<JobId> {
-        let prompt = self.prompts.get(&job.prompt).cloned().ok_or_else(|| {
+        let (prompt, form) = self.prompts.get(&job.prompt).cloned().ok_or_else(|| {
             Error::Run("a job names a prompt that this rollout does not know".into())
         })?;
         if job.max_tokens == 0 {
@@ -291,6 +310,7 @@ impl Rollout {
         let live = Live {
             id,
             prompt,
+            form,
             tokens: job.beginning.iter().map(|known| known.0).collect(),
             nats: job.beginning.iter().map(|known| known.1).collect(),
             job,

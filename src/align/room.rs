@@ -1,0 +1,83 @@
+//! The memory that the sequences of an [`Aligner`] take.
+
+use std::sync::Arc;
+
+use super::{Aligner, Batch};
+use crate::error::{Error, Result};
+use crate::llama::{ContextMemory, available_memory, offloads};
+use crate::rollout::RolloutOptions;
+
+/// Parked sequences take at most this part of the memory that is free: a fourth.
+const PARKED_SHARE: u64 = 4;
+
+impl Aligner {
+    /// What the next prompts need of memory, where none is longer than what was
+    /// [reserved](Self::reserve).
+    #[must_use]
+    pub fn memory(&self) -> ContextMemory {
+        let context = self.options.context.unwrap_or(self.reserved);
+        ContextMemory::of(&self.model, &self.rollout_options(context).of_context())
+    }
+
+    /// How a rollout with so many tokens a sequence is made: with as many parked sequences as take
+    /// [a part](PARKED_SHARE) of the memory at most.
+    fn rollout_options(&self, context: usize) -> RolloutOptions {
+        let mut options = RolloutOptions {
+            parallel: self.options.parallel,
+            parked: 0,
+            context,
+            threads: self.options.threads,
+            logits: self.options.logits,
+        };
+        if self.options.share_prefixes {
+            let one = ContextMemory::of(&self.model, &options.of_context());
+            let each = ((one.keys_and_values + one.states) / one.sequences.max(1) as u64).max(1);
+            let most = available_memory().map_or(u64::MAX, |free| {
+                (free / PARKED_SHARE).min(free.saturating_sub(one.total())) / each
+            });
+            options.parked = self.options.parallel.min(most as usize);
+        }
+        options
+    }
+
+    /// Refuses what the memory has no room for, where the sequences are in it.
+    fn check_memory(&self, options: &RolloutOptions) -> Result<()> {
+        let needed = ContextMemory::of(&self.model, &options.of_context());
+        match available_memory().filter(|_| !offloads()) {
+            Some(free) if needed.total() > free => Err(Error::field(
+                "context",
+                format!(
+                    "{:.1} GB for {} sequences of {} tokens, and {:.1} GB of memory are free; give \
+                     a smaller `context`, `max-tokens` or `parallel`",
+                    needed.total() as f64 / 1e9,
+                    needed.sequences,
+                    needed.tokens,
+                    free as f64 / 1e9
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The batch, made or made anew where its context is too short.
+    pub(super) fn batch_for(&mut self, prompt: usize, response: usize) -> Result<&mut Batch> {
+        let needed = prompt + response;
+        self.check_length(prompt, response)?;
+        let context = self.options.context.unwrap_or(needed.max(self.reserved));
+        let made = self.batch.take();
+        let added = made.as_ref().map_or(0, |batch| batch.added);
+        let fits = |batch: &Batch| batch.rollout().context().options().context >= context;
+        let batch = match made.filter(fits) {
+            Some(batch) => batch,
+            None => {
+                let options = self.rollout_options(context);
+                self.check_memory(&options)?;
+                let mut batch = Batch::new(Arc::clone(&self.model), &options)?;
+                // Runs are counted on.
+                batch.added = added;
+                batch
+            }
+        };
+        Ok(self.batch.insert(batch))
+    }
+}
