@@ -89,11 +89,17 @@ tokens() { echo "--by tokens --budget $(($1 * length)) --seeds 1"; }
 
 figure() {
     case $1 in
-    # The main result, at three lengths.
+    # The main result, at three lengths; half of the prompts at the longer ones, the two methods that
+    # matter there.
     film | film-64 | film-128)
-        [ "$1" = film ] || length=${1#film-}
-        # shellcheck disable=SC2046
-        reviews "$1" $(tokens 256) --methods "$([ "$length" = 24 ] && echo "$ours" || echo "$two")"
+        if [ "$1" = film ]; then
+            # shellcheck disable=SC2046
+            reviews "$1" $(tokens 256) --methods "$ours"
+        else
+            length=${1#film-}
+            # shellcheck disable=SC2046
+            half "$1" $(tokens 256) --methods "$two"
+        fi
         ;;
     # What a model that did not write the answers makes of them.
     likelihood)

@@ -23,7 +23,7 @@ use crate::math::normaliser;
 /// Texts side by side.
 const SEQUENCES: usize = 16;
 /// Last positions of a text that can be read.
-const MAX_POSITIONS: usize = 2;
+const MAX_POSITIONS: usize = 3;
 /// Longest text, in tokens, whatever the model allows.
 const MAX_TEXT: usize = 4096;
 /// Contexts grow by this many tokens a sequence.
@@ -107,7 +107,7 @@ impl Reader {
         self.model.trained_context().clamp(1, MAX_TEXT)
     }
 
-    /// Reads the last `positions` (1 or 2) positions of every text, with the logits of the
+    /// Reads the last `positions` (1 to 3) positions of every text, with the logits of the
     /// tokens in `watched`; results are in the order of the texts. A text's numbers do not
     /// depend on the others, to the last bit (dense models on the CPU).
     ///

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use aisp_llama::llama::{Model, ModelOptions};
+use aisp_llama::llama::{Model, ModelOptions, Token};
 use aisp_llama::reward::{LinearHead, Reward, RewardLoader, RewardSpec, Sample};
 use tempfile::TempDir;
 
+use crate::judge::chances;
 use crate::stepwise::surprise;
 use crate::tiny::recurrent::file;
-use crate::{embedding, plain_decode, rewards};
+use crate::{embedding, rewards};
 
 const PROMPT: &str = "Write of a film that all of the town has seen by now.";
 
@@ -54,19 +55,33 @@ fn decoder_rewards_work_on_hybrid_models() {
             );
         };
 
-        let found = scores(
-            &mut loader,
-            "judge:self;question=Is this good? {response};yes=y;no=n",
-        );
+        // The first two letters that such a model answers with at all.
+        let asks = |yes: u8, no: u8| {
+            let (yes, no) = (char::from(yes), char::from(no));
+            format!("judge:self;question=Is this good? {{response}};yes={yes};no={no}")
+        };
+        let mut pairs = (b'a'..=b'z').flat_map(|yes| (yes + 1..=b'z').map(move |no| (yes, no)));
+        let (yes, no) = pairs
+            .find(|&(yes, no)| {
+                let spec = RewardSpec::parse(&asks(yes, no)).unwrap();
+                loader.load(&[spec]).is_ok()
+            })
+            .expect("letters that are likely");
+        let found = scores(&mut loader, &asks(yes, no));
         for (sample, found) in samples().iter().zip(found) {
-            let text = format!("Is this good? {}", sample.response);
-            let tokens = model.tokenize(&text, true, true);
-            let context = plain_decode(&model, &tokens, false);
-            let logits = context.get_logits_ith(tokens.len() as i32 - 1);
-            near(
-                found,
-                f64::from(logits[usize::from(b'y')] - logits[usize::from(b'n')]),
-            );
+            let mut tokens =
+                model.tokenize(&format!("Is this good? {}", sample.response), true, true);
+            let first = chances(&model, &tokens);
+            tokens.push(Token::from(b' '));
+            let second = chances(&model, &tokens);
+            let p = |letter: u8| -> f64 {
+                let p = |byte: u8| {
+                    let spaced = first[usize::from(b' ')] * second[usize::from(byte)];
+                    first[usize::from(byte)] + spaced
+                };
+                p(letter) + p(letter.to_ascii_uppercase())
+            };
+            near(found, p(yes).ln() - p(no).ln());
         }
 
         let head = folder.path().join("head.safetensors");

@@ -106,6 +106,11 @@ pub(super) fn told_by(variables: &Map<String, Value>) -> Option<Think> {
 }
 
 impl ReasoningMarkers {
+    /// All that are known.
+    pub(crate) fn known() -> &'static [Self] {
+        &KNOWN
+    }
+
     /// Those of a template.
     #[must_use]
     pub fn of(source: &str) -> Option<Self> {

@@ -5,7 +5,8 @@
 //!   batch; `{"results": [{"index": 0, "relevance_score": 0.5}, …]}` comes back. `"data"`
 //!   for `"results"`, a bare list, and `"score"` are understood, too.
 //! - [`HttpApi::Chat`] (all with an OpenAI-like API): a question is posted for each response,
-//!   and the first number in the reply is the reward.
+//!   and the first number in the reply, reasoning left out, is the reward. A reply that was cut off
+//!   is none.
 
 mod client;
 
@@ -21,12 +22,13 @@ use super::{
     Answer, Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores,
 };
 use crate::error::{Error, Result};
+use crate::llama::ReasoningMarkers;
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "http",
     usage: "http:URL[;api=rerank|chat][;model=…][;key-env=…][;question=…][;timeout=SECONDS]\
-            [;retries=N]",
+            [;retries=N][;max-tokens=N]",
     about: "a server: a reranker, or a chat model that is asked for a number",
     parse,
 };
@@ -47,6 +49,7 @@ fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
         question: options.line_breaks("question"),
         timeout: options.seconds("timeout")?.unwrap_or(defaults.timeout),
         retries: options.number("retries")?.unwrap_or(defaults.retries),
+        max_tokens: options.number("max-tokens")?.unwrap_or(defaults.max_tokens),
         ..defaults
     };
     options.finish()?;
@@ -98,6 +101,8 @@ pub struct HttpOptions {
     /// 429 and 5xx; 2. The pauses grow from 250 ms up, or are as long as the server says
     /// (`Retry-After`), at most 10 s.
     pub retries: usize,
+    /// Most tokens of a chat model's reply, its reasoning included; 8. What is longer is no answer.
+    pub max_tokens: usize,
     /// Longest answer that is read; 1 MiB.
     pub max_response_bytes: usize,
 }
@@ -112,6 +117,7 @@ impl Default for HttpOptions {
             question: None,
             timeout: Duration::from_secs(30),
             retries: 2,
+            max_tokens: 8,
             max_response_bytes: 1 << 20,
         }
     }
@@ -128,6 +134,7 @@ pub struct HttpReward {
     api: HttpApi,
     model: Option<String>,
     question: Option<String>,
+    max_tokens: usize,
     /// Batches in a row without any answer.
     failed: usize,
 }
@@ -164,6 +171,7 @@ impl HttpReward {
             api: options.api,
             model: options.model,
             question: options.question,
+            max_tokens: options.max_tokens,
             failed: 0,
         })
     }
@@ -197,7 +205,7 @@ impl HttpReward {
             body: json!({
                 "messages": [{"role": "user", "content": question}],
                 "temperature": 0,
-                "max_tokens": 8,
+                "max_tokens": self.max_tokens,
             }),
             members: vec![member],
         }
@@ -232,8 +240,16 @@ impl HttpReward {
                 }
             }
             HttpApi::Chat => {
-                let reply = value["choices"][0]["message"]["content"].as_str();
-                let reply = reply.ok_or_else(unknown)?;
+                let choice = &value["choices"][0];
+                let reply = choice["message"]["content"].as_str();
+                let reply = answer(reply.ok_or_else(unknown)?);
+                if choice["finish_reason"] == "length" || reply.is_none() {
+                    return Err(format!(
+                        "{shown}: the reply was cut off behind {} tokens; give max-tokens=…",
+                        self.max_tokens
+                    ));
+                }
+                let reply = reply.unwrap_or_default();
                 let usable = |number: &f64| match self.question {
                     None => DEFAULT_SCALE.contains(number),
                     Some(_) => number.is_finite(),
@@ -356,6 +372,19 @@ fn fence(sample: &Sample<'_>) -> String {
     let runs = |text: &str| text.split(|c| c != '=').map(str::len).max().unwrap_or(0);
     let longest = runs(sample.prompt).max(runs(sample.response));
     "=".repeat((longest + 1).max(8))
+}
+
+/// What of a reply follows its reasoning; `None` where that has no end.
+fn answer(reply: &str) -> Option<&str> {
+    let known = ReasoningMarkers::known().iter();
+    let ends = known
+        .clone()
+        .filter_map(|m| Some(reply.rfind(m.close)? + m.close.len()));
+    let opened = |m: &ReasoningMarkers| reply.trim_start().starts_with(m.open.trim_end());
+    match ends.max() {
+        Some(end) => Some(&reply[end..]),
+        None => known.map(opened).all(|opened| !opened).then_some(reply),
+    }
 }
 
 /// The first number in words such as "Rating: 7.5/10".

@@ -106,6 +106,46 @@ fn a_chat_model_says_a_number_for_each_response() {
 }
 
 #[test]
+fn a_judge_that_thinks_is_read_behind_its_reasoning() {
+    let thought = "<think>\nThe reply has 2 flaws. Maybe a 7 or an 8.</think>\n\n8";
+    let opened = "…has 3 parts.\n</think>\n\n9";
+    let channels = "<|channel|>analysis<|message|>4 or 5?<|end|><|start|>assistant\
+                    <|channel|>final<|message|>6";
+    let unfinished = "<think>\nThere are 2 things to say of this";
+    let cut = ok(
+        r#"{"choices":[{"finish_reason":"length","message":{"content":"Rating: 1"}}],"usage":{}}"#,
+    );
+    let replies = [
+        said(thought),
+        said(opened),
+        said(channels),
+        said(unfinished),
+    ];
+    let server = Server::start(replies);
+    let answers = server.reward(HttpApi::Chat).score(&samples()).unwrap();
+    assert_eq!(rewards(&answers[..3]), [8.0, 9.0, 6.0]);
+    assert!(
+        reason(&answers[3]).contains("max-tokens"),
+        "{}",
+        reason(&answers[3])
+    );
+
+    let server = Server::start([cut]);
+    let mut reward = HttpReward::new(HttpOptions {
+        max_tokens: 512,
+        ..server.options(HttpApi::Chat)
+    })
+    .unwrap();
+    let answers = reward.score(&samples()[..1]).unwrap();
+    assert!(
+        reason(&answers[0]).contains("cut off"),
+        "{}",
+        reason(&answers[0])
+    );
+    assert_eq!(server.asked()[0].body["max_tokens"], 512);
+}
+
+#[test]
 fn a_question_of_one_s_own_has_its_own_scale() {
     let server = Server::start([said("-120.5 degrees"), said("1-2")]);
     let mut reward = HttpReward::new(HttpOptions {

@@ -1,22 +1,31 @@
 //! Any instruct model as the reward: it is asked a question about (prompt, response), and
 //! the reward is read off the logits of its first answer token, not off sampled text.
 //!
-//! - yes/no: logit(yes) − logit(no), in nats; the log-odds of the two answers.
+//! - yes/no: ln p(yes) − ln p(no), in nats; the log-odds of the two answers.
 //! - a scale a..b (within 0..10): Σ k·p(k) / Σ p(k) over the whole numbers k of the scale.
 //!   Where "10" takes two tokens, p(10) = p("1")·p("0" | "1") and p(1) is the rest of p("1").
+//!
+//! p is that of an answer in its usual spellings, Yes, yes, YES, with and without a space before it;
+//! where the space is a token of its own, p(space)·p(answer | space) is a part of it. A model whose
+//! answers are others nearly always is refused when it is loaded. It is asked not to think.
 //!
 //! What the question begins with is the same for all candidates of a prompt and decoded
 //! once (see [`Reader`]).
 
+mod answers;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::answers::Answers;
 use super::options::Options;
 use super::text::fill;
-use super::{Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores};
+use super::{
+    PROBES, Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores,
+};
 use crate::error::{Error, Result};
 use crate::llama::{
-    ChatOptions, ChatTemplate, Message, Model, Reader, Reading, Token, tokenize_guarded,
+    ChatOptions, ChatTemplate, Message, Model, Reader, TextReading, Token, tokenize_guarded,
 };
 
 /// Asked where no question is given and the answer is yes or no.
@@ -87,7 +96,7 @@ impl RewardSource for JudgeSource {
 /// Which answers count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Two words; only the first token of each is looked at.
+    /// Two words; only the first token of each spelling is looked at.
     YesNo {
         /// The good answer.
         yes: String,
@@ -126,18 +135,6 @@ pub struct JudgeOptions {
     pub threads: usize,
 }
 
-/// What is read off the logits.
-enum Answers {
-    YesNo([Token; 2]),
-    Scale {
-        low: u32,
-        /// First tokens of the numbers, those of one token only.
-        digits: Vec<Token>,
-        /// "1" and "0", where 10 is on the scale and takes two tokens.
-        ten: Option<[Token; 2]>,
-    },
-}
-
 /// A model that is asked for its opinion.
 pub struct Judge {
     reader: Reader,
@@ -150,8 +147,8 @@ impl Judge {
     /// Lets `model` judge; it may be the generator itself.
     ///
     /// # Errors
-    /// [`Error::Field`] for a question without `{response}` or answers that cannot be told
-    /// apart, [`Error::Model`] for a model that is no decoder.
+    /// [`Error::Field`] for a question without `{response}`, answers that cannot be told apart, or
+    /// that the model does not give; [`Error::Model`] for a model that is no decoder.
     pub fn new(model: Arc<Model>, options: &JudgeOptions) -> Result<Self> {
         let template = model.gguf().str("tokenizer.chat_template").is_some();
         let chat = match template {
@@ -159,14 +156,43 @@ impl Judge {
             false => None,
         };
         let question = question(options)?;
-        let answers = Answers::new(&model, &options.verdict, template)?;
+        let answers = Answers::new(&model, &options.verdict)?;
         let reader = Reader::new(model, options.threads)?;
-        Ok(Self {
+        let mut judge = Self {
             reader,
             chat,
             question,
             answers,
-        })
+        };
+        judge.check_answers(&options.verdict)?;
+        Ok(judge)
+    }
+
+    /// Refuses answers that the model does not give to two simple questions.
+    fn check_answers(&mut self, verdict: &Verdict) -> Result<()> {
+        let texts: Result<Vec<Vec<Token>>> = PROBES.iter().map(|probe| self.asked(probe)).collect();
+        let readings = self.readings(&texts?)?;
+        let of = |reading: &TextReading| {
+            let probabilities = self.answers.probabilities(&reading.positions);
+            probabilities.iter().sum::<f64>()
+        };
+        let found = readings.iter().map(of).fold(0.0, f64::max);
+        match found < answers::LEAST {
+            true => Err(answers::unlikely(self.reader.model(), verdict, found)),
+            false => Ok(()),
+        }
+    }
+
+    /// Tokens of a question, with those behind it whose successors are asked for.
+    fn asked(&self, sample: &Sample<'_>) -> Result<Vec<Token>> {
+        let mut tokens = self.tokenize(sample)?;
+        tokens.extend(self.answers.appended());
+        Ok(tokens)
+    }
+
+    fn readings(&mut self, texts: &[Vec<Token>]) -> Result<Vec<TextReading>> {
+        let positions = 1 + self.answers.appended().len();
+        self.reader.read(texts, positions, &self.answers.watched())
     }
 
     /// Tokens up to where the answer begins; prompt and response stay plain text.
@@ -187,13 +213,11 @@ impl Judge {
     }
 
     fn read(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
-        let (positions, watched) = self.answers.watched();
         let limit = self.reader.capacity();
         let mut texts = Vec::with_capacity(samples.len());
         let mut fits = Vec::with_capacity(samples.len());
         for sample in samples {
-            let mut tokens = self.tokenize(sample)?;
-            tokens.extend(self.answers.appended());
+            let tokens = self.asked(sample)?;
             let count = tokens.len();
             fits.push((count <= limit).then_some(()).ok_or(SampleError::TooLong {
                 tokens: count,
@@ -203,7 +227,7 @@ impl Judge {
                 texts.push(tokens);
             }
         }
-        let mut readings = self.reader.read(&texts, positions, &watched)?.into_iter();
+        let mut readings = self.readings(&texts)?.into_iter();
         fits.into_iter()
             .map(|fits| match fits {
                 Ok(()) => {
@@ -241,110 +265,6 @@ fn question(options: &JudgeOptions) -> Result<String> {
         text = text.replace(name, &value);
     }
     Ok(text)
-}
-
-impl Answers {
-    fn new(model: &Model, verdict: &Verdict, chat: bool) -> Result<Self> {
-        // Behind "Answer:" a word begins with its space.
-        let tokens = |word: &str| {
-            let space = if chat || word.starts_with(' ') {
-                ""
-            } else {
-                " "
-            };
-            model.tokenize(&format!("{space}{word}"), false, false)
-        };
-        match verdict {
-            Verdict::YesNo { yes, no } => {
-                let first = [yes, no].map(|word| tokens(word).first().copied());
-                match first {
-                    [Some(a), Some(b)] if a != b => Ok(Self::YesNo([a, b])),
-                    _ => Err(KIND.refuse(format!(
-                        "the answers {yes:?} and {no:?} begin with the same token, or with none; \
-                         choose words that differ from the first letter on"
-                    ))),
-                }
-            }
-            Verdict::Scale { low, high } => {
-                if low >= high || *high > 10 {
-                    return Err(KIND.refuse(format!(
-                        "scale={low}..{high}; the numbers go up, from 0 to at most 10"
-                    )));
-                }
-                let mut digits = Vec::new();
-                let mut ten = None;
-                for number in *low..=*high {
-                    let parts = tokens(&number.to_string());
-                    match parts[..] {
-                        [token] => digits.push(token),
-                        [one, zero] if number == 10 => ten = Some([one, zero]),
-                        _ => {
-                            return Err(Error::model(
-                                model.path(),
-                                format!(
-                                    "writes {number} in {} tokens; use a yes/no judge",
-                                    parts.len()
-                                ),
-                            ));
-                        }
-                    }
-                }
-                Ok(Self::Scale {
-                    low: *low,
-                    digits,
-                    ten,
-                })
-            }
-        }
-    }
-
-    /// A token behind the text, where its successor is asked for as well.
-    fn appended(&self) -> Option<Token> {
-        match self {
-            Self::Scale { ten, .. } => ten.map(|[one, _]| one),
-            Self::YesNo(_) => None,
-        }
-    }
-
-    /// Positions to read, and the tokens whose logits are wanted there.
-    fn watched(&self) -> (usize, Vec<Token>) {
-        match self {
-            Self::YesNo(pair) => (1, pair.to_vec()),
-            Self::Scale { digits, ten, .. } => {
-                let mut tokens = digits.clone();
-                tokens.extend(ten.iter().flatten());
-                (1 + usize::from(ten.is_some()), tokens)
-            }
-        }
-    }
-
-    fn reward(&self, positions: &[Reading]) -> f64 {
-        let Some(first) = positions.first() else {
-            return f64::NAN;
-        };
-        match self {
-            Self::YesNo(_) => f64::from(first.logits[0]) - f64::from(first.logits[1]),
-            Self::Scale { low, digits, ten } => {
-                let p = |reading: &Reading, i: usize| {
-                    (f64::from(reading.logits[i]) - reading.log_sum_exp).exp()
-                };
-                let mut weights: Vec<f64> = (0..digits.len()).map(|i| p(first, i)).collect();
-                if let (Some(_), Some(second)) = (ten, positions.get(1)) {
-                    let one = p(first, digits.len());
-                    let zero = p(second, digits.len() + 1);
-                    // Where 1 itself is on the scale, it is the "1" that no "0" follows.
-                    let index = 1_usize.checked_sub(*low as usize);
-                    if let Some(weight) = index.and_then(|i| weights.get_mut(i)) {
-                        *weight = one * (1.0 - zero);
-                    }
-                    weights.push(one * zero);
-                }
-                let total: f64 = weights.iter().sum();
-                let numbers = (*low..).map(f64::from);
-                weights.iter().zip(numbers).map(|(w, k)| w * k).sum::<f64>() / total
-            }
-        }
-    }
 }
 
 impl Reward for Judge {
