@@ -91,6 +91,10 @@ pub fn run(
         let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
         let mut held_out = setup::load_held_out(&args.held_out, load, &chat, &model)?;
         let mut rewards = RunRewards::new(reward.as_mut(), &mut held_out);
+        let options = AlignOptions {
+            form: args.form.form(&model)?,
+            ..options.clone()
+        };
         let mut aligner = Aligner::new(model, engine)?;
         let asked: Vec<Prompt> = wanted
             .iter()
@@ -138,7 +142,7 @@ pub fn run(
         let all = aligner.align_all(
             &asked,
             &mut rewards,
-            options,
+            &options,
             &stop,
             &mut observe,
             &mut done,
@@ -194,6 +198,10 @@ fn settings(
         "chat": !args.chat.no_chat,
         "chat_template": chat.template,
         "chat_template_kwargs": chat.variables,
+        "think": args.chat.think,
+        "reasoning_budget": args.chat.reasoning_budget,
+        "reasonings": args.chat.reasonings,
+        "form": args.form.settings()?,
         "date": args.chat.date_told(chat, &header),
         "method": options.method,
         "samples": rounds.samples,

@@ -8,7 +8,6 @@ use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{ChatOptions, ChatTemplate, Message, ModelOptions, Think};
 use aisp_llama::method::Rounds;
 use aisp_llama::reward::{RewardSpec, RewardText, TooLong, kinds};
-use aisp_llama::rollout::Form;
 use aisp_llama::{Error, Prompt, ReasoningOptions, Result};
 use jiff::civil::DateTime;
 use serde_json::Map;
@@ -316,34 +315,6 @@ impl LengthArgs {
             tokens => usize::try_from(tokens).map_err(|_| {
                 Error::field("max-tokens", format!("{tokens}; give at least 1, or -1"))
             }),
-        }
-    }
-}
-
-/// Where responses end.
-#[derive(Debug, clap::Args)]
-pub struct EndArgs {
-    /// A text that ends responses, and is no part of them (-r); may be given several times
-    #[arg(
-        short = 'r',
-        long,
-        visible_alias = "stop",
-        value_name = "TEXT",
-        help_heading = "Generation",
-        allow_hyphen_values = true
-    )]
-    pub reverse_prompt: Vec<String>,
-    /// Never end a response by the model's own end; -n and -r do
-    #[arg(long, help_heading = "Generation")]
-    pub ignore_eos: bool,
-}
-
-impl EndArgs {
-    pub fn form(&self) -> Form {
-        Form {
-            stop: self.reverse_prompt.clone(),
-            ignore_end: self.ignore_eos,
-            ..Form::default()
         }
     }
 }

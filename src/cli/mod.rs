@@ -6,6 +6,7 @@
 mod answers;
 mod compare;
 mod flags;
+mod form_args;
 mod inspect;
 mod names;
 mod output;

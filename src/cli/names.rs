@@ -10,9 +10,10 @@ use aisp_llama::Error;
 use clap::{Arg, ArgMatches, Command};
 
 /// Multi-letter flags with a single dash, as llama.cpp writes them.
-const SINGLE_DASH: [(&str, &str); 5] = [
+const SINGLE_DASH: [(&str, &str); 6] = [
     ("-ngl", "--n-gpu-layers"),
     ("-mr", "--model-reward"),
+    ("-jf", "--json-schema-file"),
     ("-sys", "--system-prompt"),
     ("-np", "--parallel"),
     ("-no-cnv", "--no-chat"),

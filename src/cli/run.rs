@@ -16,9 +16,8 @@ use aisp_llama::{
 };
 use clap::ArgGroup;
 
-use super::flags::{
-    ChatArgs, EndArgs, HeldOutArgs, LengthArgs, ModelArgs, RewardArgs, SamplesArgs,
-};
+use super::flags::{ChatArgs, HeldOutArgs, LengthArgs, ModelArgs, RewardArgs, SamplesArgs};
+use super::form_args::FormArgs;
 use super::output::{self, INTERRUPTED};
 use super::progress::Progress;
 use super::settings_args::SettingsArgs;
@@ -113,7 +112,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub length: LengthArgs,
     #[command(flatten)]
-    pub end: EndArgs,
+    pub form: FormArgs,
     /// Tokens of prompt, reasoning and response together; 0 for what the model was trained for [default: what they need]
     #[arg(
         short = 'c',
@@ -185,7 +184,7 @@ pub struct RunArgs {
 /// Runs the command; the answer is the exit code.
 pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let started = Instant::now();
-    let options = align_options(args)?;
+    let mut options = align_options(args)?;
     if args.plan {
         return plan(args);
     }
@@ -209,6 +208,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let mut trace = args.trace.as_deref().map(Trace::create).transpose()?;
     let model = Arc::new(Model::load(&path, &args.model.load.options())?);
     model.check_generator()?;
+    options.form = args.form.form(&model)?;
     let load = &args.model.load;
     let engine = engine_options(args)?;
     let chat = engine.chat.clone();
@@ -275,7 +275,7 @@ fn align_options(args: &RunArgs) -> Result<AlignOptions> {
         target_reward: args.target_reward,
         patience: args.patience,
         stop_on_divergence: args.stop_on_divergence,
-        form: args.end.form(),
+        ..AlignOptions::default()
     };
     options.validate()?;
     Ok(options)

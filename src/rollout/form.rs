@@ -1,14 +1,18 @@
 //! Where responses end beside the model's own end, and what of their text is the answer.
 
-use crate::llama::{Model, ReasoningMarkers, Token};
+use std::sync::Arc;
+
+use crate::llama::{Grammar, Model, ReasoningMarkers, Token};
 
 /// What the responses to a prompt look like.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Form {
     /// Texts that end a response; they, and what is behind them, are no part of it.
     pub stop: Vec<String>,
     /// Whether the model's own ends are never chosen (`--ignore-eos` in llama.cpp).
     pub ignore_end: bool,
+    /// What every response must follow: tokens that it does not allow are never chosen.
+    pub grammar: Option<Arc<Grammar>>,
     /// How reasoning is marked where the model begins with any: it is no part of the answer.
     pub reasoning: Option<ReasoningMarkers>,
     /// Whether the texts of special tokens count as text.

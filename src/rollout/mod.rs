@@ -139,6 +139,8 @@ pub enum End {
     Length,
     /// A text that ends responses.
     StopText,
+    /// No token that the grammar allows.
+    Stuck,
     /// The method gave it up.
     GivenUp,
     /// The run was stopped.

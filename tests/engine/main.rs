@@ -18,6 +18,7 @@ mod alone;
 mod batch;
 mod drawn;
 mod exactness;
+mod grammars;
 mod groups;
 mod prefixes;
 mod recurrent;

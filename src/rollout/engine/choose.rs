@@ -2,7 +2,7 @@
 
 use super::{AskFor, Live, Rollout, shifts};
 use crate::error::{Error, Result};
-use crate::llama::{Context, Token};
+use crate::llama::{Context, GrammarState, Token};
 use crate::math::{Softmax, log_ratio};
 use crate::rollout::{End, TokenChoice, TokenNats, Written};
 
@@ -15,13 +15,51 @@ fn own<'a>(context: &'a Context, row: usize, live: &Live) -> Result<&'a [f32]> {
     }
 }
 
-/// Puts `logits` into `allowed`, with −∞ for `tokens`.
-fn without(tokens: &[Token], logits: &[f32], allowed: &mut Vec<f32>) {
+/// Puts the `own` logits of the model into `allowed`, with −∞ for tokens that the response may not go
+/// on with; under a floor, for those below it too. False where there is none.
+fn allow(
+    grammar: Option<&mut GrammarState>,
+    ends: &[Token],
+    own: &[f32],
+    floor: f32,
+    allowed: &mut Vec<f32>,
+) -> Result<bool> {
+    let copy = |allowed: &mut Vec<f32>| {
+        allowed.clear();
+        allowed.extend_from_slice(own);
+        ends.iter()
+            .for_each(|&end| allowed[end as usize] = f32::NEG_INFINITY);
+    };
+    copy(allowed);
+    let Some(grammar) = grammar else {
+        return Ok(allowed.iter().any(|logit| logit.is_finite()));
+    };
+    if floor > 0.0 {
+        // The floor is that of the most probable token that is allowed. Where that is the most
+        // probable of all, few others need to be looked at.
+        let largest = allowed.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let least = largest + floor.ln();
+        let below = allowed.iter_mut().filter(|logit| **logit < least);
+        below.for_each(|logit| *logit = f32::NEG_INFINITY);
+        if grammar.mask(allowed)? && allowed.contains(&largest) {
+            return Ok(true);
+        }
+        copy(allowed);
+    }
+    grammar.mask(allowed)
+}
+
+/// Puts the `logits` of those whose `own` logit is finite into `allowed`, and −∞ for the others.
+fn only(own: &[f32], logits: &[f32], allowed: &mut Vec<f32>) {
+    let both = own.iter().zip(logits);
     allowed.clear();
-    allowed.extend_from_slice(logits);
-    tokens
-        .iter()
-        .for_each(|&token| allowed[token as usize] = f32::NEG_INFINITY);
+    allowed.extend(both.map(|(own, &logit)| {
+        if own.is_finite() {
+            logit
+        } else {
+            f32::NEG_INFINITY
+        }
+    }));
 }
 
 impl Rollout {
@@ -87,8 +125,17 @@ impl Rollout {
             true => self.context.model().ends(),
             false => &[],
         };
-        if !ends.is_empty() {
-            without(ends, own, &mut self.own_allowed);
+        let bound = !ends.is_empty() || live.grammar.is_some();
+        if bound {
+            if !allow(
+                live.grammar.as_mut(),
+                ends,
+                own,
+                floor,
+                &mut self.own_allowed,
+            )? {
+                return Ok(Some(End::Stuck));
+            }
             own = &self.own_allowed;
         }
         let mut logits = match shifted {
@@ -101,8 +148,8 @@ impl Rollout {
                 shifts.apply(&live.shift, &mut self.allowed)?;
             }
             logits = &self.allowed;
-        } else if !ends.is_empty() {
-            without(ends, logits, &mut self.allowed);
+        } else if bound {
+            only(own, logits, &mut self.allowed);
             logits = &self.allowed;
         }
         shifts::check(logits, live.tokens.len())?;
@@ -120,6 +167,11 @@ impl Rollout {
             let uniform = steer.map_or(0.0, |steer| steer.uniform(position));
             self.chooser.choose(&choice, logits, uniform)
         });
+        // Whoever chooses among the first few may take one of those that are not allowed.
+        let token = match bound && logits.get(token as usize) == Some(&f32::NEG_INFINITY) {
+            true => self.chooser.choose(&TokenChoice::Argmax, logits, 0.0),
+            false => token,
+        };
         let weighed = live.perturbed && chosen.is_none() && choice == TokenChoice::PLAIN;
         let log_ratio = match weighed {
             true => log_ratio(own, logits, token as usize),
@@ -143,6 +195,9 @@ impl Rollout {
         }
         if self.context.model().is_end(token) {
             return Ok(Some(End::EndOfTurn));
+        }
+        if let Some(grammar) = &mut live.grammar {
+            grammar.accept(token)?;
         }
         if live.form.stops(self.context.model(), &live.tokens) {
             return Ok(Some(End::StopText));

@@ -21,7 +21,8 @@ use std::sync::Arc;
 use self::shifts::Shifts;
 use crate::error::{Error, Result};
 use crate::llama::{
-    Context, ContextOptions, LogitsRoute, MAX_SEQUENCES, Model, Row, RowsEdit, Token, step_rows,
+    Context, ContextOptions, GrammarState, LogitsRoute, MAX_SEQUENCES, Model, Row, RowsEdit, Token,
+    step_rows,
 };
 use crate::math::Softmax;
 use crate::rollout::sampling::Chooser;
@@ -116,6 +117,8 @@ struct Live {
     job: Job,
     prompt: Arc<[Token]>,
     form: Arc<Form>,
+    /// Where it stands in the form's grammar.
+    grammar: Option<GrammarState>,
     tokens: Vec<Token>,
     nats: Vec<TokenNats>,
     /// Rows so far: row i says token i.
@@ -297,6 +300,12 @@ impl Rollout {
             let reason = format!("a job of {} tokens begins with {known}", job.max_tokens);
             return Err(Error::Run(reason));
         }
+        let mut grammar = form.grammar.as_ref().map(|grammar| grammar.start());
+        for (token, _) in job.beginning.iter() {
+            grammar
+                .as_mut()
+                .map_or(Ok(()), |grammar| grammar.accept(*token))?;
+        }
         self.continued |= known > 0;
         let id = JobId(self.number());
         // Behind those submitted before, but for shorter ones on the same prompt: what takes the
@@ -311,6 +320,7 @@ impl Rollout {
             id,
             prompt,
             form,
+            grammar,
             tokens: job.beginning.iter().map(|known| known.0).collect(),
             nats: job.beginning.iter().map(|known| known.1).collect(),
             job,
