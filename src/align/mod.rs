@@ -30,7 +30,8 @@ pub use rewards::{Rewards, RunRewards};
 
 use crate::error::{Error, Result};
 use crate::llama::{
-    ChatOptions, ChatTemplate, ContextMemory, LogitsRoute, Model, Token, available_memory, offloads,
+    Attention, ChatOptions, ChatTemplate, ContextMemory, LogitsRoute, Model, Token,
+    available_memory, offloads,
 };
 use crate::method::{Facts, Method};
 use crate::rollout::{RolloutOptions, Work};
@@ -48,6 +49,11 @@ pub struct EngineOptions {
     pub context: Option<usize>,
     /// CPU threads (default: the physical cores available).
     pub threads: usize,
+    /// CPU threads where several tokens are decoded at once: prompts, and candidates side by side; 0
+    /// (the default) takes `threads`.
+    pub threads_batch: usize,
+    /// How attention is computed, and what keys and values are kept as.
+    pub attention: Attention,
     /// Whether candidates go on from what others have decoded (default true). Results do not depend
     /// on it, the work does, and the memory: as many more sequences as `parallel` are held, or as a
     /// fourth of the free memory has room for.
@@ -64,6 +70,8 @@ impl Default for EngineOptions {
             parallel: 16,
             context: None,
             threads: default_threads(),
+            threads_batch: 0,
+            attention: Attention::default(),
             share_prefixes: true,
             logits: LogitsRoute::default(),
             chat: ChatOptions::default(),
@@ -303,6 +311,8 @@ impl Aligner {
             parked: 0,
             context,
             threads: self.options.threads,
+            threads_batch: self.options.threads_batch,
+            attention: self.options.attention,
             logits: self.options.logits,
         };
         if self.options.share_prefixes {

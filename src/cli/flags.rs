@@ -5,76 +5,18 @@ use std::path::PathBuf;
 
 use aisp_llama::compare::read_prompts;
 use aisp_llama::gguf::Gguf;
-use aisp_llama::llama::{ChatOptions, ChatTemplate, ModelOptions};
+use aisp_llama::llama::{ChatOptions, ChatTemplate};
 use aisp_llama::reward::{RewardSpec, RewardText, TooLong, kinds};
 use aisp_llama::{Error, Prompt, Result};
 use jiff::civil::DateTime;
 use serde_json::Map;
 
+pub use super::load_args::{LoadArgs, ModelArgs};
 use super::values;
 
 #[derive(Debug, clap::Args)]
-pub struct ModelArgs {
-    /// The generator [default: SmolLM2-135M-Instruct of `make setup`]
-    #[arg(
-        short,
-        long,
-        value_name = "FILE.gguf",
-        env = "LLAMA_ARG_MODEL",
-        help_heading = "Models"
-    )]
-    pub model: Option<PathBuf>,
-    #[command(flatten)]
-    pub load: LoadArgs,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct LoadArgs {
-    /// CPU threads [default: the physical cores]
-    #[arg(
-        short,
-        long,
-        value_name = "N",
-        env = "LLAMA_ARG_THREADS",
-        help_heading = "Models",
-        allow_negative_numbers = true
-    )]
-    pub threads: Option<i32>,
-    /// Layers on the GPU (-ngl) [default: llama.cpp's choice]
-    #[arg(
-        long,
-        visible_alias = "gpu-layers",
-        value_name = "N",
-        env = "LLAMA_ARG_N_GPU_LAYERS",
-        help_heading = "Models",
-        allow_negative_numbers = true
-    )]
-    pub n_gpu_layers: Option<i32>,
-    /// Read the models into memory instead of mapping the files
-    #[arg(long, help_heading = "Models")]
-    pub no_mmap: bool,
-}
-
-impl LoadArgs {
-    pub fn options(&self) -> ModelOptions {
-        ModelOptions {
-            // As in llama.cpp, -1 leaves it to llama.cpp.
-            gpu_layers: self.n_gpu_layers.and_then(|n| u32::try_from(n).ok()),
-            mmap: !self.no_mmap,
-        }
-    }
-
-    pub fn threads(&self) -> usize {
-        self.threads
-            .and_then(|n| usize::try_from(n).ok())
-            .filter(|&n| n > 0)
-            .unwrap_or_else(aisp_llama::default_threads)
-    }
-}
-
-#[derive(Debug, clap::Args)]
 pub struct RewardArgs {
-    /// A reward model, or WEIGHT*FILE; may be given several times (-mr) [default: the film-review reward of `make setup`]
+    /// A reward model, [WEIGHT*]FILE[;ngl=N][;dev=…]; may be given several times (-mr) [default: the film-review reward of `make setup`]
     #[arg(
         long,
         value_name = "FILE.gguf",

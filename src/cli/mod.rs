@@ -8,6 +8,7 @@ mod compare;
 mod flags;
 mod inspect;
 mod llama_flags;
+mod load_args;
 mod names;
 mod output;
 mod plan;

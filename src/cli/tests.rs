@@ -18,7 +18,7 @@ fn parse(line: &str) -> run::RunArgs {
 fn flags_parse_as_in_llama_cpp() {
     for line in ["-ngl 0", "-ngl=0", "--n-gpu-layers 0", "--gpu-layers=0"] {
         let args = parse(&format!("aisp-llama run -p hi {line}"));
-        assert_eq!(args.model.load.n_gpu_layers, Some(0), "{line}");
+        assert_eq!(args.model.load.options().gpu_layers, Some(0), "{line}");
     }
     for line in ["-n 5", "-n5", "-n=5", "--predict 5", "--n-predict=5"] {
         let args = parse(&format!("aisp-llama run -p hi {line}"));
@@ -49,6 +49,203 @@ fn negative_numbers_reach_the_checks() {
     assert_eq!(spec.all()["sigma"].as_f64(), Some(-1.0));
     assert_eq!(spec.all()["steer"].as_f64(), Some(3.0));
     assert!(spec.validate(&Rounds::default()).is_err());
+}
+
+/// Flags that say where models go: llama.cpp's names with one dash (none for some) and two, its
+/// environment variable, a value, and what of the options it becomes.
+type Row = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+);
+
+const PLACEMENT: &[Row] = &[
+    ("-m", "--model", "LLAMA_ARG_MODEL", "x.gguf", "x.gguf"),
+    (
+        "-t",
+        "--threads",
+        "LLAMA_ARG_THREADS",
+        "3",
+        "threads: Some(3)",
+    ),
+    ("-tb", "--threads-batch", "", "5", "threads_batch: Some(5)"),
+    (
+        "-ngl",
+        "--gpu-layers",
+        "LLAMA_ARG_N_GPU_LAYERS",
+        "9",
+        "gpu_layers: Some(9)",
+    ),
+    (
+        "-ngl",
+        "--n-gpu-layers",
+        "LLAMA_ARG_N_GPU_LAYERS",
+        "all",
+        "gpu_layers: Some(4294967295)",
+    ),
+    (
+        "-ngl",
+        "--gpu-layers",
+        "LLAMA_ARG_N_GPU_LAYERS",
+        "auto",
+        "gpu_layers: None",
+    ),
+    (
+        "-ngl",
+        "--gpu-layers",
+        "LLAMA_ARG_N_GPU_LAYERS",
+        "-1",
+        "gpu_layers: None",
+    ),
+    (
+        "-dev",
+        "--device",
+        "LLAMA_ARG_DEVICE",
+        "none",
+        "devices: Some([])",
+    ),
+    (
+        "-dev",
+        "--device",
+        "LLAMA_ARG_DEVICE",
+        "A,B",
+        "devices: Some([\"A\", \"B\"])",
+    ),
+    (
+        "-sm",
+        "--split-mode",
+        "LLAMA_ARG_SPLIT_MODE",
+        "none",
+        "split_mode: None",
+    ),
+    (
+        "-sm",
+        "--split-mode",
+        "LLAMA_ARG_SPLIT_MODE",
+        "row",
+        "split_mode: Row",
+    ),
+    (
+        "-ts",
+        "--tensor-split",
+        "LLAMA_ARG_TENSOR_SPLIT",
+        "3,1",
+        "tensor_split: [3.0, 1.0]",
+    ),
+    (
+        "-mg",
+        "--main-gpu",
+        "LLAMA_ARG_MAIN_GPU",
+        "1",
+        "main_gpu: 1",
+    ),
+    (
+        "-ot",
+        "--override-tensor",
+        "LLAMA_ARG_OVERRIDE_TENSOR",
+        "exps=CPU",
+        "[(\"exps\", \"CPU\")]",
+    ),
+    (
+        "-cmoe",
+        "--cpu-moe",
+        "LLAMA_ARG_CPU_MOE",
+        "",
+        "cpu_moe: 18446744073709551615",
+    ),
+    (
+        "-ncmoe",
+        "--n-cpu-moe",
+        "LLAMA_ARG_N_CPU_MOE",
+        "4",
+        "cpu_moe: 4",
+    ),
+    (
+        "-lm",
+        "--load-mode",
+        "LLAMA_ARG_LOAD_MODE",
+        "none",
+        "mmap: false, mlock: false",
+    ),
+    (
+        "-lm",
+        "--load-mode",
+        "LLAMA_ARG_LOAD_MODE",
+        "mmap+mlock",
+        "mmap: true, mlock: true",
+    ),
+    ("", "--override-kv", "", "a.b=int:3", "[(\"a.b\", I64(3))]"),
+    ("", "--lora", "", "a,b", "[(\"a\", 1.0), (\"b\", 1.0)]"),
+    ("", "--lora-scaled", "", "a:0.5", "[(\"a\", 0.5)]"),
+    (
+        "-fa",
+        "--flash-attn",
+        "LLAMA_ARG_FLASH_ATTN",
+        "off",
+        "flash: Off",
+    ),
+    (
+        "-fa",
+        "--flash-attn",
+        "LLAMA_ARG_FLASH_ATTN",
+        "1",
+        "flash: On",
+    ),
+    (
+        "-fa",
+        "--flash-attn",
+        "LLAMA_ARG_FLASH_ATTN",
+        "-1",
+        "flash: Auto",
+    ),
+    (
+        "-ctk",
+        "--cache-type-k",
+        "LLAMA_ARG_CACHE_TYPE_K",
+        "q8_0",
+        "keys: CacheType(TensorType(8))",
+    ),
+    (
+        "-ctv",
+        "--cache-type-v",
+        "LLAMA_ARG_CACHE_TYPE_V",
+        "iq4_nl",
+        "values: CacheType(TensorType(20))",
+    ),
+];
+
+/// How models are loaded and used, as text.
+fn loading(line: &str) -> String {
+    let model = parse(&format!("aisp-llama run -p hi {line}")).model;
+    let (options, attention) = (model.options(), model.load.attention());
+    let threads = (model.load.threads, model.load.threads_batch);
+    format!(
+        "{:?} threads: {:?} threads_batch: {:?} {options:?} {attention:?}",
+        model.model, threads.0, threads.1
+    )
+}
+
+#[test]
+fn placement_flags_parse_as_in_llama_cpp() {
+    let program = Args::command();
+    let run = program.find_subcommand("run").unwrap();
+    for (short, long, variable, value, wanted) in PLACEMENT {
+        for name in [short, long].into_iter().filter(|name| !name.is_empty()) {
+            let lines = match value.is_empty() {
+                true => vec![(*name).to_string()],
+                false => vec![format!("{name} {value}"), format!("{name}={value}")],
+            };
+            for line in lines {
+                let found = loading(&line);
+                assert!(found.contains(wanted), "{line}: {found}");
+            }
+        }
+        let argument = words::argument(run, long).unwrap();
+        let read = argument.get_env().unwrap_or_default();
+        assert_eq!(read, *variable, "{long}");
+    }
 }
 
 #[test]
@@ -94,11 +291,37 @@ fn every_flag_of_llama_cpp_is_taken_or_refused_by_its_name() {
 #[test]
 fn the_last_of_several_counts_unless_all_do() {
     let args = parse(
-        "aisp-llama run -p one -p two --json --json -n 5 --predict 6 -s1 -s2 \
-         --samples 3 --samples 4 -mr a -mr b",
+        "aisp-llama run -p one -p two --json --json -n 5 --predict 6 -s1 -s2 -fa on -fa off \
+         --samples 3 --samples 4 -mr a -mr b --lora c --lora d",
     );
     assert_eq!(args.prompt.as_deref(), Some("two"));
     assert_eq!((args.length.predict, args.seed, args.json), (6, 2, true));
     assert_eq!(args.samples.samples, 4);
     assert_eq!(args.reward.model_reward, ["a", "b"]);
+    assert_eq!(args.model.options().lora.len(), 2);
+    assert_eq!(args.model.load.attention().flash.to_string(), "off");
+}
+
+#[test]
+fn completions_know_the_words_of_flags() {
+    for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Args::command(), "aisp-llama", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        for words in [
+            ["best-of-n", "greedy", "search"],
+            ["none", "layer", "row"],
+            ["on", "off", "auto"],
+            ["rows", "graph", "recompute"],
+            ["f16", "q8_0", "iq4_nl"],
+            ["refuse", "truncate", "--split-mode"],
+        ] {
+            for word in words {
+                let is_there = script
+                    .split(|c: char| !c.is_alphanumeric() && !"-_+".contains(c))
+                    .any(|other| other == word);
+                assert!(is_there, "{shell}: {word}");
+            }
+        }
+    }
 }
