@@ -310,6 +310,7 @@ fn completions_know_the_words_of_flags() {
         let script = String::from_utf8(script).unwrap();
         for words in [
             ["best-of-n", "greedy", "search"],
+            ["limit", "gumbel", "gaussian"],
             ["none", "layer", "row"],
             ["on", "off", "auto"],
             ["rows", "graph", "recompute"],

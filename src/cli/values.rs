@@ -43,6 +43,39 @@ where
     })
 }
 
+/// Any text; completions list the words of a name such as `X|auto`, in which capitals stand for
+/// other values.
+pub fn words_of(name: &'static str) -> Suggested {
+    let words = name.split('|');
+    Suggested(
+        words
+            .filter(|word| word.starts_with(|c: char| c.is_lowercase()))
+            .collect(),
+    )
+}
+
+/// See [`words_of`].
+#[derive(Clone)]
+pub struct Suggested(Vec<&'static str>);
+
+impl TypedValueParser for Suggested {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let words = self.0.iter().map(|&word| PossibleValue::new(word));
+        (!self.0.is_empty()).then(|| Box::new(words) as Box<_>)
+    }
+}
+
 /// A switch's environment variable, which llama.cpp takes for set only with these words.
 pub fn truthy(text: &str) -> Result<bool, Infallible> {
     Ok(matches!(text, "on" | "enabled" | "true" | "1"))
