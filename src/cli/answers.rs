@@ -207,6 +207,5 @@ fn settings(
         "stop_on_divergence": options.stop_on_divergence,
         "logits": args.logits,
         "threads": args.model.load.threads(),
-        "threads_batch": args.model.load.threads_batch(),
     }))
 }

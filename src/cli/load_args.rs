@@ -56,8 +56,9 @@ impl ModelArgs {
             mlock: false,
             ..self.options()
         };
-        let asked = (read_otherwise, self.load.attention());
-        let given = asked != (ModelOptions::default(), Attention::default());
+        let (attention, threads) = (self.load.attention(), self.load.threads_batch);
+        let asked = (read_otherwise, attention, threads);
+        let given = asked != (ModelOptions::default(), Attention::default(), None);
         given.then(|| format!("{asked:?}"))
     }
 }

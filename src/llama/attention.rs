@@ -109,30 +109,49 @@ pub struct Attention {
     pub flash: FlashAttention,
     /// What keys are kept as.
     pub keys: CacheType,
-    /// What values are kept as: quantised ones need flash attention, and are F16 without it where
-    /// texts are only read.
+    /// What values are kept as: quantised ones need flash attention, and are F16 where texts are only
+    /// read.
     pub values: CacheType,
 }
 
 impl Attention {
-    /// That of a context for texts that are only read.
-    pub(super) fn for_reading(self) -> Self {
-        let values = match self.values.is_quantised() {
-            true => CacheType::F16,
-            false => self.values,
-        };
-        Self {
+    /// That of a context for texts that are only read, of a model with one cache for both or not.
+    fn for_reading(self, one_cache: bool) -> Self {
+        let mut read = Self {
             flash: FlashAttention::Off,
-            values,
             ..self
+        };
+        if self.values.is_quantised() {
+            read.values = CacheType::F16;
+            if one_cache {
+                read.keys = CacheType::F16;
+            }
         }
+        read
     }
 
-    /// Refuses what `model` cannot have.
+    /// What a context of `model` has of it, which may be one for texts that are only `read`.
     ///
     /// # Errors
-    /// [`Error::Field`].
-    pub(super) fn check(self, model: &Model) -> Result<()> {
+    /// [`Error::Field`] for what the model cannot have.
+    pub(super) fn of(self, model: &Model, read: bool) -> Result<Self> {
+        // Multi-head latent attention: values are a part of the keys.
+        let latent = model.gguf().arch_key("attention.key_length_mla").is_some();
+        let own = match read {
+            true => self.for_reading(latent),
+            false => self,
+        };
+        if latent && own.keys != own.values {
+            let reason = format!(
+                "{}: this model has keys and values in one; give both one type",
+                own.values
+            );
+            return Err(Error::field("cache-type-v", reason));
+        }
+        own.check(model).map(|()| own)
+    }
+
+    fn check(self, model: &Model) -> Result<()> {
         if self.values.is_quantised() && self.flash == FlashAttention::Off {
             return Err(Error::field(
                 "cache-type-v",
@@ -189,8 +208,9 @@ mod tests {
             keys: quantised,
             values: quantised,
         };
-        let read = asked.for_reading();
+        let read = asked.for_reading(false);
         assert_eq!(read.flash, FlashAttention::Off);
         assert_eq!((read.keys, read.values), (quantised, CacheType::F16));
+        assert_eq!(asked.for_reading(true).keys, CacheType::F16);
     }
 }

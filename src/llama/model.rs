@@ -48,10 +48,15 @@ impl Model {
         override_header(&mut gguf, &options.override_kv)?;
         let params = LoadParams::new(options, &gguf)?;
         let mut inner = params.load(path).ok_or_else(|| {
+            let patterns = match options.override_tensor.is_empty() {
+                true => "",
+                false => "; is every pattern of `override-tensor` a regular expression?",
+            };
             Error::model(
                 path,
                 format!(
-                    "llama.cpp cannot load this model (architecture {}); `verbose` shows its log",
+                    "llama.cpp cannot load this model (architecture {}){patterns}; `verbose` shows \
+                     its log",
                     gguf.architecture().unwrap_or("?")
                 ),
             )

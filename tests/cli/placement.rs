@@ -123,6 +123,9 @@ fn what_cannot_be_is_refused_with_what_there_is() {
         let code = if flags[0] == "--lora" { 3 } else { 2 };
         assert_refused(&output, code, &[words]);
     }
+    let output = short(&["-ot", "attn(=CPU"]);
+    let words = "is every pattern of --override-tensor a regular expression?";
+    assert_refused(&output, 3, &[words]);
     let judge = format!("judge:{};dev=GPU7", path(SMOLLM2).display());
     assert_refused(
         &short(&["--reward", &judge]),

@@ -77,11 +77,7 @@ impl ContextOptions {
             0 => params.n_threads,
             batch => threads(batch),
         };
-        let attention = match read {
-            true => self.attention.for_reading(),
-            false => self.attention,
-        };
-        attention.check(model)?;
+        let attention = self.attention.of(model, read)?;
         params.flash_attn_type = attention.flash.raw();
         (params.type_k, params.type_v) = (attention.keys.raw(), attention.values.raw());
         Ok(())
