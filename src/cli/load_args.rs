@@ -169,7 +169,7 @@ pub struct LoadArgs {
     /// What keys are kept as (-ctk)
     #[arg(long, value_name = "TYPE", env = "LLAMA_ARG_CACHE_TYPE_K", default_value = "f16", value_parser = values::one_of(CacheType::ALL), help_heading = "Models")]
     pub cache_type_k: CacheType,
-    /// What values are kept as (-ctv)
+    /// What values are kept as (-ctv); f16 instead of a quantised type where reward models read
     #[arg(long, value_name = "TYPE", env = "LLAMA_ARG_CACHE_TYPE_V", default_value = "f16", value_parser = values::one_of(CacheType::ALL), help_heading = "Models")]
     pub cache_type_v: CacheType,
 }
