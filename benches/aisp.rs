@@ -14,7 +14,7 @@ use aisp_llama::control::{
     LambdaRule, NoiseKey, Scored, WeightedMean, WeightedOptions, importance_weights,
 };
 use aisp_llama::default_threads;
-use aisp_llama::llama::{Context, ContextOptions, LogitsRoute, Reader, Row};
+use aisp_llama::llama::{Attention, Context, ContextOptions, LogitsRoute, Reader, Row};
 use aisp_llama::method::{Facts, MethodSpec, Rounds};
 use aisp_llama::reward::{Classifier, ClassifierOptions, Reward, Sample};
 use aisp_llama::rollout::{Job, Rollout, RolloutOptions};
@@ -73,10 +73,10 @@ fn steps(c: &mut Criterion) {
     for logits in [LogitsRoute::Graph, LogitsRoute::Recompute] {
         let options = ContextOptions {
             sequences: 16,
-            parked: 0,
             context: 256,
             threads: default_threads(),
             logits,
+            ..ContextOptions::default()
         };
         // One context for both graph variants: where its memory lies costs more than the hook.
         let mut context = Context::new(Arc::clone(&model), &options).unwrap();
@@ -188,7 +188,8 @@ fn reading(c: &mut Criterion) {
         .collect();
     let mut group = c.benchmark_group("reading");
     group.throughput(Throughput::Elements(512)).sample_size(10);
-    let mut reader = Reader::new(Arc::clone(&model), default_threads()).unwrap();
+    let mut reader =
+        Reader::new(Arc::clone(&model), default_threads(), Attention::default()).unwrap();
     reader.read(&texts, 1, &[]).unwrap();
     group.bench_function("16 responses of 32 tokens on a shared prompt", |b| {
         b.iter(|| {

@@ -113,7 +113,7 @@ pub const ROWS: &[RowOf] = &[
 fn load(name: &str) -> Arc<Model> {
     let options = ModelOptions {
         gpu_layers: Some(0),
-        mmap: true,
+        ..ModelOptions::default()
     };
     Arc::new(Model::load(&common::path(name), &options).unwrap())
 }

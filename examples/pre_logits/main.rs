@@ -71,7 +71,7 @@ fn study(
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let options = ModelOptions {
         gpu_layers: Some(0),
-        mmap: true,
+        ..ModelOptions::default()
     };
     let model = Arc::new(Model::load(path, &options)?);
     let (tokens, z) = generate(&model, prompts)?;

@@ -34,7 +34,7 @@ pub use think::ReasoningOptions;
 use think::{Answers, Opened, Search, Thought, Thoughts};
 
 use crate::error::{Error, Result};
-use crate::llama::{ChatOptions, LogitsRoute, Model, Token};
+use crate::llama::{Attention, ChatOptions, LogitsRoute, Model, Token};
 use crate::method::{Facts, Method, Rounds};
 use crate::rollout::Work;
 
@@ -48,6 +48,11 @@ pub struct EngineOptions {
     pub context: Option<usize>,
     /// CPU threads (default: the physical cores available).
     pub threads: usize,
+    /// CPU threads where several tokens are decoded at once: prompts, and candidates side by side; 0
+    /// (the default) takes `threads`.
+    pub threads_batch: usize,
+    /// How attention is computed, and what keys and values are kept as.
+    pub attention: Attention,
     /// Whether candidates go on from what others have decoded (default true). Results do not depend
     /// on it, the work does, and the memory: as many more sequences as `parallel` are held, or as a
     /// fourth of the free memory has room for.
@@ -66,6 +71,8 @@ impl Default for EngineOptions {
             parallel: 16,
             context: None,
             threads: default_threads(),
+            threads_batch: 0,
+            attention: Attention::default(),
             share_prefixes: true,
             logits: LogitsRoute::default(),
             chat: ChatOptions::default(),

@@ -27,6 +27,8 @@ impl Aligner {
             parked: 0,
             context,
             threads: self.options.threads,
+            threads_batch: self.options.threads_batch,
+            attention: self.options.attention,
             logits: self.options.logits,
         };
         if self.options.share_prefixes {

@@ -84,7 +84,7 @@ pub fn run(
     let mut interrupted = false;
     if !wanted.is_empty() {
         let mut trace = args.trace.as_deref().map(Trace::create).transpose()?;
-        let model = Arc::new(Model::load(&path, &args.model.load.options())?);
+        let model = Arc::new(Model::load(&path, &args.model.options())?);
         model.check_generator()?;
         let load = &args.model.load;
         let chat = engine.chat.clone();
@@ -184,14 +184,15 @@ fn settings(
     model: &Path,
 ) -> Result<Value> {
     let methods = std::slice::from_ref(&options.method);
-    let (files, details) = workbench::files_and_options(&args.reward, &args.held_out, methods)?;
+    let (files, mut details) = workbench::files_and_options(&args.reward, &args.held_out, methods)?;
+    details.extend(args.model.details());
     let header = Gguf::open(model).map_err(Error::gguf(model))?;
     let rounds = &options.rounds;
     Ok(json!({
         "build": output::build(),
         "cpu": output::cpu(),
         "model": FileId::of(model)?,
-        "gpu_layers": args.model.load.n_gpu_layers,
+        "gpu_layers": args.model.load.gpu_layers(),
         "files": files,
         "reward_details": details,
         "system_prompt": args.chat.system_prompt,

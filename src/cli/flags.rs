@@ -5,77 +5,19 @@ use std::path::{Path, PathBuf};
 
 use aisp_llama::compare::read_prompts;
 use aisp_llama::gguf::Gguf;
-use aisp_llama::llama::{ChatOptions, ChatTemplate, Message, ModelOptions, Think};
+use aisp_llama::llama::{ChatOptions, ChatTemplate, Message, Think};
 use aisp_llama::method::Rounds;
 use aisp_llama::reward::{RewardSpec, RewardText, TooLong, kinds};
 use aisp_llama::{Error, Prompt, ReasoningOptions, Result};
 use jiff::civil::DateTime;
 use serde_json::Map;
 
+pub use super::load_args::{LoadArgs, ModelArgs};
 use super::values;
 
 #[derive(Debug, clap::Args)]
-pub struct ModelArgs {
-    /// The generator [default: SmolLM2-135M-Instruct of `make setup`]
-    #[arg(
-        short,
-        long,
-        value_name = "FILE.gguf",
-        env = "LLAMA_ARG_MODEL",
-        help_heading = "Models"
-    )]
-    pub model: Option<PathBuf>,
-    #[command(flatten)]
-    pub load: LoadArgs,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct LoadArgs {
-    /// CPU threads [default: the physical cores]
-    #[arg(
-        short,
-        long,
-        value_name = "N",
-        env = "LLAMA_ARG_THREADS",
-        help_heading = "Models",
-        allow_negative_numbers = true
-    )]
-    pub threads: Option<i32>,
-    /// Layers on the GPU (-ngl) [default: llama.cpp's choice]
-    #[arg(
-        long,
-        visible_alias = "gpu-layers",
-        value_name = "N",
-        env = "LLAMA_ARG_N_GPU_LAYERS",
-        help_heading = "Models",
-        allow_negative_numbers = true
-    )]
-    pub n_gpu_layers: Option<i32>,
-    /// Read the models into memory instead of mapping the files
-    #[arg(long, help_heading = "Models")]
-    pub no_mmap: bool,
-}
-
-impl LoadArgs {
-    pub fn options(&self) -> ModelOptions {
-        ModelOptions {
-            // As in llama.cpp, -1 leaves it to llama.cpp.
-            gpu_layers: self.n_gpu_layers.and_then(|n| u32::try_from(n).ok()),
-            mmap: !self.no_mmap,
-        }
-    }
-
-    pub fn threads(&self) -> usize {
-        self.threads
-            .and_then(|n| usize::try_from(n).ok())
-            .filter(|&n| n > 0)
-            .unwrap_or_else(aisp_llama::default_threads)
-    }
-}
-
-#[derive(Debug, clap::Args)]
 pub struct RewardArgs {
-    /// A reward model, or WEIGHT*FILE; may be given several times (-mr) [default: the film-review reward of `make setup`]
+    /// A reward model, [WEIGHT*]FILE[;ngl=N][;dev=…]; may be given several times (-mr) [default: the film-review reward of `make setup`]
     #[arg(
         long,
         value_name = "FILE.gguf",
@@ -162,16 +104,26 @@ pub struct ChatArgs {
     /// Whether the model thinks before it answers; candidates are answers behind the same reasoning [default: off where its template has a switch for it, else auto, as the template has it]
     #[arg(
         long,
+        visible_alias = "reasoning",
         value_name = "WHEN",
+        env = "LLAMA_ARG_REASONING",
         value_parser = values::one_of([("off", Think::Off), ("on", Think::On), ("auto", Think::Auto)]),
         help_heading = "Prompt"
     )]
     pub think: Option<Think>,
-    /// Most tokens of reasoning before an answer [default: 1024]
+    /// How much it thinks, in its template's words, such as low
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "LLAMA_ARG_REASONING_EFFORT",
+        help_heading = "Prompt"
+    )]
+    pub reasoning_effort: Option<String>,
+    /// Most tokens of reasoning before an answer; -1 for the default, 1024
     #[arg(
         long,
         value_name = "TOKENS",
-        env = "LLAMA_ARG_REASONING_BUDGET",
+        env = "LLAMA_ARG_THINK_BUDGET",
         help_heading = "Prompt",
         allow_negative_numbers = true
     )]
@@ -201,7 +153,7 @@ impl ChatArgs {
             (None, Some(path)) => Some(std::fs::read_to_string(path).map_err(Error::io(path))?),
             (None, None) => None,
         };
-        let variables = match &self.chat_template_kwargs {
+        let mut variables = match &self.chat_template_kwargs {
             Some(text) => serde_json::from_str(text).map_err(|e| {
                 Error::field(
                     "chat-template-kwargs",
@@ -210,6 +162,9 @@ impl ChatArgs {
             })?,
             None => Map::new(),
         };
+        if let Some(effort) = &self.reasoning_effort {
+            variables.insert("reasoning_effort".into(), effort.as_str().into());
+        }
         Ok(ChatOptions {
             template,
             variables,
@@ -222,7 +177,7 @@ impl ChatArgs {
     pub fn reasoning(&self) -> Result<ReasoningOptions> {
         let defaults = ReasoningOptions::default();
         let budget = match self.reasoning_budget {
-            None => defaults.budget,
+            None | Some(-1) => defaults.budget,
             Some(tokens) => usize::try_from(tokens).map_err(|_| {
                 Error::field(
                     "reasoning-budget",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{
-    SequenceMemory, classifier_obstacle, decoder_obstacle, generator_obstacle, has_head,
+    CacheType, SequenceMemory, classifier_obstacle, decoder_obstacle, generator_obstacle, has_head,
     head_inside_obstacle, repacked_on_this_cpu,
 };
 use aisp_llama::reward::RewardText;
@@ -94,7 +94,7 @@ fn report(file: String, gguf: &Gguf) -> Result<Report> {
         .then(|| RewardText::of_file(gguf))
         .transpose()?;
     let blocks = block_quantisation(gguf);
-    let memory = SequenceMemory::of(gguf);
+    let memory = SequenceMemory::of(gguf, CacheType::F16, CacheType::F16);
     Ok(Report {
         file,
         name: gguf.str("general.name").map(Into::into),

@@ -8,6 +8,8 @@ mod compare;
 mod flags;
 mod form_args;
 mod inspect;
+mod llama_flags;
+mod load_args;
 mod names;
 mod output;
 mod plan;
@@ -20,6 +22,7 @@ mod setup;
 mod train_value;
 mod tune;
 mod values;
+mod words;
 mod workbench;
 
 use std::ffi::OsString;
@@ -33,7 +36,7 @@ use names::Names;
 
 /// Test-time alignment of local GGUF models.
 #[derive(Debug, Parser)]
-#[command(name = "aisp-llama", version = output::version(), about, max_term_width = 100)]
+#[command(name = "aisp-llama", version = output::version(), about, max_term_width = 100, args_override_self = true)]
 struct Args {
     /// Show llama.cpp's log on stderr
     #[arg(short, long, global = true)]
@@ -66,8 +69,17 @@ enum Command {
 /// Runs the program with the arguments of a command line, the program's name first.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut program = Args::command();
+    // Makes the global flags those of every command.
+    program.build();
+    let words = match words::normalise(&program, arguments) {
+        Ok(words) => words,
+        Err(message) => {
+            output::note(&format!("error: {message}"));
+            return ExitCode::from(2);
+        }
+    };
     let parsed = program
-        .try_get_matches_from_mut(names::normalise(arguments))
+        .try_get_matches_from_mut(words)
         .and_then(|matches| Ok((Args::from_arg_matches(&matches)?, matches)));
     let (args, matches) = match parsed {
         Ok(parsed) => parsed,
@@ -127,56 +139,4 @@ fn exit_code(error: &Error) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
-    use aisp_llama::method::Rounds;
-
-    use super::*;
-
-    fn parse(line: &str) -> run::RunArgs {
-        let words = line.split(' ').map(OsString::from);
-        match Args::try_parse_from(names::normalise(words))
-            .unwrap()
-            .command
-        {
-            Command::Run(args) => *args,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn flags_parse_as_in_llama_cpp() {
-        for line in ["-ngl 0", "-ngl=0", "--n-gpu-layers 0", "--gpu-layers=0"] {
-            let args = parse(&format!("aisp-llama run -p hi {line}"));
-            assert_eq!(args.model.load.n_gpu_layers, Some(0), "{line}");
-        }
-        for line in ["-n 5", "-n5", "-n=5", "--predict 5", "--n-predict=5"] {
-            let args = parse(&format!("aisp-llama run -p hi {line}"));
-            assert_eq!(args.length.predict, 5, "{line}");
-        }
-        let args = parse("aisp-llama run -m a.gguf -mr b.gguf -sys be -p hi -np 4 -s 7 -t 2 -c 64");
-        assert_eq!(parse("aisp-llama run -p hi -s -1").seed, -1);
-        assert_eq!(
-            parse("aisp-llama run -p hi -ngl -1")
-                .model
-                .load
-                .options()
-                .gpu_layers,
-            None
-        );
-        assert_eq!(args.reward.model_reward, ["b.gguf"]);
-        assert_eq!(args.chat.system_prompt.as_deref(), Some("be"));
-        assert_eq!(
-            (args.parallel, args.seed, args.ctx_size),
-            (Some(4), 7, Some(64))
-        );
-    }
-
-    #[test]
-    fn negative_numbers_reach_the_checks() {
-        let args = parse("aisp-llama run -p hi --sigma -1 --steer 3");
-        let spec = args.settings.spec(&args.method).unwrap();
-        assert_eq!(spec.all()["sigma"].as_f64(), Some(-1.0));
-        assert_eq!(spec.all()["steer"].as_f64(), Some(3.0));
-        assert!(spec.validate(&Rounds::default()).is_err());
-    }
-}
+mod tests;

@@ -1,23 +1,13 @@
-//! What flags are called: llama.cpp's spelling of them, and the library's fields in messages.
+//! What the library's fields are called in messages.
 //!
 //! The library says what is wrong with a *field* (`max-tokens`), and names other fields between
 //! backticks. Here they become the flags of the command that runs (`-n`). What is no flag of it
 //! stays as it is.
 
-use std::ffi::OsString;
-
 use aisp_llama::Error;
 use clap::{Arg, ArgMatches, Command};
 
-/// Multi-letter flags with a single dash, as llama.cpp writes them.
-const SINGLE_DASH: [(&str, &str); 6] = [
-    ("-ngl", "--n-gpu-layers"),
-    ("-mr", "--model-reward"),
-    ("-jf", "--json-schema-file"),
-    ("-sys", "--system-prompt"),
-    ("-np", "--parallel"),
-    ("-no-cnv", "--no-chat"),
-];
+use super::words;
 
 /// Fields whose flag is not `--FIELD`. Of several flags it is one that is given, else the first
 /// that the command has.
@@ -36,35 +26,6 @@ const FLAGS: [(&str, &[&str]); 13] = [
     ("samples", &["--samples", "--responses"]),
     ("stop", &["-r"]),
 ];
-
-/// Turns llama.cpp's multi-letter single-dash flags into long ones.
-pub fn normalise(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut literal = false;
-    arguments
-        .into_iter()
-        .map(|argument| {
-            literal |= argument == "--";
-            let Some(text) = argument.to_str().filter(|_| !literal) else {
-                return argument;
-            };
-            let (flag, value) = match text.split_once('=') {
-                Some((flag, value)) => (flag, Some(value)),
-                None => (text, None),
-            };
-            match (long(flag), value) {
-                (Some(long), Some(value)) => format!("{long}={value}").into(),
-                (Some(long), None) => long.into(),
-                (None, _) => argument,
-            }
-        })
-        .collect()
-}
-
-/// The long flag behind a multi-letter one with a single dash.
-fn long(flag: &str) -> Option<&'static str> {
-    let found = SINGLE_DASH.iter().find(|(short, _)| *short == flag);
-    found.map(|(_, long)| *long)
-}
 
 /// The flags of one command, by the fields that they set.
 pub struct Names<'a> {
@@ -170,18 +131,8 @@ impl<'a> Names<'a> {
     }
 
     fn argument(&self, flag: &str) -> Option<&'a Arg> {
-        let flag = long(flag).unwrap_or(flag);
-        self.command
-            .get_arguments()
-            .find(|argument| match flag.strip_prefix("--") {
-                Some(name) => {
-                    let aliases = argument.get_all_aliases().unwrap_or_default();
-                    argument.get_long() == Some(name) || aliases.contains(&name)
-                }
-                None => argument
-                    .get_short()
-                    .is_some_and(|short| format!("-{short}") == flag),
-            })
+        let own = words::argument(self.command, flag);
+        own.or_else(|| words::argument(self.command, words::long(flag)?))
     }
 
     fn is_given(&self, argument: &Arg) -> bool {
@@ -197,14 +148,6 @@ mod tests {
     use clap::ArgAction;
 
     use super::*;
-
-    #[test]
-    fn text_after_a_double_dash_is_left_alone() {
-        let words = ["x", "-mr", "--", "-mr"].map(OsString::from);
-        let out = normalise(words);
-        assert_eq!(out[1], "--model-reward");
-        assert_eq!(out[3], "-mr");
-    }
 
     fn command() -> Command {
         let switch = |name: &'static str| {

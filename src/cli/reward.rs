@@ -31,7 +31,7 @@ pub enum RewardCommand {
     /// Train a scalar head for a GGUF model from ratings or preferences
     Train(Box<TrainArgs>),
     /// Tell what a reward can tell apart: scores pairs of a better and a worse text
-    Probe(ProbeArgs),
+    Probe(Box<ProbeArgs>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -109,7 +109,8 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<u8> {
         model,
         &FeaturesOptions {
             rendering: ChatOptions::default(),
-            threads: args.load.threads(),
+            threads: args.load.threads_batch(),
+            attention: args.load.attention(),
             text: args.reward_text.clone(),
             pooling: args.pooling,
             too_long: TooLong::Truncate,

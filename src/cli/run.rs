@@ -206,7 +206,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let stop = Stop::new();
     setup::stop_on_interrupt(&stop)?;
     let mut trace = args.trace.as_deref().map(Trace::create).transpose()?;
-    let model = Arc::new(Model::load(&path, &args.model.load.options())?);
+    let model = Arc::new(Model::load(&path, &args.model.options())?);
     model.check_generator()?;
     options.form = args.form.form(&model)?;
     let load = &args.model.load;
@@ -250,7 +250,7 @@ fn plan(args: &RunArgs) -> anyhow::Result<u8> {
         None => vec![prompt(args)?],
     };
     let rewards = workbench::reward_paths(&args.reward, &args.held_out)?;
-    let model = Model::load(&setup::model_path(&args.model)?, &args.model.load.options())?;
+    let model = Model::load(&setup::model_path(&args.model)?, &args.model.options())?;
     let mut aligner = Aligner::new(Arc::new(model), engine_options(args)?)?;
     for prompt in &prompts {
         aligner.reserve(prompt, args.length.max_tokens()?)?;
@@ -307,6 +307,8 @@ fn engine_options(args: &RunArgs) -> Result<EngineOptions> {
         }),
         context: context(args)?,
         threads: args.model.load.threads(),
+        threads_batch: args.model.load.threads_batch(),
+        attention: args.model.load.attention(),
         logits: args.logits,
         share_prefixes: !args.no_share_prefixes,
         chat: args.chat.options()?,

@@ -8,6 +8,8 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use serde_json::{Map, Value};
 
+use super::values;
+
 /// Settings that llama.cpp has a variable for: theirs is a wish, heard where the method has it.
 const VARIABLES: [(&str, &str); 3] = [
     ("temp", "LLAMA_ARG_TEMPERATURE"),
@@ -120,7 +122,11 @@ impl<const ALL: bool> clap::Args for SettingsArgs<ALL> {
             let mut flag = Arg::new(name).long(name).help(help);
             flag = match value {
                 "" => flag.action(ArgAction::SetTrue),
-                _ => flag.value_name(value).allow_negative_numbers(true),
+                _ => flag
+                    .value_name(value)
+                    .value_parser(values::words_of(value))
+                    .hide_possible_values(true)
+                    .allow_negative_numbers(true),
             };
             if let Some(variable) = variable(name) {
                 flag = flag.env(variable);

@@ -93,7 +93,8 @@ pub fn load_reward(
     if specs.is_empty() {
         specs.push(RewardSpec::file(default_reward_path()?));
     }
-    let mut loader = RewardLoader::new(generator, load.options(), load.threads());
+    let mut loader = RewardLoader::new(generator, load.options(), load.threads_batch());
+    loader.attention = load.attention();
     loader.chat = chat.clone();
     loader.text.clone_from(&args.reward_text);
     loader.too_long = args.reward_too_long;
@@ -111,7 +112,8 @@ pub fn load_held_out(
         return Ok(None);
     };
     let generator = Some(Arc::clone(generator));
-    let mut loader = RewardLoader::new(generator, load.options(), load.threads());
+    let mut loader = RewardLoader::new(generator, load.options(), load.threads_batch());
+    loader.attention = load.attention();
     loader.chat = chat.clone();
     let reward = loader.load(std::slice::from_ref(spec));
     reward.map(Some).map_err(blame("held-out-reward"))

@@ -73,11 +73,13 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
     let path = setup::model_path(&args.model)?;
     check_output(&args.output)?;
     let load = &args.model.load;
-    let model = Arc::new(Model::load(&path, &load.options())?);
+    let model = Arc::new(Model::load(&path, &args.model.options())?);
     let chat = args.prompts.chat.options()?;
     let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
     let engine = EngineOptions {
         threads: load.threads(),
+        threads_batch: load.threads_batch(),
+        attention: load.attention(),
         chat,
         reasoning: args.prompts.chat.reasoning()?,
         ..EngineOptions::default()

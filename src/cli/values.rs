@@ -1,11 +1,12 @@
 //! From the words of a command line to values.
 
+use std::convert::Infallible;
 use std::ffi::OsStr;
 
 use aisp_llama::Error;
 use aisp_llama::method::{METHODS, MethodSpec};
 use aisp_llama::reward::RewardSpec;
-use clap::builder::{PossibleValuesParser, StringValueParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::{Arg, Command};
 
 use super::names::Names;
@@ -20,6 +21,64 @@ where
         let found = words.iter().find(|(name, _)| *name == text);
         found.map(|(_, value)| value.clone()).ok_or("no such word")
     })
+}
+
+/// `on`, `off` or `auto`, and llama.cpp's other words for them.
+pub fn switch<T>(on: T, off: T, auto: T) -> impl TypedValueParser<Value = T>
+where
+    T: Clone + Send + Sync + 'static,
+{
+    let words = [
+        PossibleValue::new("on").aliases(["enabled", "true", "1"]),
+        PossibleValue::new("off").aliases(["disabled", "false", "0"]),
+        PossibleValue::new("auto").alias("-1"),
+    ];
+    PossibleValuesParser::new(words.clone()).map(move |text| {
+        let is = |word: &PossibleValue| word.matches(&text, false);
+        match words.each_ref().map(is) {
+            [true, ..] => on.clone(),
+            [_, true, _] => off.clone(),
+            _ => auto.clone(),
+        }
+    })
+}
+
+/// Any text; completions list the words of a name such as `X|auto`, in which capitals stand for
+/// other values.
+pub fn words_of(name: &'static str) -> Suggested {
+    let words = name.split('|');
+    Suggested(
+        words
+            .filter(|word| word.starts_with(|c: char| c.is_lowercase()))
+            .collect(),
+    )
+}
+
+/// See [`words_of`].
+#[derive(Clone)]
+pub struct Suggested(Vec<&'static str>);
+
+impl TypedValueParser for Suggested {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let words = self.0.iter().map(|&word| PossibleValue::new(word));
+        (!self.0.is_empty()).then(|| Box::new(words) as Box<_>)
+    }
+}
+
+/// A switch's environment variable, which llama.cpp takes for set only with these words.
+pub fn truthy(text: &str) -> Result<bool, Infallible> {
+    Ok(matches!(text, "on" | "enabled" | "true" | "1"))
 }
 
 /// The help of `--method`, from the table of methods.
@@ -80,7 +139,8 @@ where
 
 /// `--held-out`: a reward of any kind, or a reward GGUF by its path alone.
 pub fn held_out(text: &str) -> aisp_llama::Result<RewardSpec> {
-    if text.ends_with(".gguf") && !text.contains(':') {
+    let file = text.split(';').next().unwrap_or_default();
+    if file.ends_with(".gguf") && !file.contains(':') {
         return RewardSpec::parse_file(text);
     }
     RewardSpec::parse(text)

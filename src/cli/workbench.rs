@@ -74,7 +74,7 @@ impl Workbench {
         let load = &ground.model.load;
         let model = Arc::new(Model::load(
             &setup::model_path(&ground.model)?,
-            &load.options(),
+            &ground.model.options(),
         )?);
         let chat = ground.prompts.chat.options()?;
         let reward = setup::load_reward(&ground.reward, load, &chat, Some(Arc::clone(&model)))?;
@@ -83,6 +83,8 @@ impl Workbench {
                 .parallel
                 .min(ground.samples.samples.max(1)),
             threads: load.threads(),
+            threads_batch: load.threads_batch(),
+            attention: load.attention(),
             chat: chat.clone(),
             reasoning: ground.prompts.chat.reasoning()?,
             ..EngineOptions::default()
@@ -170,7 +172,8 @@ impl GroundArgs {
     /// What is known before anything is loaded, checked as far as it can be.
     pub fn plan(&self, methods: Vec<MethodSpec>, seeds: u64, budget: f64, by: By) -> Result<Plan> {
         let (samples, max_tokens) = (self.samples.samples, self.length.max_tokens()?);
-        let (files, details) = files_and_options(&self.reward, &self.held_out, &methods)?;
+        let (files, mut details) = files_and_options(&self.reward, &self.held_out, &methods)?;
+        details.extend(self.model.details());
         let path = setup::model_path(&self.model)?;
         let header = Gguf::open(&path).map_err(Error::gguf(&path))?;
         let chat = self.prompts.chat.options()?;
@@ -179,7 +182,7 @@ impl GroundArgs {
             cpu: output::cpu(),
             model: FileId::of(&path)?,
             embedding: self.embedding.as_deref().map(FileId::of).transpose()?,
-            gpu_layers: self.model.load.n_gpu_layers,
+            gpu_layers: self.model.load.gpu_layers(),
             files,
             reward: String::new(),
             reward_details: details,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::llama::{ChatOptions, Model};
+use crate::llama::{Attention, ChatOptions, Model};
 use crate::reward::{FeaturePooling, Features, FeaturesOptions, RewardText, Sample, TooLong};
 
 /// Π_{n=2..4} (1 − rep_n), rep_n = 1 − unique n-grams / (n-grams + 1), over the words of a text:
@@ -60,6 +60,7 @@ impl Coherence {
         let options = FeaturesOptions {
             rendering: ChatOptions::default(),
             threads,
+            attention: Attention::default(),
             text: Some(RewardText::parse("{response}")?),
             pooling: Some(FeaturePooling::Mean),
             too_long: TooLong::Truncate,

@@ -131,6 +131,22 @@ impl Gguf {
             .map(|(_, value)| value)
     }
 
+    /// Makes `value` that of `key`, whatever the file says.
+    #[cfg(feature = "engine")]
+    pub(crate) fn set(&mut self, key: &str, value: Value) {
+        match self
+            .pair_index
+            .get(key)
+            .and_then(|&i| self.pairs.get_mut(i))
+        {
+            Some((_, there)) => *there = value,
+            None => {
+                self.pair_index.insert(key.to_owned(), self.pairs.len());
+                self.pairs.push((key.to_owned(), value));
+            }
+        }
+    }
+
     /// The value of `key` if it is a string.
     pub fn str(&self, key: &str) -> Option<&str> {
         self.get(key)?.as_str()

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 
+use super::attention::FlashAttention;
 use super::batch::Batch;
 use super::model::{Model, Token};
 use super::obstacles::is_encoder;
@@ -42,11 +43,17 @@ pub struct Encoder {
 unsafe impl Send for Encoder {}
 
 impl Encoder {
-    /// Makes an encoder with `threads` CPU threads.
+    /// Makes an encoder with `threads` CPU threads. Texts come one by one and nothing of them is
+    /// kept, so keys and values are what they are by default.
     ///
     /// # Errors
     /// [`Error::Engine`] when llama.cpp cannot make it.
-    pub fn new(model: Arc<Model>, pooling: Pooling, threads: usize) -> Result<Self> {
+    pub fn new(
+        model: Arc<Model>,
+        pooling: Pooling,
+        threads: usize,
+        flash: FlashAttention,
+    ) -> Result<Self> {
         let longest = match is_encoder(model.gguf()) {
             true => MAX_TEXT,
             false => MAX_DECODER_TEXT,
@@ -60,6 +67,7 @@ impl Encoder {
         params.n_seq_max = 1;
         let threads = i32::try_from(threads.max(1)).unwrap_or(i32::MAX);
         (params.n_threads, params.n_threads_batch) = (threads, threads);
+        params.flash_attn_type = flash.raw();
         params.embeddings = true;
         params.no_perf = true;
         params.pooling_type = match pooling {
@@ -70,6 +78,7 @@ impl Encoder {
         let raw = unsafe { sys::llama_init_from_model(model.raw().as_ptr(), params) };
         let raw = NonNull::new(raw)
             .ok_or_else(|| Error::Engine(format!("no context for {}", model.path().display())))?;
+        model.adapt(raw);
         let width = match pooling {
             Pooling::Rank => model.classifier_outputs(),
             Pooling::Mean => model.width(),

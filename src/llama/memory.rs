@@ -5,14 +5,13 @@ use std::iter::zip;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use super::Model;
+use super::attention::CacheType;
 use super::context::ContextOptions;
 use super::sequences::PROMPT_CHUNK;
 use crate::gguf::{Array, Gguf, Value};
 
 /// llama.cpp makes a sequence a multiple of so many tokens.
 const CELLS: usize = 256;
-/// Bytes of a number of a key or a value, F16.
-const CELL_BYTES: u64 = 2;
 /// Bytes of a number of a recurrent state, F32.
 const STATE_BYTES: u64 = 4;
 
@@ -42,7 +41,7 @@ impl ContextMemory {
         let gguf = model.gguf();
         let number = |key: &str| gguf.arch_key(key).and_then(first).unwrap_or(0);
         let width = 4 * model.width() as u64 + 3 * number("feed_forward_length");
-        let one = SequenceMemory::of(gguf);
+        let one = SequenceMemory::of(gguf, options.attention.keys, options.attention.values);
         Self {
             sequences,
             tokens,
@@ -70,17 +69,15 @@ pub struct SequenceMemory {
 }
 
 impl SequenceMemory {
-    /// That of a model with this header.
+    /// That of a model with this header, where keys and values are kept as these types.
     ///
     /// Source: `n_embd_k_gqa`, `n_embd_v_gqa`, `n_embd_r` and `n_embd_s` in llama.cpp's
     /// `src/llama-hparams.cpp`, and which layers are recurrent in `src/models/`.
     #[must_use]
-    pub fn of(gguf: &Gguf) -> Self {
+    pub fn of(gguf: &Gguf, keys: CacheType, values: CacheType) -> Self {
         let number = |key: &str| gguf.arch_key(key).and_then(first);
         let heads = number("attention.head_count").unwrap_or(1).max(1);
-        let head = number("embedding_length").unwrap_or(0) / heads;
-        let key = number("attention.key_length").unwrap_or(head);
-        let value = number("attention.value_length").unwrap_or(head);
+        let (key, value) = self::heads(gguf);
         let layers = number("block_count").unwrap_or(0);
         let heads_kv = per_layer(gguf, "attention.head_count_kv", layers, heads);
         let state = state(gguf, heads);
@@ -95,10 +92,19 @@ impl SequenceMemory {
             .map(|(heads, _)| heads)
             .sum();
         Self {
-            token: shared.saturating_mul(key + value) * CELL_BYTES,
+            token: shared.saturating_mul(keys.bytes(key) + values.bytes(value)),
             state: state * recurrent.iter().filter(|r| **r).count() as u64 * STATE_BYTES,
         }
     }
+}
+
+/// Numbers in a key and in a value of one head.
+pub(super) fn heads(gguf: &Gguf) -> (u64, u64) {
+    let number = |key: &str| gguf.arch_key(key).and_then(first);
+    let heads = number("attention.head_count").unwrap_or(1).max(1);
+    let head = number("embedding_length").unwrap_or(0) / heads;
+    let own = |key: &str| number(key).unwrap_or(head);
+    (own("attention.key_length"), own("attention.value_length"))
 }
 
 /// A number for each layer, where one may stand for all.

@@ -9,16 +9,19 @@
 //!
 //! Source: `llama.h` and `ggml-backend.h` of the pinned llama.cpp.
 
+mod attention;
 mod batch;
 mod chat;
 mod context;
 mod encoder;
 mod grammar;
 mod hook;
+mod load;
 mod memory;
 mod model;
 mod obstacles;
 mod output;
+pub mod placement;
 mod reader;
 mod sequences;
 
@@ -28,6 +31,7 @@ use std::sync::OnceLock;
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_sys_2 as sys;
 
+pub use attention::{Attention, CacheType, FlashAttention};
 pub(crate) use chat::tokenize_guarded;
 pub use chat::{ChatOptions, ChatTemplate, Message, ReasoningMarkers, Think, Turn};
 pub use context::{Context, ContextOptions, LogitsRoute, Row};
@@ -35,11 +39,12 @@ pub use encoder::{Encoder, Pooling};
 pub use grammar::{Grammar, GrammarState};
 pub use hook::{Edit, RowsEdit};
 pub use memory::{ContextMemory, SequenceMemory, available_memory};
-pub use model::{Model, ModelOptions, Token};
+pub use model::{Model, Token};
 pub use obstacles::{
     classifier_obstacle, decoder_obstacle, generator_obstacle, has_head, head_inside_obstacle,
     is_encoder,
 };
+pub use placement::{ModelOptions, Placement, SplitMode};
 pub use reader::{Reader, Reading, TextLikelihood, TextReading};
 
 /// Sequences that one context can hold (`LLAMA_MAX_SEQ` of the pinned llama.cpp).

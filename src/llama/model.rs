@@ -5,11 +5,12 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 
 use llama_cpp_2::model::LlamaModel;
-use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_sys_2 as sys;
 
+use super::load::{Adapter, LoadParams, adapt, override_header};
 use super::obstacles::{decoder_obstacle, generator_obstacle};
+use super::placement::ModelOptions;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::output::OutputRows;
@@ -17,28 +18,13 @@ use crate::output::OutputRows;
 /// A token id.
 pub type Token = i32;
 
-/// How a model file is loaded.
-#[derive(Clone, Debug)]
-pub struct ModelOptions {
-    /// Layers to put on the GPU; `None` leaves it to llama.cpp, 0 is CPU only.
-    pub gpu_layers: Option<u32>,
-    /// Map the file instead of reading it (default true).
-    pub mmap: bool,
-}
-
-impl Default for ModelOptions {
-    fn default() -> Self {
-        Self {
-            gpu_layers: None,
-            mmap: true,
-        }
-    }
-}
-
 /// A loaded GGUF model, shared by the contexts made from it.
 pub struct Model {
+    // Freed with `inner`.
+    adapters: Vec<Adapter>,
     inner: LlamaModel,
     path: PathBuf,
+    options: ModelOptions,
     gguf: Gguf,
     special_texts: OnceLock<Vec<String>>,
     ends: OnceLock<Vec<Token>>,
@@ -49,10 +35,10 @@ impl Model {
     /// error with a reason instead of llama.cpp's "failed to load".
     ///
     /// # Errors
-    /// [`Error::Gguf`] when the file is not a sound GGUF, [`Error::Model`] when llama.cpp
-    /// refuses it.
+    /// [`Error::Gguf`] when the file, or that of an adapter, is not a sound GGUF, [`Error::Model`]
+    /// when llama.cpp refuses it, [`Error::Field`] for options that cannot be.
     pub fn load(path: &Path, options: &ModelOptions) -> Result<Self> {
-        let gguf = Gguf::open(path).map_err(Error::gguf(path))?;
+        let mut gguf = Gguf::open(path).map_err(Error::gguf(path))?;
         if gguf.architecture().is_none() {
             return Err(Error::model(
                 path,
@@ -60,23 +46,32 @@ impl Model {
                  give the model file, not an adapter, projector or vocabulary",
             ));
         }
-        let mut params = LlamaModelParams::default().with_use_mmap(options.mmap);
-        if let Some(layers) = options.gpu_layers {
-            params = params.with_n_gpu_layers(layers);
-        }
-        let inner = LlamaModel::load_from_file(super::backend(), path, &params).map_err(|e| {
+        override_header(&mut gguf, &options.override_kv)?;
+        let params = LoadParams::new(options, &gguf)?;
+        let mut inner = params.load(path).ok_or_else(|| {
+            let patterns = match options.override_tensor.is_empty() {
+                true => "",
+                false => "; is every pattern of `override-tensor` a regular expression?",
+            };
             Error::model(
                 path,
                 format!(
-                    "llama.cpp cannot load this model (architecture {}): {e}; `verbose` shows \
+                    "llama.cpp cannot load this model (architecture {}){patterns}; `verbose` shows \
                      its log",
                     gguf.architecture().unwrap_or("?")
                 ),
             )
         })?;
+        let adapters = options
+            .lora
+            .iter()
+            .map(|(file, scale)| Adapter::load(&mut inner, &gguf, file, *scale))
+            .collect::<Result<_>>()?;
         let model = Self {
+            adapters,
             inner,
             path: path.to_path_buf(),
+            options: options.clone(),
             gguf,
             special_texts: OnceLock::new(),
             ends: OnceLock::new(),
@@ -115,7 +110,18 @@ impl Model {
         &self.path
     }
 
-    /// The header of the file.
+    /// How it was loaded.
+    #[must_use]
+    pub fn options(&self) -> &ModelOptions {
+        &self.options
+    }
+
+    /// Makes a new context of this model use its adapters.
+    pub(super) fn adapt(&self, context: NonNull<sys::llama_context>) {
+        adapt(context, &self.adapters);
+    }
+
+    /// The header of the file, with what was overridden.
     #[must_use]
     pub fn gguf(&self) -> &Gguf {
         &self.gguf

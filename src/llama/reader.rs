@@ -13,6 +13,7 @@
 use std::iter::zip;
 use std::sync::Arc;
 
+use super::attention::Attention;
 use super::context::{Context, ContextOptions, LogitsRoute, READ_TOKENS};
 use super::model::{Model, Token};
 use super::sequences::BLOCK;
@@ -77,20 +78,22 @@ type Visit<'a> = &'a mut dyn FnMut(&Context, usize, usize) -> Result<()>;
 pub struct Reader {
     model: Arc<Model>,
     threads: usize,
+    attention: Attention,
     context: Option<Context>,
 }
 
 impl Reader {
     /// Makes a reader with `threads` CPU threads. Memory for the texts is taken when they
-    /// come.
+    /// come. Of `attention` what keys and values are kept as counts; see there.
     ///
     /// # Errors
     /// [`Error::Model`] for a model that is no decoder.
-    pub fn new(model: Arc<Model>, threads: usize) -> Result<Self> {
+    pub fn new(model: Arc<Model>, threads: usize, attention: Attention) -> Result<Self> {
         model.check_decoder()?;
         Ok(Self {
             model,
             threads,
+            attention,
             context: None,
         })
     }
@@ -236,11 +239,12 @@ impl Reader {
             Some(made) => made,
             None => {
                 let options = ContextOptions {
-                    parked: 0,
                     sequences: SEQUENCES,
                     context,
                     threads: self.threads,
+                    attention: self.attention,
                     logits: LogitsRoute::Graph,
+                    ..ContextOptions::default()
                 };
                 Context::for_reading(Arc::clone(&self.model), &options, outputs)?
             }

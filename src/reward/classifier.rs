@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::load::misplaced;
 use super::options::Options;
 use super::text::{RewardText, Tokenizer};
 use super::{
@@ -16,12 +17,14 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::llama::{ChatOptions, Encoder, Model, ModelOptions, Pooling, classifier_obstacle};
+use crate::llama::{
+    Attention, ChatOptions, Encoder, Model, ModelOptions, Placement, Pooling, classifier_obstacle,
+};
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "classifier",
-    usage: "classifier:FILE[;text=…][;too-long=refuse|truncate]",
+    usage: "classifier:FILE[;text=…][;too-long=refuse|truncate][;ngl=N][;dev=…]",
     about: "a GGUF with a classification head",
     parse,
 };
@@ -33,13 +36,14 @@ fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
         too_long: options.too_long()?,
         ..ClassifierOptions::default()
     };
+    let placement = options.placement()?;
     options.finish()?;
-    Ok(Arc::new(ClassifierSource(file.into(), parsed)))
+    Ok(Arc::new(ClassifierSource(file.into(), parsed, placement)))
 }
 
 /// A classifier by its file.
 #[derive(Debug)]
-pub(super) struct ClassifierSource(pub PathBuf, pub ClassifierOptions);
+pub(super) struct ClassifierSource(pub PathBuf, pub ClassifierOptions, pub Placement);
 
 impl RewardSource for ClassifierSource {
     fn files(&self) -> Vec<&Path> {
@@ -48,12 +52,14 @@ impl RewardSource for ClassifierSource {
 
     fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
         let options = ClassifierOptions {
-            model: loader.model.clone(),
+            model: self.2.applied(&loader.model),
             threads: loader.threads,
+            attention: loader.attention,
             rendering: loader.chat.of_any_model(),
             ..self.1.clone()
         };
-        Ok(Box::new(Classifier::load(&self.0, &options)?))
+        let loaded = Classifier::load(&self.0, &options).map_err(misplaced(&self.2));
+        Ok(Box::new(loaded?))
     }
 }
 
@@ -64,6 +70,8 @@ pub struct ClassifierOptions {
     pub model: ModelOptions,
     /// CPU threads; 0 counts as 1.
     pub threads: usize,
+    /// How attention is computed.
+    pub attention: Attention,
     /// The text it sees; `None` takes what the file states.
     pub text: Option<RewardText>,
     /// How a chat template is rendered.
@@ -97,7 +105,8 @@ impl Classifier {
             Some(text) => text.clone(),
             None => RewardText::of_file(&gguf)?.0,
         };
-        let encoder = Encoder::new(Arc::clone(&model), Pooling::Rank, options.threads)?;
+        let (threads, flash) = (options.threads, options.attention.flash);
+        let encoder = Encoder::new(Arc::clone(&model), Pooling::Rank, threads, flash)?;
         let tokenizer = Tokenizer::new(
             &model,
             text,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::text::{RewardText, Tokenizer};
 use super::{Sample, SampleError, TooLong};
 use crate::error::{Error, Result};
-use crate::llama::{ChatOptions, Encoder, Model, Pooling, Reader, Token, is_encoder};
+use crate::llama::{Attention, ChatOptions, Encoder, Model, Pooling, Reader, Token, is_encoder};
 
 /// Which vector stands for a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,8 @@ impl FromStr for FeaturePooling {
 pub struct FeaturesOptions {
     /// CPU threads; 0 counts as 1.
     pub threads: usize,
+    /// How attention is computed.
+    pub attention: Attention,
     /// The text; `None` takes what the file states, else the chat template of a decoder
     /// that has one, else `{prompt}\n{response}`.
     pub text: Option<RewardText>,
@@ -107,12 +109,13 @@ impl Features {
             .unwrap_or_else(|| FeaturePooling::of_model(&model));
         let (engine, limit) = match pooling {
             FeaturePooling::Last => {
-                let reader = Reader::new(Arc::clone(&model), options.threads)?;
+                let reader = Reader::new(Arc::clone(&model), options.threads, options.attention)?;
                 let limit = reader.capacity();
                 (Engine::Reader(Box::new(reader)), limit)
             }
             FeaturePooling::Mean => {
-                let encoder = Encoder::new(Arc::clone(&model), Pooling::Mean, options.threads)?;
+                let (threads, flash) = (options.threads, options.attention.flash);
+                let encoder = Encoder::new(Arc::clone(&model), Pooling::Mean, threads, flash)?;
                 let limit = encoder.capacity();
                 (Engine::Encoder(encoder), limit)
             }

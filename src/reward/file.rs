@@ -2,18 +2,38 @@
 //! that is applied here.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::classifier::ClassifierSource;
 use super::head::HeadSource;
 use super::head_file::LinearHead;
-use super::{ClassifierOptions, FeaturesOptions, HeadOptions, Reward, RewardLoader, RewardSource};
+use super::options::Options;
+use super::{
+    ClassifierOptions, FeaturesOptions, HeadOptions, Reward, RewardKind, RewardLoader, RewardSource,
+};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::llama::classifier_obstacle;
+use crate::llama::{Placement, classifier_obstacle};
 
-/// The file.
+/// How it is described; it is none of the kinds that a description can name.
+static KIND: RewardKind = RewardKind {
+    name: "a reward model",
+    usage: "FILE[;ngl=N][;dev=…]",
+    about: "a GGUF that tells what it is",
+    parse,
+};
+
+/// Reads `FILE[;ngl=N][;dev=…]`.
+pub(super) fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
+    let (file, mut options) = Options::parse(&KIND, text)?;
+    let placement = options.placement()?;
+    options.finish()?;
+    Ok(Arc::new(FileSource(file.into(), placement)))
+}
+
+/// The file, and where its model goes.
 #[derive(Debug)]
-pub(super) struct FileSource(pub PathBuf);
+pub(super) struct FileSource(pub PathBuf, pub Placement);
 
 impl RewardSource for FileSource {
     fn files(&self) -> Vec<&Path> {
@@ -30,7 +50,7 @@ impl RewardSource for FileSource {
                 too_long,
                 ..ClassifierOptions::default()
             };
-            return ClassifierSource(path.clone(), options).load(loader);
+            return ClassifierSource(path.clone(), options, self.1.clone()).load(loader);
         };
         if LinearHead::from_gguf(path, &gguf)?.is_none() {
             return Err(Error::model(
@@ -49,6 +69,7 @@ impl RewardSource for FileSource {
             ..FeaturesOptions::default()
         };
         let head = None;
-        HeadSource(path.clone(), HeadOptions { head, features }).load(loader)
+        let options = HeadOptions { head, features };
+        HeadSource(path.clone(), options, self.1.clone()).load(loader)
     }
 }

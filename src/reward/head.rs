@@ -17,12 +17,13 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::llama::{ChatOptions, Model, head_inside_obstacle};
+use crate::llama::{Attention, ChatOptions, Model, Placement, head_inside_obstacle};
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "head",
-    usage: "head:FILE[;head=FILE][;text=…][;pooling=last|mean][;too-long=refuse|truncate]",
+    usage: "head:FILE[;head=FILE][;text=…][;pooling=last|mean][;too-long=refuse|truncate]\
+            [;ngl=N][;dev=…]",
     about: "a scalar head, from a file of its own or inside the GGUF, on the model's features",
     parse,
 };
@@ -34,18 +35,20 @@ fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
         features: FeaturesOptions {
             rendering: ChatOptions::default(),
             threads: 0,
+            attention: Attention::default(),
             text: options.reward_text()?,
             pooling: options.take("pooling", str::parse)?,
             too_long: options.too_long()?,
         },
     };
+    let placement = options.placement()?;
     options.finish()?;
-    Ok(Arc::new(HeadSource(file.into(), parsed)))
+    Ok(Arc::new(HeadSource(file.into(), parsed, placement)))
 }
 
 /// A head by its model's file.
 #[derive(Debug)]
-pub(super) struct HeadSource(pub PathBuf, pub HeadOptions);
+pub(super) struct HeadSource(pub PathBuf, pub HeadOptions, pub Placement);
 
 impl RewardSource for HeadSource {
     fn files(&self) -> Vec<&Path> {
@@ -60,8 +63,10 @@ impl RewardSource for HeadSource {
         }
         let mut options = self.1.clone();
         options.features.threads = loader.threads;
+        options.features.attention = loader.attention;
         options.features.rendering = loader.chat.of_any_model();
-        Ok(Box::new(Head::new(loader.open(&self.0)?, &options)?))
+        let model = loader.open(&self.0, &self.2)?;
+        Ok(Box::new(Head::new(model, &options)?))
     }
 }
 

@@ -19,12 +19,15 @@ use std::sync::Arc;
 use super::options::Options;
 use super::{Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores};
 use crate::error::{Error, Result};
-use crate::llama::{ChatOptions, ChatTemplate, Message, Model, Reader, Token, tokenize_guarded};
+use crate::llama::{
+    Attention, ChatOptions, ChatTemplate, Message, Model, Placement, Reader, Token,
+    tokenize_guarded,
+};
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "likelihood",
-    usage: "likelihood:FILE|self[;chat=on|off][;between=…]",
+    usage: "likelihood:FILE|self[;chat=on|off][;between=…][;ngl=N][;dev=…]",
     about: "mean log p of the response's tokens by any model, or the generator itself",
     parse,
 };
@@ -40,15 +43,17 @@ fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
         })?,
         between: options.line_breaks("between"),
         threads: 0,
+        attention: Attention::default(),
     };
+    let placement = options.placement()?;
     options.finish()?;
     let file = (file != "self").then(|| file.into());
-    Ok(Arc::new(LikelihoodSource(file, parsed)))
+    Ok(Arc::new(LikelihoodSource(file, parsed, placement)))
 }
 
 /// A model by its file; without one it is the generator.
 #[derive(Debug)]
-struct LikelihoodSource(Option<PathBuf>, LikelihoodOptions);
+struct LikelihoodSource(Option<PathBuf>, LikelihoodOptions, Placement);
 
 impl RewardSource for LikelihoodSource {
     fn files(&self) -> Vec<&Path> {
@@ -56,9 +61,10 @@ impl RewardSource for LikelihoodSource {
     }
 
     fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
-        let model = loader.open_or_self(&KIND, self.0.as_deref())?;
+        let model = loader.open_or_self(&KIND, self.0.as_deref(), &self.2)?;
         let mut options = LikelihoodOptions {
             threads: loader.threads,
+            attention: loader.attention,
             rendering: loader.chat.of_any_model(),
             ..self.1.clone()
         };
@@ -81,6 +87,8 @@ pub struct LikelihoodOptions {
     pub rendering: ChatOptions,
     /// CPU threads; 0 counts as 1.
     pub threads: usize,
+    /// How attention is computed.
+    pub attention: Attention,
 }
 
 /// A model that is asked how likely a response is.
@@ -120,7 +128,7 @@ impl Likelihood {
             (true, None) => Before::Chat(ChatTemplate::new(&model, &options.rendering)?),
             (false, between) => Before::Raw(between.clone().unwrap_or_else(|| "\n".into())),
         };
-        let reader = Reader::new(model, options.threads)?;
+        let reader = Reader::new(model, options.threads, options.attention)?;
         Ok(Self { reader, before })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{RewardKind, RewardText, TooLong};
 use crate::error::{Error, Result};
-use crate::llama::{ChatOptions, Model, ModelOptions};
+use crate::llama::{Attention, ChatOptions, Model, ModelOptions, Placement};
 
 /// Loads rewards; a model that several of them name, or that is the generator, is loaded
 /// once.
@@ -16,6 +16,8 @@ pub struct RewardLoader {
     pub model: ModelOptions,
     /// CPU threads.
     pub threads: usize,
+    /// How attention is computed.
+    pub attention: Attention,
     /// How conversations are rendered; its template is the generator's alone.
     pub chat: ChatOptions,
     /// The text of [`RewardSpec::file`](super::RewardSpec::file) rewards; `None` takes what their file states.
@@ -33,6 +35,7 @@ impl RewardLoader {
             generator,
             model,
             threads,
+            attention: Attention::default(),
             chat: ChatOptions::default(),
             text: None,
             too_long: TooLong::default(),
@@ -40,11 +43,13 @@ impl RewardLoader {
         }
     }
 
-    /// A model, loaded once for all that use its path.
+    /// A model, loaded once for all that use its path and put it in the same place. The generator is
+    /// used where it is in that file and no adapter changes it.
     ///
     /// # Errors
     /// Those of [`Model::load`].
-    pub fn open(&mut self, path: &Path) -> Result<Arc<Model>> {
+    pub fn open(&mut self, path: &Path, placement: &Placement) -> Result<Arc<Model>> {
+        let options = placement.applied(&self.model);
         let same = |model: &&Arc<Model>| {
             model.path() == path
                 || matches!(
@@ -52,11 +57,17 @@ impl RewardLoader {
                     (Ok(a), Ok(b)) if a == b
                 )
         };
-        let known = self.generator.iter().chain(&self.loaded).find(same);
-        if let Some(model) = known {
+        let fits = |model: &&Arc<Model>| *model.options() == options;
+        let generator = self.generator.iter().filter(same).find(|model| {
+            let anywhere = placement.is_empty() && model.options().lora.is_empty();
+            anywhere || fits(model)
+        });
+        let mut loaded = self.loaded.iter().filter(fits);
+        if let Some(model) = generator.or_else(|| loaded.find(same)) {
             return Ok(Arc::clone(model));
         }
-        let model = Arc::new(Model::load(path, &self.model)?);
+        let model = Model::load(path, &options).map_err(misplaced(placement))?;
+        let model = Arc::new(model);
         self.loaded.push(Arc::clone(&model));
         Ok(model)
     }
@@ -64,14 +75,19 @@ impl RewardLoader {
     /// The model of `KIND:FILE`, or the generator for `KIND:self`, where there is no file.
     ///
     /// # Errors
-    /// Those of [`Self::open`], and [`Error::Field`] where there is no generator.
+    /// Those of [`Self::open`], and [`Error::Field`] where there is no generator, or it is to go
+    /// elsewhere.
     pub(super) fn open_or_self(
         &mut self,
         kind: &RewardKind,
         file: Option<&Path>,
+        placement: &Placement,
     ) -> Result<Arc<Model>> {
         match (file, &self.generator) {
-            (Some(file), _) => self.open(file),
+            (Some(file), _) => self.open(file, placement),
+            (None, _) if !placement.is_empty() => Err(kind.refuse(
+                "the generator is where it is; leave out ngl=… and dev=…, or name its file",
+            )),
             (None, Some(generator)) => Ok(Arc::clone(generator)),
             (None, None) => {
                 let name = kind.name;
@@ -80,5 +96,16 @@ impl RewardLoader {
                 Err(Error::field("reward", reason))
             }
         }
+    }
+}
+
+/// For `map_err`: a device that is not there is the fault of the description that names it.
+pub(super) fn misplaced(placement: &Placement) -> impl Fn(Error) -> Error {
+    let named = placement.devices.is_some();
+    move |error| match error {
+        Error::Field { field, reason } if named && field == "device" => {
+            Error::field("reward", format!("dev={reason}"))
+        }
+        other => other,
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::terms::{self, Term};
 use super::{RewardKind, RewardText, TooLong};
 use crate::error::{Error, Result};
+use crate::llama::{Placement, placement};
 
 /// What is left of them.
 pub(super) struct Options {
@@ -85,6 +86,18 @@ impl Options {
             _ => Err("neither refuse nor truncate".into()),
         })?;
         Ok(value.unwrap_or_default())
+    }
+
+    /// Where the model goes.
+    pub fn placement(&mut self) -> Result<Placement> {
+        Ok(Placement {
+            gpu_layers: self.take("ngl", |text| {
+                placement::gpu_layers(text).map_err(Error::reason)
+            })?,
+            devices: self.take("dev", |text| {
+                placement::devices(text).map_err(Error::reason)
+            })?,
+        })
     }
 
     /// Nothing may be left.

@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::file::FileSource;
+use super::file::{self, FileSource};
 use super::{Mix, Reward, RewardLoader, RewardSource, kinds, terms};
 use crate::error::{Error, Result};
+use crate::llama::Placement;
 
 /// A reward with its weight in the mix.
 #[derive(Clone, Debug)]
@@ -43,7 +44,7 @@ impl RewardSpec {
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self {
             weight: 1.0,
-            source: Arc::new(FileSource(path.into())),
+            source: Arc::new(FileSource(path.into(), Placement::default())),
         }
     }
 
@@ -63,16 +64,14 @@ impl RewardSpec {
         Ok(Self { weight, source })
     }
 
-    /// Reads `[WEIGHT*]FILE`, where the file tells what it is.
+    /// Reads `[WEIGHT*]FILE[;OPTION=VALUE]…`, where the file tells what it is.
     ///
     /// # Errors
-    /// [`Error::Field`] for a weight that is none.
+    /// [`Error::Field`] for a weight that is none, and with the options that there are.
     pub fn parse_file(text: &str) -> Result<Self> {
-        let (weight, path) = weight(text)?;
-        Ok(Self {
-            weight,
-            ..Self::file(path)
-        })
+        let (weight, rest) = weight(text)?;
+        let source = file::parse(rest)?;
+        Ok(Self { weight, source })
     }
 }
 
@@ -116,9 +115,17 @@ mod tests {
         assert_eq!(spec.files(), [Path::new("m.gguf"), Path::new("h.gguf")]);
         let other = RewardSpec::parse_file("0.5*m.gguf").unwrap();
         assert_eq!((other.weight, other.files()[0]), (0.5, Path::new("m.gguf")));
+        let other = RewardSpec::parse_file("2*m.gguf;ngl=all").unwrap();
+        assert_eq!((other.weight, other.files()[0]), (2.0, Path::new("m.gguf")));
+        assert!(RewardSpec::parse_file("m.gguf;text=chat").is_err());
         for (text, files, word) in [
             ("classifier:c.gguf;too-long=truncate", 1, "Truncate"),
             ("judge:j.gguf;scale=1..5", 1, "high: 5"),
+            (
+                "judge:j.gguf;ngl=0;dev=none",
+                1,
+                "Placement { gpu_layers: Some(Some(0)), devices: Some([]) }",
+            ),
             ("judge:self;question=\"{response}; good?\"", 0, "; good?"),
             (
                 "likelihood:l.gguf;chat=off;between=\\n\\n",
@@ -143,6 +150,7 @@ mod tests {
             ("0*rule:json", &["a weight of 0"]),
             ("judge:", &["judge: nothing behind the colon"]),
             ("judge:self;yes=Y", &["judge: give yes=… and no=… together"]),
+            ("judge:j;ngl=x", &["judge: ngl=x: neither a number"]),
             ("judge:self;scale=5..1", &["judge: scale=5..1: must be"]),
             (
                 "likelihood:self;chat=maybe",
@@ -150,11 +158,16 @@ mod tests {
             ),
             (
                 "likelihood:x;scale=1..2",
-                &["\"scale\"", "[;chat=on|off][;between=…]"],
+                &["\"scale\"", "[;chat=on|off][;between=…][;ngl=N]"],
             ),
             (
                 "head:m;quest=x",
-                &["head: ", "\"quest\"", "[;pooling=last|mean]"],
+                &[
+                    "head: ",
+                    "\"quest\"",
+                    "[;pooling=last|mean]",
+                    "][;ngl=N][;dev=…]",
+                ],
             ),
             ("http:x;timeout=0", &["http: timeout=0: must be seconds"]),
             (

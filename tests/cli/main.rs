@@ -14,6 +14,7 @@ mod commands;
 mod compare;
 mod compare_failures;
 mod methods;
+mod placement;
 mod prompts;
 mod recurrent;
 mod rewards;

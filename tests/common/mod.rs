@@ -51,7 +51,7 @@ pub fn llama_cpp_python() -> PathBuf {
 fn load(name: &str) -> Arc<Model> {
     let options = ModelOptions {
         gpu_layers: Some(0),
-        mmap: true,
+        ..ModelOptions::default()
     };
     Arc::new(Model::load(&path(name), &options).expect("the model loads"))
 }

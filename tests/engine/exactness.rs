@@ -173,10 +173,10 @@ fn routes_agree(model: &Arc<Model>) {
     }
     let options = |logits| ContextOptions {
         sequences: 8,
-        parked: 0,
         context: 128,
         threads: threads(),
         logits,
+        ..ContextOptions::default()
     };
     let graph = Context::new(Arc::clone(model), &options(LogitsRoute::Graph));
     let recompute = Context::new(Arc::clone(model), &options(LogitsRoute::Recompute));
@@ -334,11 +334,11 @@ fn logits_of_a_row_are_the_same_bits_in_a_batch_of_any_size() {
         let mut reference: Option<Vec<f32>> = None;
         for sequences in [8, 12, 16, 20, 32, 64] {
             let options = ContextOptions {
-                parked: 0,
                 sequences,
                 context: 64,
                 threads: threads(),
                 logits: LogitsRoute::Graph,
+                ..ContextOptions::default()
             };
             let mut context = Context::new(Arc::clone(&model), &options).unwrap();
             for position in 0..4 {
@@ -451,10 +451,10 @@ fn the_sampling_chain_keeps_what_llama_cpp_keeps() {
     let model = smollm2();
     let options = ContextOptions {
         sequences: 8,
-        parked: 0,
         context: 64,
         threads: threads(),
         logits: LogitsRoute::Graph,
+        ..ContextOptions::default()
     };
     let mut context = Context::new(Arc::clone(&model), &options).unwrap();
     let rows: Vec<Row> = (0..8)

@@ -15,6 +15,7 @@ use aisp_llama::gguf::{Gguf, GgufError, TensorType};
 mod ahead;
 mod aligner;
 mod alone;
+mod attention;
 mod batch;
 mod drawn;
 mod exactness;

@@ -6,7 +6,8 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 use aisp_llama::llama::{
-    Context, ContextOptions, LogitsRoute, Model, ModelOptions, Reader, Row, SequenceMemory, Token,
+    Attention, CacheType, Context, ContextOptions, LogitsRoute, Model, ModelOptions, Reader, Row,
+    SequenceMemory, Token,
 };
 use aisp_llama::rollout::{Beginning, Candidate, Job, Rollout, RolloutOptions};
 use llama_cpp_2::context::params::LlamaContextParams;
@@ -28,7 +29,7 @@ fn models() -> &'static [Arc<Model>] {
             let path = file(architecture).write(folder.path(), &format!("{architecture}.gguf"));
             let options = ModelOptions {
                 gpu_layers: Some(0),
-                mmap: true,
+                ..ModelOptions::default()
             };
             Arc::new(Model::load(&path, &options).unwrap())
         };
@@ -125,10 +126,10 @@ fn candidates_are_the_same_by_every_route_and_in_every_batch() {
 fn context(model: &Arc<Model>, sequences: usize) -> Context {
     let options = ContextOptions {
         sequences,
-        parked: 0,
         context: 128,
         threads: 1,
         logits: LogitsRoute::Graph,
+        ..ContextOptions::default()
     };
     Context::new(Arc::clone(model), &options).unwrap()
 }
@@ -282,11 +283,11 @@ fn texts_that_are_read_have_the_same_bits_alone_and_among_others() {
             .collect();
         let from: Vec<usize> = lengths.iter().map(|&l| l / 2).collect();
         let watched = [5, 9, 200];
-        let mut reader = Reader::new(Arc::clone(model), 1).unwrap();
+        let mut reader = Reader::new(Arc::clone(model), 1, Attention::default()).unwrap();
         let together = reader.read(&texts, 2, &watched).unwrap();
         let likely = reader.log_p(&texts, &from).unwrap();
         for i in 0..texts.len() {
-            let mut fresh = Reader::new(Arc::clone(model), 1).unwrap();
+            let mut fresh = Reader::new(Arc::clone(model), 1, Attention::default()).unwrap();
             let one = &texts[i..=i];
             let alone = fresh.read(one, 2, &watched).unwrap();
             assert!(alone[0].positions == together[i].positions, "{arch} {i}");
@@ -343,7 +344,7 @@ fn the_memory_of_a_sequence_is_what_llama_cpp_keeps() {
     let attention = [smollm2(), gemma3()];
     for model in models().iter().chain(&attention) {
         let arch = model.architecture();
-        let expected = SequenceMemory::of(model.gguf());
+        let expected = SequenceMemory::of(model.gguf(), CacheType::F16, CacheType::F16);
         let (few, many) = (written(model, 10), written(model, 110));
         let token = (many - few) as f64 / 100.0;
         let state = few as f64 - 10.0 * token;

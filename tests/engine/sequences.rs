@@ -12,10 +12,10 @@ const COUNT: usize = 8;
 fn context() -> Context {
     let options = ContextOptions {
         sequences: COUNT,
-        parked: 0,
         context: 64,
         threads: aisp_llama::default_threads(),
         logits: LogitsRoute::Graph,
+        ..ContextOptions::default()
     };
     Context::new(Arc::clone(&smollm2()), &options).unwrap()
 }

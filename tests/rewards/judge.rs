@@ -25,10 +25,10 @@ fn samples() -> [Sample<'static>; 3] {
 
 fn judge(verdict: Verdict) -> Judge {
     let options = JudgeOptions {
-        rendering: ChatOptions::default(),
         question: Some(QUESTION.into()),
         verdict,
         threads: aisp_llama::default_threads(),
+        ..JudgeOptions::default()
     };
     Judge::new(smollm2(), &options).unwrap()
 }

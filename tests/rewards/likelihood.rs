@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aisp_llama::llama::{ChatOptions, Message, Model, ModelOptions};
+use aisp_llama::llama::{Message, Model, ModelOptions};
 use aisp_llama::reward::{
     Likelihood, LikelihoodOptions, Reward, RewardLoader, RewardSpec, Sample, SampleError,
 };
@@ -26,10 +26,9 @@ fn likelihood(model: Arc<Model>, options: LikelihoodOptions) -> Likelihood {
 
 fn raw(between: &str) -> LikelihoodOptions {
     LikelihoodOptions {
-        rendering: ChatOptions::default(),
         chat: Some(false),
         between: Some(between.into()),
-        threads: 0,
+        ..LikelihoodOptions::default()
     }
 }
 

@@ -147,7 +147,7 @@ fn a_likelihood_is_minus_the_surprise_of_the_model() {
     let path = qwen3("qwen3", None).write(folder.path(), "tiny.gguf");
     let options = ModelOptions {
         gpu_layers: Some(0),
-        mmap: true,
+        ..ModelOptions::default()
     };
     let model = Arc::new(Model::load(&path, &options).unwrap());
     let mut loader = RewardLoader::new(Some(Arc::clone(&model)), options, 1);

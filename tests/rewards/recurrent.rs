@@ -43,7 +43,7 @@ fn decoder_rewards_work_on_hybrid_models() {
             .write(folder.path(), "tiny.gguf");
         let options = ModelOptions {
             gpu_layers: Some(0),
-            mmap: true,
+            ..ModelOptions::default()
         };
         let model = Arc::new(Model::load(&path, &options).unwrap());
         let mut loader = RewardLoader::new(Some(Arc::clone(&model)), options, 1);

@@ -7,13 +7,13 @@
 //! 0 on, and that a prompt is copied to each stream.
 
 mod logits;
+mod options;
 mod read;
 
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
-use serde::{Deserialize, Serialize};
 
 use super::batch::Batch;
 use super::hook::{Action, Hook, RowsEdit, eval_callback};
@@ -22,46 +22,8 @@ use super::output::{HeadCapture, OutputMatrix};
 use super::sequences::{BLOCK, PROMPT_CHUNK, Reuse, STATE_BLOCK, Sequences};
 use super::{LEAST_ROWS, MAX_SEQUENCES, ROW_GROUP, step_rows};
 use crate::error::{Error, Result};
+pub use options::{ContextOptions, LogitsRoute};
 pub(super) use read::READ_TOKENS;
-
-/// The way to the perturbed logits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogitsRoute {
-    /// The graph gives the model's own logits; where a floor leaves few tokens, W_j·v is added to
-    /// theirs from the rows of the file, and elsewhere v takes the way of [`Graph`](Self::Graph).
-    #[default]
-    Rows,
-    /// v is added to the pre-logits inside the model's graph.
-    Graph,
-    /// The pre-logits are taken out, v is added, and the output matrix is applied to the
-    /// sum in a graph of its own: an independent check of the others.
-    Recompute,
-}
-
-/// How a context is made.
-#[derive(Clone, Debug)]
-pub struct ContextOptions {
-    /// Sequences at once, as many as the [rows of a step](step_rows), up to [`MAX_SEQUENCES`].
-    pub sequences: usize,
-    /// Sequences behind those that only hold what others are to go on from; both together are at
-    /// most [`MAX_SEQUENCES`]. A recurrent or hybrid model has at least one, for its prompt.
-    pub parked: usize,
-    /// Tokens that one sequence can hold (prompt and response).
-    pub context: usize,
-    /// CPU threads.
-    pub threads: usize,
-    /// The way to the perturbed logits.
-    pub logits: LogitsRoute,
-}
-
-impl ContextOptions {
-    /// Sequences of a context of `model`, those that are only parked among them.
-    pub(super) fn held(&self, model: &Model) -> usize {
-        let least = usize::from(model.is_recurrent());
-        (self.sequences + self.parked.max(least)).min(MAX_SEQUENCES)
-    }
-}
 
 /// One row of a step: the next token of one sequence. Row i belongs to sequence i.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,14 +103,9 @@ impl Context {
         } else {
             Reuse::Whole
         };
-        if reuse == Reuse::Blocks {
-            params.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_DISABLED;
-        }
+        options.set(&mut params, &model, reuse == Reuse::Blocks)?;
         // A file with a head may ask for pooling.
         params.pooling_type = sys::LLAMA_POOLING_TYPE_NONE;
-        let threads = i32::try_from(options.threads.max(1)).unwrap_or(i32::MAX);
-        params.n_threads = threads;
-        params.n_threads_batch = threads;
         params.kv_unified = false;
         // Sequences are cut back, to the prompt for one, which a sliding window would have lost.
         params.swa_full = true;
@@ -167,6 +124,7 @@ impl Context {
                 options.context
             ))
         })?;
+        model.adapt(raw);
         let context = Self {
             raw,
             hook,

@@ -25,7 +25,8 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::llama::{
-    ChatOptions, ChatTemplate, Message, Model, Reader, TextReading, Token, tokenize_guarded,
+    Attention, ChatOptions, ChatTemplate, Message, Model, Placement, Reader, TextReading, Token,
+    tokenize_guarded,
 };
 
 /// Asked where no question is given and the answer is yes or no.
@@ -41,7 +42,7 @@ const RAW_ANSWER: &str = "\nAnswer:";
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "judge",
-    usage: "judge:FILE|self[;question=…][;yes=…;no=…][;scale=A..B]",
+    usage: "judge:FILE|self[;question=…][;yes=…;no=…][;scale=A..B][;ngl=N][;dev=…]",
     about: "any model, or the generator itself, asked about the response",
     parse,
 };
@@ -67,15 +68,17 @@ fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
         question: options.line_breaks("question"),
         verdict,
         threads: 0,
+        attention: Attention::default(),
     };
+    let placement = options.placement()?;
     options.finish()?;
     let file = (file != "self").then(|| file.into());
-    Ok(Arc::new(JudgeSource(file, parsed)))
+    Ok(Arc::new(JudgeSource(file, parsed, placement)))
 }
 
 /// A judge by its file; without one the generator judges.
 #[derive(Debug)]
-struct JudgeSource(Option<PathBuf>, JudgeOptions);
+struct JudgeSource(Option<PathBuf>, JudgeOptions, Placement);
 
 impl RewardSource for JudgeSource {
     fn files(&self) -> Vec<&Path> {
@@ -83,9 +86,10 @@ impl RewardSource for JudgeSource {
     }
 
     fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
-        let model = loader.open_or_self(&KIND, self.0.as_deref())?;
+        let model = loader.open_or_self(&KIND, self.0.as_deref(), &self.2)?;
         let options = JudgeOptions {
             threads: loader.threads,
+            attention: loader.attention,
             rendering: loader.chat.of_any_model(),
             ..self.1.clone()
         };
@@ -133,6 +137,8 @@ pub struct JudgeOptions {
     pub rendering: ChatOptions,
     /// CPU threads; 0 counts as 1.
     pub threads: usize,
+    /// How attention is computed.
+    pub attention: Attention,
 }
 
 /// A model that is asked for its opinion.
@@ -157,7 +163,7 @@ impl Judge {
         };
         let question = question(options)?;
         let answers = Answers::new(&model, &options.verdict)?;
-        let reader = Reader::new(model, options.threads)?;
+        let reader = Reader::new(model, options.threads, options.attention)?;
         let mut judge = Self {
             reader,
             chat,

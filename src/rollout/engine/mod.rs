@@ -21,8 +21,8 @@ use std::sync::Arc;
 use self::shifts::Shifts;
 use crate::error::{Error, Result};
 use crate::llama::{
-    Context, ContextOptions, GrammarState, LogitsRoute, MAX_SEQUENCES, Model, Row, RowsEdit, Token,
-    step_rows,
+    Attention, Context, ContextOptions, GrammarState, LogitsRoute, MAX_SEQUENCES, Model, Row,
+    RowsEdit, Token, step_rows,
 };
 use crate::math::Softmax;
 use crate::rollout::sampling::Chooser;
@@ -40,6 +40,10 @@ pub struct RolloutOptions {
     pub context: usize,
     /// CPU threads.
     pub threads: usize,
+    /// CPU threads where several tokens are decoded at once; 0 takes `threads`.
+    pub threads_batch: usize,
+    /// How attention is computed.
+    pub attention: Attention,
     /// The way to the perturbed logits.
     pub logits: LogitsRoute,
 }
@@ -52,6 +56,8 @@ impl Default for RolloutOptions {
             parked: 0,
             context: 512,
             threads: crate::default_threads(),
+            threads_batch: 0,
+            attention: Attention::default(),
             logits: LogitsRoute::default(),
         }
     }
@@ -66,6 +72,8 @@ impl RolloutOptions {
             parked: self.parked,
             context: self.context,
             threads: self.threads,
+            threads_batch: self.threads_batch,
+            attention: self.attention,
             logits: self.logits,
         }
     }
