@@ -139,7 +139,7 @@ pub struct ChatArgs {
 impl ChatArgs {
     /// The date that the prompts of the model with this header tell, where they tell one.
     pub fn date_told(&self, chat: &ChatOptions, model: &Gguf) -> Option<String> {
-        let own = || model.str("tokenizer.chat_template");
+        let own = || model.chat_template();
         let source = chat.template.as_deref().or_else(own);
         let source = source.filter(|_| !self.no_chat)?;
         let date = ChatTemplate::of(source, "", "", chat).date()?;

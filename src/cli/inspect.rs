@@ -82,7 +82,7 @@ fn report(file: String, gguf: &Gguf) -> Result<Report> {
         },
         None => Use {
             usable: true,
-            reason: if gguf.str("tokenizer.chat_template").is_some() {
+            reason: if gguf.chat_template().is_some() {
                 "a causal language model with a chat template".into()
             } else {
                 "a causal language model without a chat template: use --no-chat".into()
@@ -114,7 +114,7 @@ fn report(file: String, gguf: &Gguf) -> Result<Report> {
         tied_head: gguf.tensor("output.weight").is_none(),
         logit_soft_cap: number("final_logit_softcapping"),
         logit_scale: number("logit_scale"),
-        chat_template: gguf.str("tokenizer.chat_template").is_some(),
+        chat_template: gguf.chat_template().is_some(),
         hint: generator.usable.then(|| hint(&blocks)).flatten(),
         generator,
         reward,

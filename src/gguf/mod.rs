@@ -167,6 +167,13 @@ impl Gguf {
         self.get(key)?.as_bool()
     }
 
+    /// The chat template, where there is one that says anything.
+    #[must_use]
+    pub fn chat_template(&self) -> Option<&str> {
+        self.str("tokenizer.chat_template")
+            .filter(|text| !text.trim().is_empty())
+    }
+
     /// `general.architecture`, the prefix of the model's own keys: `llama`, `qwen3`, `bert`, …
     pub fn architecture(&self) -> Option<&str> {
         self.str("general.architecture")

@@ -205,7 +205,7 @@ impl Features {
 
 fn default_text(model: &Model) -> Result<RewardText> {
     let (text, stated) = RewardText::of_file(model.gguf())?;
-    let template = model.gguf().str("tokenizer.chat_template").is_some();
+    let template = model.gguf().chat_template().is_some();
     Ok(match !stated && template && !is_encoder(model.gguf()) {
         true => RewardText::Chat,
         false => text,

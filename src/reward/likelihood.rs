@@ -199,7 +199,7 @@ impl Likelihood {
 }
 
 fn has_template(model: &Model) -> bool {
-    model.gguf().str("tokenizer.chat_template").is_some()
+    model.gguf().chat_template().is_some()
 }
 
 impl Reward for Likelihood {

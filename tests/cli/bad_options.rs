@@ -198,6 +198,6 @@ fn a_template_that_cannot_be_rendered_is_quoted() {
     assert_refused(&output, 2, &["no such role", "--chat-template"]);
     let output = run(&["--chat-template", "{% if %}"]);
     assert_refused(&output, 2, &["--chat-template: ", "syntax error"]);
-    let output = run(&["--chat-template", "chatml"]);
-    assert_refused(&output, 2, &["--chat-template", "chatml"]);
+    let output = run(&["--chat-template", "chat-ml"]);
+    assert_refused(&output, 2, &["--chat-template", "chat-ml", "chatml, "]);
 }

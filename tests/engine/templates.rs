@@ -6,10 +6,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use aisp_llama::llama::{ChatOptions, ChatTemplate, Message, Think};
+use aisp_llama::llama::{ChatOptions, ChatTemplate, Message, Model, ModelOptions, Think};
 use serde_json::{Map, Value, json};
 
-use crate::common::{cached, interpreter, llama_cpp_python};
+use crate::common::{cached, interpreter, llama_cpp_python, smollm2};
 
 /// What they are asked to render: messages, and variables beside them.
 fn conversations() -> BTreeMap<&'static str, Value> {
@@ -99,4 +99,49 @@ fn published_templates_are_rendered_as_jinja2_does() {
         wrong.len(),
         wrong.join("\n")
     );
+}
+
+#[test]
+fn templates_that_llama_cpp_knows_are_named() {
+    let model = smollm2();
+    let named = |name: &str| {
+        let options = ChatOptions {
+            template: Some(name.into()),
+            ..ChatOptions::default()
+        };
+        let messages = [
+            Message::new("system", "Be brief."),
+            Message::new("user", "Größe? <|im_end|>"),
+        ];
+        let template = ChatTemplate::new(&model, &options)?;
+        Ok((
+            template.render(&messages, true)?,
+            template.tokenize(&model, &messages, true)?,
+        ))
+    };
+    let (text, tokens): (String, Vec<i32>) = named("chatml").unwrap();
+    let expected = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nGröße? \
+                    <|im_end|><|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!(text, expected);
+    let ends = tokens.iter().filter(|&&token| model.is_end(token)).count();
+    assert_eq!(ends, 2, "that of the message is text");
+    assert!(
+        named("llama3")
+            .unwrap()
+            .0
+            .contains("<|start_header_id|>user")
+    );
+    let error: aisp_llama::Error = named("nobody's").unwrap_err();
+    assert!(error.to_string().contains("chatml, "), "{error}");
+}
+
+#[test]
+fn an_empty_template_is_none() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = crate::tiny::recurrent::file("lfm2")
+        .text("tokenizer.chat_template", " \n")
+        .write(folder.path(), "tiny.gguf");
+    let model = Model::load(&path, &ModelOptions::default()).unwrap();
+    let error = ChatTemplate::new(&model, &ChatOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("missing or empty"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! Chat templates: the Jinja text in the GGUF, rendered to the model's own markup.
 
+mod builtin;
 mod jinja;
 mod reasoning;
 mod source;
@@ -40,7 +41,7 @@ impl Message {
 /// How conversations are rendered.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChatOptions {
-    /// A template instead of the one in the file.
+    /// A template instead of the one in the file: Jinja, or the name of one that llama.cpp knows.
     pub template: Option<String>,
     /// What templates see beside what they always do, such as `enable_thinking`.
     pub variables: serde_json::Map<String, Json>,
@@ -62,6 +63,11 @@ impl ChatOptions {
             ..self.clone()
         }
     }
+}
+
+/// Whether a text is a template, and no name of one.
+fn is_jinja(text: &str) -> bool {
+    text.contains("{{") || text.contains("{%")
 }
 
 /// The same for all templates of a process.
@@ -99,22 +105,27 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`Error::Model`] when the file has none and no other is given, [`Error::Field`] for a
-    /// text without any Jinja, such as the name of a template.
+    /// text without any Jinja that is no name either.
     pub fn new(model: &Model, options: &ChatOptions) -> Result<Self> {
+        let own = model.gguf().chat_template();
         let source = match options.template.as_deref() {
-            Some(text) if text.contains("{{") || text.contains("{%") => text,
+            Some(text) if is_jinja(text) || builtin::names().iter().any(|name| name == text) => {
+                text
+            }
             Some(text) => {
                 return Err(Error::field(
                     "chat-template",
                     format!(
-                        "{text:?} is no Jinja template; give the template's text, not its name"
+                        "{text:?} is neither a Jinja template nor the name of one that llama.cpp \
+                         knows: {}",
+                        builtin::names().join(", ")
                     ),
                 ));
             }
-            None => model.gguf().str("tokenizer.chat_template").ok_or_else(|| {
+            None => own.ok_or_else(|| {
                 Error::model(
                     model.path(),
-                    "tokenizer.chat_template: missing, so this is probably a base model; \
+                    "tokenizer.chat_template: missing or empty, so this is probably a base model; \
                      use `chat` = false for raw text, or give a `chat-template`",
                 )
             })?,
@@ -227,6 +238,14 @@ impl ChatTemplate {
         open_turn: bool,
         think: Think,
     ) -> std::result::Result<String, minijinja::Error> {
+        if !is_jinja(&self.source) {
+            let rendered = builtin::render(&self.source, messages, open_turn);
+            let wrong = || {
+                let kind = minijinja::ErrorKind::InvalidOperation;
+                minijinja::Error::new(kind, format!("llama.cpp cannot fill {}", self.source))
+            };
+            return rendered.ok_or_else(wrong);
+        }
         let env = jinja::environment(self.date)?;
         let mut all = serde_json::Map::new();
         // What transformers always offers; what the caller says comes last.

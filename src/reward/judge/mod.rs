@@ -156,7 +156,7 @@ impl Judge {
     /// [`Error::Field`] for a question without `{response}`, answers that cannot be told apart, or
     /// that the model does not give; [`Error::Model`] for a model that is no decoder.
     pub fn new(model: Arc<Model>, options: &JudgeOptions) -> Result<Self> {
-        let template = model.gguf().str("tokenizer.chat_template").is_some();
+        let template = model.gguf().chat_template().is_some();
         let chat = match template {
             true => Some(ChatTemplate::new(&model, &options.rendering)?),
             false => None,
