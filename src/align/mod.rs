@@ -318,7 +318,7 @@ impl Aligner {
     }
 
     /// Carries out searches, as many of them at a time as keep the batch full, which is long enough
-    /// for all of them; after a request on `stop` no further one is begun. `done` is told the best
+    /// for all of them; after a request on `stop` none but the first is begun. `done` is told the best
     /// answer of those of one number.
     fn search_all(
         &mut self,
@@ -337,8 +337,10 @@ impl Aligner {
             open.entry(search.number).or_default().missing += 1;
         }
         let mut begun: HashMap<RunId, (usize, Thought)> = HashMap::new();
+        let mut any = false;
         let finished = loop {
-            if stop.is_requested() {
+            // Whoever asks for an answer at once gets the beginning of one.
+            if stop.is_requested() && any {
                 waiting.clear();
             }
             let mut ended: Vec<(usize, Result<Alignment>)> = Vec::new();
@@ -346,6 +348,7 @@ impl Aligner {
                 && let Some(search) = waiting.pop_front()
             {
                 let number = search.number;
+                any = true;
                 match search.begin(all, facts, stop) {
                     Ok((run, thought)) => drop(begun.insert(run, (number, thought))),
                     Err(error) => ended.push((number, Err(error))),

@@ -65,7 +65,7 @@ fn every_answer_is_the_one_of_its_prompt_alone_and_what_is_missing_goes_on() {
     let first = answers(folder);
     assert_eq!(first.len(), 3);
     for (index, mut line) in first.iter().cloned().enumerate() {
-        let index_of_line = line.as_object_mut().unwrap().remove("index").unwrap();
+        let index_of_line = line.as_object_mut().unwrap().shift_remove("index").unwrap();
         assert_eq!(index_of_line, index);
         let prompt = ["--json", "-p", PROMPTS[index]];
         let alone = program()

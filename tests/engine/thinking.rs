@@ -59,6 +59,7 @@ fn published_templates_are_told_whether_to_think() {
         "Qwen3.5-4B",
         "GLM-4.7-Flash",
         "HuggingFaceTB-SmolLM3-3B",
+        "Kimi-K3",
     ] {
         let (default, auto, _) = of(name);
         assert_eq!((*default, *auto), (false, true), "{name}");
@@ -81,11 +82,13 @@ fn published_templates_are_told_whether_to_think() {
         assert_eq!((*default, *auto), (true, true), "{name}");
         assert!(off.trim_end().ends_with("</think>"), "{name}: {off:?}");
     }
-    assert!(
-        of("openai-gpt-oss-120b")
-            .2
-            .ends_with("<|channel|>final<|message|>")
-    );
+    for (name, direct) in [
+        ("openai-gpt-oss-120b", "<|channel|>final<|message|>"),
+        ("upstage-Solar-Open-100B", "<|begin|>assistant<|content|>"),
+        ("Kimi-K3", "<|open|>response<|sep|>"),
+    ] {
+        assert!(of(name).2.ends_with(direct), "{name}: {}", of(name).2);
+    }
     assert!(said.len() >= 35, "{}", said.len());
 }
 

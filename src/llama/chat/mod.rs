@@ -178,7 +178,9 @@ impl ChatTemplate {
     /// # Errors
     /// Those of [`render`](Self::render).
     pub fn open(&self, messages: &[Message]) -> Result<Turn> {
+        let on = self.told(messages, true, Think::On)?;
         let reasoning = ReasoningMarkers::of(&self.source);
+        let reasoning = reasoning.or_else(|| ReasoningMarkers::opening(&on));
         let auto = || self.told(messages, true, Think::Auto);
         let Some(markers) = reasoning else {
             return Ok(Turn {
@@ -189,8 +191,7 @@ impl ChatTemplate {
             });
         };
         let off = self.told(messages, true, Think::Off)?;
-        let on = self.told(messages, true, Think::On)?;
-        let switch = off != on || markers.are_channels();
+        let switch = off != on || markers.direct.is_some();
         let think = self
             .think
             .unwrap_or(if switch { Think::Off } else { Think::Auto });
@@ -208,7 +209,7 @@ impl ChatTemplate {
         };
         match think {
             Think::Off if opened => text += &markers.ending(),
-            Think::Off if markers.are_channels() => text += markers.close,
+            Think::Off => text += markers.direct.unwrap_or_default(),
             _ => {}
         }
         let opened = markers.opened_by(&text);

@@ -30,6 +30,8 @@ pub struct ReasoningMarkers {
     pub(super) inside: &'static str,
     /// What they write between [`close`](Self::close) and the answer.
     pub(crate) behind: &'static str,
+    /// What begins an answer without reasoning, where the model says of each which it is.
+    pub(super) direct: Option<&'static str>,
 }
 
 /// Where reasoning stands in a text.
@@ -47,6 +49,7 @@ const fn lines(open: &'static str, close: &'static str) -> ReasoningMarkers {
         close,
         inside: "\n",
         behind: "\n\n",
+        direct: None,
     }
 }
 
@@ -56,24 +59,43 @@ const fn bare(open: &'static str, close: &'static str) -> ReasoningMarkers {
         close,
         inside: "",
         behind: "",
+        direct: None,
     }
 }
 
-/// gpt-oss: channels, of which the last one is the answer.
-const CHANNELS: ReasoningMarkers = bare(
-    "<|channel|>analysis<|message|>",
-    "<|channel|>final<|message|>",
-);
+const fn said(open: &'static str, close: &'static str, direct: &'static str) -> ReasoningMarkers {
+    ReasoningMarkers {
+        direct: Some(direct),
+        ..bare(open, close)
+    }
+}
 
 /// All that are known. A template has those whose `close` it mentions, or, where it only opens
 /// reasoning, `open`; the first of several.
-const KNOWN: [ReasoningMarkers; 8] = [
-    CHANNELS,
+const KNOWN: [ReasoningMarkers; 11] = [
+    // gpt-oss: channels, of which the last one is the answer.
+    said(
+        "<|channel|>analysis<|message|>",
+        "<|channel|>final<|message|>",
+        "<|channel|>final<|message|>",
+    ),
+    // Solar.
+    said(
+        "<|think|>",
+        "<|end|><|begin|>assistant<|content|>",
+        "<|content|>",
+    ),
+    // Kimi K3.
+    bare(
+        "<|open|>think<|sep|>",
+        "<|close|>think<|sep|><|open|>response<|sep|>",
+    ),
     // Gemma 4.
     bare("<|channel>thought\n", "<channel|>"),
     bare("<|START_THINKING|>", "<|END_THINKING|>"),
     bare("[THINK]", "[/THINK]"),
     lines("<seed:think>", "</seed:think>"),
+    bare("<mm:think>", "</mm:think>"),
     lines("◁think▷", "◁/think▷"),
     lines("<thinking>", "</thinking>"),
     lines("<think>", "</think>"),
@@ -123,14 +145,17 @@ impl ReasoningMarkers {
         with(|markers| markers.close).or_else(|| with(|markers| markers.open))
     }
 
+    /// Those that a prompt ends with.
+    pub(super) fn opening(prompt: &str) -> Option<Self> {
+        KNOWN
+            .iter()
+            .find(|markers| markers.opened_by(prompt))
+            .copied()
+    }
+
     /// Whether a prompt ends with open reasoning.
     pub(super) fn opened_by(&self, prompt: &str) -> bool {
         prompt.trim_end().ends_with(self.open.trim_end())
-    }
-
-    /// Whether the model says of every answer whether it is one, thought over or not.
-    pub(super) fn are_channels(&self) -> bool {
-        *self == CHANNELS
     }
 
     /// What ends it.
