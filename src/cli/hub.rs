@@ -66,14 +66,19 @@ impl HubArgs {
                 None => Ok(None),
             };
         };
-        if self.fetched.get().is_none() {
-            let path = self.fetch(source).map_err(|reason| Error::Model {
-                path: PathBuf::from(&source.repo),
-                reason,
-            })?;
-            return Ok(Some(self.fetched.get_or_init(|| path).clone()));
+        if let Some(path) = self.fetched.get() {
+            return Ok(Some(path.clone()));
         }
-        Ok(self.fetched.get().cloned())
+        let token = self.hf_token.as_deref().unwrap_or_default();
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let reason = "no token: there are spaces or signs in it that none has";
+            return Err(Error::field("hf-token", reason));
+        }
+        let path = self.fetch(source).map_err(|reason| Error::Model {
+            path: PathBuf::from(&source.repo),
+            reason,
+        })?;
+        Ok(Some(self.fetched.get_or_init(|| path).clone()))
     }
 
     fn fetch(&self, source: &Source) -> std::result::Result<PathBuf, String> {
@@ -178,9 +183,6 @@ impl Repository {
     fn new(name: &str, folder: &Path, token: Option<&str>) -> std::result::Result<Self, String> {
         let cache = Cache::new(folder.to_path_buf());
         let token = token.filter(|token| !token.is_empty());
-        if token.is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic())) {
-            return Err("`hf-token` is no token: it has other signs than letters".to_owned());
-        }
         let mut builder = ApiBuilder::from_cache(cache.clone())
             .with_token(token.map(str::to_owned))
             .with_retries(RETRIES)
@@ -238,7 +240,10 @@ impl Repository {
             }
         }
         if place.exists() {
-            self.here.create_ref(&listing.sha).map_err(of_disk)?;
+            // A cache that others keep may not be for writing.
+            if self.branch().as_ref() != Some(&listing.sha) {
+                self.here.create_ref(&listing.sha).map_err(of_disk)?;
+            }
             return Ok(place);
         }
         let fetched = self.there.download(name);
@@ -255,20 +260,23 @@ impl Repository {
         Ok(path)
     }
 
-    /// The folder of the commit in the cache, and the files in it.
-    fn cached(&self) -> (PathBuf, Vec<String>) {
-        let snapshots = self.here.pointer_path("");
-        let refs = snapshots.with_file_name("refs");
+    /// The commit that the cache has of the main branch, else of any.
+    fn branch(&self) -> Option<String> {
+        let refs = self.here.pointer_path("").with_file_name("refs");
         let mut branches = vec![refs.join("main")];
         branches.extend(entries(&refs));
-        let commit = branches.iter().find_map(|branch| {
+        branches.iter().find_map(|branch| {
             let text = fs::read_to_string(branch).ok()?;
             let commit = text.lines().next()?;
             is_hash(commit, &[40]).then(|| commit.to_owned())
-        });
+        })
+    }
+
+    /// The folder of that commit in the cache, and the files in it.
+    fn cached(&self) -> (PathBuf, Vec<String>) {
         let mut names = Vec::new();
-        let Some(commit) = commit else {
-            return (snapshots, names);
+        let Some(commit) = self.branch() else {
+            return (PathBuf::new(), names);
         };
         let snapshot = self.here.pointer_path(&commit);
         let mut folders = vec![snapshot.clone()];
