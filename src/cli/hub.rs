@@ -101,11 +101,16 @@ impl HubArgs {
                 output::note(&format!("{}: {why}; taken from the cache", source.repo));
                 Ok(snapshot.join(files[0]))
             }
-            Err(_) => Err(format!(
-                "{why}; of its models there are in {}: {}",
-                folder.display(),
-                list(names.into_iter().filter(|name| name.ends_with(".gguf")))
-            )),
+            Err(_) => {
+                let there = match names.is_empty() {
+                    true => "nothing of it is".to_owned(),
+                    false => list(names.into_iter().filter(|name| name.ends_with(".gguf"))),
+                };
+                let folder = folder.display();
+                Err(format!(
+                    "{why}; {there} cached in {folder}; or give a file with `model`"
+                ))
+            }
         }
     }
 }

@@ -230,7 +230,7 @@ fn what_is_not_there_is_told_with_what_is() {
             &*hub.url,
             &["-hf", "me/large"],
             3,
-            "me/large: the hub has no such repository (404); check the name; of its models there",
+            "me/large: the hub has no such repository (404); check the name; nothing of it is cached in",
         ),
         (
             NOWHERE,
@@ -256,7 +256,10 @@ fn what_is_not_there_is_told_with_what_is() {
         assert_refused(&output, code, &[words]);
     }
     let output = place.run(NOWHERE, &["-hf", "me/tiny"]);
-    let words = format!("there are in {}: none", place.cache.path().display());
+    let words = format!(
+        "; nothing of it is cached in {}; ",
+        place.cache.path().display()
+    );
     assert_refused(&output, 3, &[&words]);
     assert!(!place.cache.path().join("models--me--tiny").exists());
 }
