@@ -126,13 +126,12 @@ pub const SHORT: &[(&str, &str)] = &[
 const REFUSED: &[(&str, &str)] = &[
     ("--batch-size", FIXED_SIZES),
     ("--ubatch-size", FIXED_SIZES),
-    ("--hf-repo", NO_DOWNLOAD),
-    ("--model-url", NO_DOWNLOAD),
-    ("--docker-repo", NO_DOWNLOAD),
+    ("--model-url", OTHER_SOURCES),
+    ("--docker-repo", OTHER_SOURCES),
 ];
 const FIXED_SIZES: &str = "steps and prompts are decoded in pieces of fixed sizes, so that the same \
                            seed gives the same text; leave it out";
-const NO_DOWNLOAD: &str = "nothing is downloaded; give a GGUF file with -m";
+const OTHER_SOURCES: &str = "a model is a GGUF file, -m, or one of the Hugging Face Hub, -hf";
 
 /// What llama.cpp's flag with one dash is called with two; the flag itself where it has no other
 /// name.

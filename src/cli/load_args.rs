@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use aisp_llama::gguf::Value;
 use aisp_llama::llama::{Attention, CacheType, FlashAttention, ModelOptions, SplitMode, placement};
 
+use super::hub::HubArgs;
 use super::values;
 
 // What one flag gives, by names that the derive macro does not take apart.
@@ -29,6 +30,8 @@ pub struct ModelArgs {
         help_heading = "Models"
     )]
     pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// LoRA adapters of the generator, between commas; may be given several times
     #[arg(long, value_name = "FILE,…", value_parser = values::reason(placement::lora), help_heading = "Models")]
     pub lora: Vec<Adapters>,

@@ -7,6 +7,8 @@ mod answers;
 mod compare;
 mod flags;
 mod form_args;
+mod hub;
+mod hub_names;
 mod inspect;
 mod llama_flags;
 mod load_args;

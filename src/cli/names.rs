@@ -11,11 +11,13 @@ use super::words;
 
 /// Fields whose flag is not `--FIELD`. Of several flags it is one that is given, else the first
 /// that the command has.
-const FLAGS: [(&str, &[&str]); 13] = [
+const FLAGS: [(&str, &[&str]); 15] = [
     ("chat", &["--no-chat"]),
     ("context", &["-c"]),
     ("gpu-layers", &["-ngl"]),
     ("held-out-reward", &["--held-out"]),
+    ("hf-file", &["-hff"]),
+    ("hf-repo", &["-hf"]),
     ("max-tokens", &["-n"]),
     ("method", &["--method", "--methods"]),
     ("mmap", &["--no-mmap"]),

@@ -13,6 +13,7 @@ use aisp_llama::{Error, Result};
 use clap::Subcommand;
 
 use super::flags::{LoadArgs, RewardArgs};
+use super::hub::HubArgs;
 use super::{output, setup, values};
 
 /// Texts whose features are computed in one go.
@@ -37,8 +38,16 @@ pub enum RewardCommand {
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
     /// The backbone: any decoder, or an encoder without a head
-    #[arg(short, long, value_name = "FILE.gguf", env = "LLAMA_ARG_MODEL")]
-    pub model: PathBuf,
+    #[arg(
+        short,
+        long,
+        value_name = "FILE.gguf",
+        env = "LLAMA_ARG_MODEL",
+        required_unless_present = "hf_repo"
+    )]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// Ratings {"prompt", "response", "score", "group"} or preferences {"prompt", "chosen",
     /// "rejected", "group"}, one JSON object a line; prompt (of ratings) and group may be missing
     #[arg(long, value_name = "FILE.jsonl")]
@@ -104,7 +113,10 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<u8> {
         seed: args.seed,
     };
     let dataset = Dataset::read(&args.data)?;
-    let model = Arc::new(Model::load(&args.model, &args.load.options())?);
+    // The parser sees to it that there is one of them.
+    let path = args.hub.path()?.or_else(|| args.model.clone());
+    let path = path.ok_or_else(|| Error::field("model", "give a GGUF file"))?;
+    let model = Arc::new(Model::load(&path, &args.load.options())?);
     let mut features = Features::new(
         model,
         &FeaturesOptions {

@@ -44,9 +44,10 @@ fn cache_folder() -> Option<PathBuf> {
 
 /// The generator that the flags ask for.
 pub fn model_path(args: &ModelArgs) -> Result<PathBuf> {
-    match &args.model {
-        Some(path) => Ok(path.clone()),
-        None => default_path("model", DEFAULT_MODEL),
+    match (args.hub.path()?, &args.model) {
+        (Some(path), _) => Ok(path),
+        (None, Some(path)) => Ok(path.clone()),
+        (None, None) => default_path("model", DEFAULT_MODEL),
     }
 }
 

@@ -64,6 +64,34 @@ type Row = (
 const PLACEMENT: &[Row] = &[
     ("-m", "--model", "LLAMA_ARG_MODEL", "x.gguf", "x.gguf"),
     (
+        "-hf",
+        "--hf-repo",
+        "LLAMA_ARG_HF_REPO",
+        "a/b:Q8_0",
+        "Source { repo: \"a/b\", quant: Some(\"Q8_0\") }",
+    ),
+    (
+        "-hfr",
+        "--hf-repo",
+        "LLAMA_ARG_HF_REPO",
+        "a/b",
+        "quant: None",
+    ),
+    (
+        "-hff",
+        "--hf-file",
+        "LLAMA_ARG_HF_FILE",
+        "x.gguf",
+        "hf_file: Some(\"x.gguf\")",
+    ),
+    (
+        "-hft",
+        "--hf-token",
+        "HF_TOKEN",
+        "hf_x",
+        "hf_token: Some(\"hf_x\")",
+    ),
+    (
         "-t",
         "--threads",
         "LLAMA_ARG_THREADS",
@@ -222,8 +250,8 @@ fn loading(line: &str) -> String {
     let (options, attention) = (model.options(), model.load.attention());
     let threads = (model.load.threads, model.load.threads_batch);
     format!(
-        "{:?} threads: {:?} threads_batch: {:?} {options:?} {attention:?}",
-        model.model, threads.0, threads.1
+        "{:?} {:?} threads: {:?} threads_batch: {:?} {options:?} {attention:?}",
+        model.model, model.hub, threads.0, threads.1
     )
 }
 
@@ -316,6 +344,7 @@ fn completions_know_the_words_of_flags() {
             ["rows", "graph", "recompute"],
             ["f16", "q8_0", "iq4_nl"],
             ["refuse", "truncate", "--split-mode"],
+            ["--hf-repo", "--hf-file", "--hf-token"],
         ] {
             for word in words {
                 let is_there = script

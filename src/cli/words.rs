@@ -183,8 +183,8 @@ mod tests {
                 "there is no -fa here (llama.cpp's --flash-attn); ",
             ),
             (
-                "-hf a/b",
-                "there is no -hf here (llama.cpp's --hf-repo): nothing is downloaded; ",
+                "-mu a/b",
+                "there is no -mu here (llama.cpp's --model-url): a model is a GGUF file, ",
             ),
             (
                 "-sm none",

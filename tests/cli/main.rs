@@ -13,6 +13,7 @@ mod bad_options;
 mod commands;
 mod compare;
 mod compare_failures;
+mod hub;
 mod methods;
 mod placement;
 mod prompts;

@@ -151,8 +151,8 @@ fn what_cannot_be_is_refused_with_what_there_is() {
 fn flags_of_llama_cpp_that_are_not_here_are_named() {
     for (flags, words) in [
         (
-            &["-hf", "a/b"][..],
-            "there is no -hf here (llama.cpp's --hf-repo): nothing is",
+            &["-mu", "a/b"][..],
+            "there is no -mu here (llama.cpp's --model-url): a model is",
         ),
         (
             &["-nkvo"],
