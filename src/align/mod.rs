@@ -21,7 +21,6 @@ mod think;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 
 pub use batch::{Batch, Ended};
 pub use events::{Event, EventKind, RunId};
@@ -228,13 +227,12 @@ impl Aligner {
         stop: &Stop,
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Alignment> {
-        let begun = Instant::now();
         let opened = self.open(prompt)?;
         let longest = opened.tokens.len() + self.reasoning_tokens(&opened);
         let mut options = opened.options(options);
         options.rounds.max_tokens = self.longest(longest, options.rounds.max_tokens)?;
-        let thoughts = self.think(std::slice::from_ref(&opened), &options, reasonings, stop)?;
-        let reasoning_seconds = begun.elapsed().as_secs_f64();
+        let prompts = std::slice::from_ref(&opened);
+        let (thoughts, reasoning_seconds) = self.think(prompts, &options, reasonings, stop)?;
         if let Some(seconds) = &mut options.budget.seconds {
             *seconds = (*seconds - reasoning_seconds).max(f64::MIN_POSITIVE);
         }
@@ -255,7 +253,7 @@ impl Aligner {
         let none = || Error::Run("stopped before anything was written".into());
         let mut answer: Alignment = answer.unwrap_or_else(|| Err(none()))?;
         answer.timings.reasoning_seconds = reasoning_seconds;
-        answer.timings.total_seconds = begun.elapsed().as_secs_f64();
+        answer.timings.total_seconds += reasoning_seconds;
         Ok(answer)
     }
 
@@ -303,7 +301,8 @@ impl Aligner {
         self.batch_for(longest.0, longest.1)?;
         let mut widest = options.clone();
         widest.rounds.max_tokens = longest.1;
-        let thoughts = self.think(&opened, &widest, self.options.reasoning.count, stop)?;
+        let count = self.options.reasoning.count;
+        let (thoughts, _) = self.think(&opened, &widest, count, stop)?;
         let searches = of.into_iter().zip(thoughts).flat_map(|(of, thoughts)| {
             let (number, prompt, options) = of;
             thoughts.into_iter().map(move |thought| Search {

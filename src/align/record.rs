@@ -138,7 +138,7 @@ impl Usage {
 /// How long a run took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Timings {
-    /// Reasoning, before the search.
+    /// Reasoning, before the search; 0 where many prompts were thought about together.
     pub reasoning_seconds: f64,
     /// Generating.
     pub generation_seconds: f64,

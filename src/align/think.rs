@@ -100,6 +100,7 @@ pub(super) struct Thoughts {
     prompt: Vec<Token>,
     seed: u64,
     thoughts: Vec<Thought>,
+    seconds: f64,
 }
 
 impl Thought {
@@ -211,108 +212,108 @@ impl Aligner {
         self.options.reasoning.budget + around.iter().sum::<usize>()
     }
 
-    /// The thoughts behind every one of these prompts, drawn with `seed`: at most `count` each, and
-    /// one that is the prompt alone where the model does not think. Ends early after a request on
-    /// `stop`, or after so many `seconds`.
+    /// The thoughts behind every one of these prompts, `count` each, or one that is the prompt alone
+    /// where the model does not think; and the seconds that they took. Those of the last prompt are
+    /// known, and take again what they took: who comes second has no gain by it. Reasoning ends
+    /// early after a request on `stop`, or at the limit of time.
     pub(super) fn think(
         &mut self,
         prompts: &[Opened],
         options: &AlignOptions,
         count: usize,
         stop: &Stop,
-    ) -> Result<Vec<Vec<Thought>>> {
+    ) -> Result<(Vec<Vec<Thought>>, f64)> {
         let seed = options.rounds.seed;
-        if let [one] = prompts
-            && let Some(known) = &self.thoughts
-            && known.prompt == one.tokens
-            && known.seed == seed
+        if let ([one], Some(known)) = (prompts, &self.thoughts)
+            && (&known.prompt, known.seed) == (&one.tokens, seed)
             && known.thoughts.len() == count
         {
-            return Ok(vec![known.thoughts.clone()]);
+            return Ok((vec![known.thoughts.clone()], known.seconds));
         }
         let begun = Instant::now();
         let limit = options.budget.seconds.map(Duration::from_secs_f64);
-        let longest = prompts
-            .iter()
-            .map(|p| p.tokens.len() + self.reasoning_tokens(p))
-            .max();
-        let budget = self.options.reasoning.budget;
-        let model = Arc::clone(&self.model);
-        let mut jobs: Vec<Job> = Vec::new();
-        let mut of_prompts: Vec<PromptId> = Vec::new();
-        let thinkers = prompts.iter().filter(|p| p.thinks().is_some()).count();
-        let batch = match thinkers > 0 && budget > 0 {
-            true => Some(self.batch_for(longest.unwrap_or(0), options.rounds.max_tokens)?),
-            false => None,
-        };
-        let mut written: Vec<Option<Candidate>> = Vec::new();
-        if let Some(batch) = batch {
-            // Whatever other prompts there are: an answer does not depend on them.
-            let alone = count == 1;
-            for prompt in prompts {
-                let Some(markers) = prompt.thinks() else {
-                    continue;
-                };
-                let tokens = opened(&model, prompt, markers);
-                let seed = prompt_seed(seed, &tokens);
-                let form = Form {
-                    stop: vec![markers.close.into()],
-                    specials: true,
-                    ..Form::default()
-                };
-                let id = batch.rollout_mut().add_prompt_for(tokens, form)?;
-                of_prompts.push(id);
-                jobs.extend((0..count).map(|number| Job {
-                    steer: Some(Arc::new(Draw {
-                        seed,
-                        number: number as u32,
-                    })),
-                    choice: CHOICE,
-                    alone,
-                    ..Job::new(id, budget)
-                }));
-            }
-            let done = batch.rollout_mut().run(&jobs, &mut |_| {
-                let late = limit.is_some_and(|limit| begun.elapsed() >= limit);
-                match stop.is_requested() || late {
-                    true => ControlFlow::Break(()),
-                    false => ControlFlow::Continue(()),
-                }
-            });
-            for id in of_prompts {
-                batch.rollout_mut().forget_prompt(id);
-            }
-            written = done?;
-        }
+        let ends = || stop.is_requested() || limit.is_some_and(|limit| begun.elapsed() >= limit);
+        let written = self.reason(prompts, options, count, &ends)?;
+        let (whole, seconds) = (!ends(), begun.elapsed().as_secs_f64());
         let mut written = written.into_iter();
-        let mut all = Vec::with_capacity(prompts.len());
-        for prompt in prompts {
-            all.push(match prompt.thinks() {
-                None => vec![Thought {
-                    tokens: prompt.tokens.clone(),
-                    text: None,
-                    written: 0,
-                }],
-                Some(markers) => {
-                    let before = opened(&model, prompt, markers);
-                    let closed = |candidate| close(&model, &before, markers, candidate);
-                    match budget {
-                        0 => vec![closed(None)],
-                        _ => written.by_ref().take(count).map(closed).collect(),
-                    }
+        let budget = self.options.reasoning.budget;
+        let behind = |prompt: &Opened| match prompt.thinks() {
+            None => vec![Thought {
+                tokens: prompt.tokens.clone(),
+                text: None,
+                written: 0,
+            }],
+            Some(markers) => {
+                let before = opened(&self.model, prompt, markers);
+                let closed = |candidate| close(&self.model, &before, markers, candidate);
+                match budget {
+                    0 => vec![closed(None)],
+                    _ => written.by_ref().take(count).map(closed).collect(),
                 }
-            });
-        }
-        if let ([one], [thoughts]) = (prompts, &all[..])
-            && !stop.is_requested()
-        {
+            }
+        };
+        let all: Vec<Vec<Thought>> = prompts.iter().map(behind).collect();
+        if let ([one], [thoughts], true) = (prompts, &all[..], whole) {
             self.thoughts = Some(Thoughts {
                 prompt: one.tokens.clone(),
                 seed,
                 thoughts: thoughts.clone(),
+                seconds,
             });
         }
-        Ok(all)
+        Ok((all, seconds))
+    }
+
+    /// Writes `count` reasonings behind each of these prompts that the model thinks about, in their
+    /// order, until `ends`; `None` for those that were not begun.
+    fn reason(
+        &mut self,
+        prompts: &[Opened],
+        options: &AlignOptions,
+        count: usize,
+        ends: &dyn Fn() -> bool,
+    ) -> Result<Vec<Option<Candidate>>> {
+        let budget = self.options.reasoning.budget;
+        let thinkers = prompts.iter().filter_map(|p| Some((p, p.thinks()?)));
+        let thinkers: Vec<(&Opened, ReasoningMarkers)> = thinkers.collect();
+        if thinkers.is_empty() || budget == 0 {
+            return Ok(Vec::new());
+        }
+        let places = |p: &Opened| p.tokens.len() + self.reasoning_tokens(p);
+        let longest = prompts.iter().map(places).max().unwrap_or(0);
+        let model = Arc::clone(&self.model);
+        let batch = self.batch_for(longest, options.rounds.max_tokens)?;
+        let mut jobs: Vec<Job> = Vec::new();
+        let mut of_prompts: Vec<PromptId> = Vec::new();
+        for (prompt, markers) in thinkers {
+            let tokens = opened(&model, prompt, markers);
+            let seed = prompt_seed(options.rounds.seed, &tokens);
+            let form = Form {
+                stop: vec![markers.close.into()],
+                specials: true,
+                ..Form::default()
+            };
+            let id = batch.rollout_mut().add_prompt_for(tokens, form)?;
+            of_prompts.push(id);
+            jobs.extend((0..count).map(|number| Job {
+                steer: Some(Arc::new(Draw {
+                    seed,
+                    number: u32::try_from(number).unwrap_or(u32::MAX),
+                })),
+                choice: CHOICE,
+                // Whatever other prompts there are: an answer does not depend on them.
+                alone: count == 1,
+                ..Job::new(id, budget)
+            }));
+        }
+        let written = batch.rollout_mut().run(&jobs, &mut |_| match ends() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        });
+        for id in of_prompts {
+            batch.rollout_mut().forget_prompt(id);
+        }
+        written
     }
 }
 

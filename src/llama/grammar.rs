@@ -1,7 +1,7 @@
 //! Grammars: which tokens may come next, so that every response is of a given form.
 //!
 //! - GBNF, by llama.cpp's own grammars (`src/llama-grammar.cpp`);
-//! - JSON Schema, by `llguidance`, which writes a mask of the vocabulary in microseconds.
+//! - JSON Schema, by `llguidance`, which writes a mask of the vocabulary in less than a millisecond.
 //!
 //! A [`Grammar`] is read once; every response has a [`GrammarState`] of its own.
 

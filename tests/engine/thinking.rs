@@ -184,6 +184,30 @@ fn reasoning_is_written_once_and_rewards_see_answers() {
         (&on.response, &on.reasoning)
     );
 
+    // Whoever comes second with the same prompt does not think again, and has no gain of time by it.
+    let mut both = aligner(Some(Think::On), budget(24, 1), 8);
+    let reward = || FnReward::new("length", |_: &str, response: &str| response.len() as f64);
+    let mut times = [(); 2].map(|()| {
+        let found = both.align(
+            &prompt("a dog"),
+            &mut reward(),
+            &options(),
+            &Stop::new(),
+            &mut |_| {},
+        );
+        found.unwrap().timings
+    });
+    assert!(times[0].reasoning_seconds > 0.0);
+    assert_eq!(times[0].reasoning_seconds, times[1].reasoning_seconds);
+    times
+        .iter_mut()
+        .for_each(|t| t.total_seconds -= t.reasoning_seconds);
+    assert!(
+        times
+            .iter()
+            .all(|t| t.total_seconds >= t.generation_seconds)
+    );
+
     // A budget of nothing closes it at once.
     let (none, _) = run(Some(Think::On), budget(0, 1), 8);
     assert_eq!((none.reasoning, none.usage.reasoning_tokens), (None, 0));

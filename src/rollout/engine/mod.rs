@@ -11,6 +11,7 @@
 
 mod all;
 mod choose;
+mod options;
 mod places;
 mod shifts;
 
@@ -18,66 +19,15 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use self::options::RolloutOptions;
 use self::shifts::Shifts;
 use crate::error::{Error, Result};
 use crate::llama::{
-    Attention, Context, ContextOptions, GrammarState, LogitsRoute, MAX_SEQUENCES, Model, Row,
-    RowsEdit, Token, step_rows,
+    Context, GrammarState, LogitsRoute, MAX_SEQUENCES, Model, Row, RowsEdit, Token, step_rows,
 };
 use crate::math::Softmax;
 use crate::rollout::sampling::Chooser;
 use crate::rollout::{Candidate, End, Form, Job, JobId, PromptId, TokenNats, Written};
-
-/// How a rollout is made.
-#[derive(Clone, Debug)]
-pub struct RolloutOptions {
-    /// Candidates side by side, 1 to 256; rounded up to the [rows of a step](step_rows).
-    pub parallel: usize,
-    /// Sequences that hold what candidates with a [beginning](Job::beginning) go on from; 0 decodes
-    /// every beginning again. Results do not depend on it.
-    pub parked: usize,
-    /// Tokens that a prompt and its response may take together.
-    pub context: usize,
-    /// CPU threads.
-    pub threads: usize,
-    /// CPU threads where several tokens are decoded at once; 0 takes `threads`.
-    pub threads_batch: usize,
-    /// How attention is computed.
-    pub attention: Attention,
-    /// The way to the perturbed logits.
-    pub logits: LogitsRoute,
-}
-
-impl Default for RolloutOptions {
-    /// 16 candidates side by side, nothing parked, 512 tokens, a thread for each physical core.
-    fn default() -> Self {
-        Self {
-            parallel: 16,
-            parked: 0,
-            context: 512,
-            threads: crate::default_threads(),
-            threads_batch: 0,
-            attention: Attention::default(),
-            logits: LogitsRoute::default(),
-        }
-    }
-}
-
-impl RolloutOptions {
-    /// How its context is made.
-    #[must_use]
-    pub fn of_context(&self) -> ContextOptions {
-        ContextOptions {
-            sequences: step_rows(self.parallel),
-            parked: self.parked,
-            context: self.context,
-            threads: self.threads,
-            threads_batch: self.threads_batch,
-            attention: self.attention,
-            logits: self.logits,
-        }
-    }
-}
 
 /// What a rollout has decoded so far, prompts left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
