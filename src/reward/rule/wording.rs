@@ -142,7 +142,7 @@ fn is_border(text: &str, at: usize, borders: &[usize]) -> bool {
         (a, b) if is_word(a) && is_word(b) => borders.binary_search(&at).is_ok(),
         (a, '.' | ',') if a.is_numeric() => !digit(behind.next()),
         ('.' | ',', b) if b.is_numeric() => !digit(before.next()),
-        ('n', '\'') => !(behind.next() == Some('t') && !behind.next().is_some_and(is_word)),
+        ('n', '\'') => behind.next() != Some('t') || behind.next().is_some_and(is_word),
         _ => true,
     }
 }
