@@ -14,7 +14,7 @@ fn json(model: &Path, command: &str, flags: &[&str]) -> Value {
     let output = program()
         .args([command, "--json", "-m", model.to_str().unwrap()])
         .args(["-t", "1", "-n", "12", "--no-chat"])
-        .args(["--reward", "rule:words=2..4; contains=e"])
+        .args(["--reward", "rule:words=2..4; contains-exact=e"])
         .args(flags)
         .output()
         .unwrap();

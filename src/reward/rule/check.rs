@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use unicode_segmentation::UnicodeSegmentation;
-
-use super::{Range, Rule};
+use super::fence::fences;
+use super::{Range, Rule, json, sentences, wording};
 use crate::reward::SampleError;
 use crate::reward::process::run_once;
 
@@ -88,76 +87,23 @@ impl Rule {
     /// 0 to 1; 1 only where the rule is met.
     pub(super) fn score(&self, response: &str) -> Result<f64, SampleError> {
         Ok(match self {
-            Self::Json => json(response).map_or_else(|partial| partial, |_| 1.0),
-            Self::Schema(validator) => match json(response) {
-                Err(partial) => partial,
-                Ok(value) => {
-                    let errors = validator.iter_errors(&value).count() as f64;
-                    1.0 - 0.5 * errors / (errors + 1.0)
-                }
-            },
-            Self::Regex { full, parts } if !full.is_match(response) => {
-                let matched = parts.iter().take_while(|p| p.is_match(response)).count();
-                matched as f64 / (parts.len() + 1) as f64
-            }
-            Self::Contains { text, exact } => {
-                let lower = response.to_lowercase();
-                contains(if *exact { response } else { &lower }, text)
-            }
-            Self::Excludes(text) => {
-                let count = response.to_lowercase().matches(text.as_str()).count();
-                1.0 / (1.0 + count as f64)
-            }
-            Self::Words(range) => range.score(response.unicode_words().count()),
-            Self::Sentences(range) => {
-                let spoken = |s: &&str| s.chars().any(char::is_alphanumeric);
-                range.score(response.unicode_sentences().filter(spoken).count())
-            }
+            Self::Json => json::score(response),
+            Self::Schema(schema) => schema.score(response),
+            Self::Regex(pattern) => pattern.score(response),
+            Self::Contains(phrase) => phrase.contained(response),
+            Self::ContainsExact(text) if response.contains(text) => 1.0,
+            Self::ContainsExact(text) => wording::shared_words(response, text),
+            Self::Excludes(phrase) => 1.0 / (1.0 + phrase.occurrences(response) as f64),
+            Self::Words(range) => range.score(wording::words(response).count()),
+            Self::Sentences(range) => range.score(sentences::count(response)),
             Self::Language(wanted) => language(response, *wanted),
-            Self::StartsWith(text) => common(response.chars(), text.chars()),
-            Self::EndsWith(text) => common(response.chars().rev(), text.chars().rev()),
+            Self::StartsWith(phrase) => phrase.begins(response),
+            Self::EndsWith(phrase) => phrase.ends(response),
             Self::Lowercase => cased(response, char::is_lowercase),
             Self::Uppercase => cased(response, char::is_uppercase),
             Self::Compiles(command) => compiles(response, command)?,
-            Self::Regex { .. } => 1.0,
         })
     }
-}
-
-/// The value, or the partial score of what is none.
-fn json(response: &str) -> Result<serde_json::Value, f64> {
-    let text = fenced(response).unwrap_or(response).trim();
-    let error = match serde_json::from_str(text) {
-        Ok(value) => return Ok(value),
-        Err(error) => error,
-    };
-    if !text.starts_with(['{', '[']) {
-        return Err(0.0);
-    }
-    let before: usize = text
-        .lines()
-        .take(error.line().saturating_sub(1))
-        .map(|l| l.len() + 1)
-        .sum();
-    let share = (before + error.column()) as f64 / text.len().max(1) as f64;
-    Err(0.49 * share.clamp(0.0, 1.0))
-}
-
-/// The content of the first code fence.
-fn fenced(response: &str) -> Option<&str> {
-    let (_, rest) = response.split_once("```")?;
-    let (_, body) = rest.split_once('\n')?;
-    Some(body.split_once("```").map_or(body, |(body, _)| body))
-}
-
-fn contains(response: &str, text: &str) -> f64 {
-    if response.contains(text) {
-        return 1.0;
-    }
-    let words: Vec<&str> = text.unicode_words().collect();
-    let spoken: std::collections::HashSet<&str> = response.unicode_words().collect();
-    let found = words.iter().filter(|w| spoken.contains(**w)).count();
-    0.5 * found as f64 / words.len().max(1) as f64
 }
 
 impl Range {
@@ -180,13 +126,6 @@ fn language(response: &str, wanted: whatlang::Lang) -> f64 {
     }
 }
 
-/// The share of the wanted characters that agree, from the first on.
-fn common(response: impl Iterator<Item = char>, wanted: impl Iterator<Item = char> + Clone) -> f64 {
-    let count = wanted.clone().count().max(1);
-    let same = response.zip(wanted).take_while(|(a, b)| a == b).count();
-    same as f64 / count as f64
-}
-
 fn cased(response: &str, wanted: impl Fn(char) -> bool) -> f64 {
     let letters = response
         .chars()
@@ -199,8 +138,8 @@ fn cased(response: &str, wanted: impl Fn(char) -> bool) -> f64 {
 }
 
 fn compiles(response: &str, command: &str) -> Result<f64, SampleError> {
-    let code = fenced(response);
-    let input = code.unwrap_or(response);
+    let code = fences(response).into_iter().find(|fence| !fence.inline);
+    let input = code.as_ref().map_or(response, |fence| &fence.body);
     let failed = |reason: String| SampleError::Other(format!("compiles={command}: {reason}"));
     match run_once(command, input.as_bytes(), COMPILE_TIME) {
         Err(e) => Err(failed(e.to_string())),

@@ -4,22 +4,29 @@
 //! gives a response a score in [0, 1], which is 1 only where the rule is met; `!` turns
 //! score into 1 − score. The reward is the weighted mean of the scores. Partial scores grow
 //! with how near the response is, so that a search has a slope to follow; each rule's
-//! documentation is at its [`Rule`] variant. White space around the response is ignored.
+//! documentation is at its [`Rule`] variant. White space around the response is ignored; one that
+//! has nothing else meets no rule, and no rule turned round.
 
 mod check;
+mod fence;
+mod json;
+mod pattern;
+mod sentences;
 #[cfg(test)]
 mod tests;
+mod wording;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use regex::Regex;
-
+use self::json::Schema;
+use self::pattern::Pattern;
+use self::wording::Phrase;
 use super::terms::{self, Term};
 use super::{
     Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores, process,
 };
-use crate::error::{Result, io_reason};
+use crate::error::Result;
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
@@ -72,31 +79,36 @@ impl RewardSource for RuleSource {
 /// One rule.
 #[derive(Debug)]
 enum Rule {
-    /// The response is JSON, alone or in a code fence. Partial, below ½: the share of its
-    /// bytes before the error, for a text that begins as JSON does.
+    /// The response is JSON, alone or in any of its code fences. Partial, below ½: the share of
+    /// its bytes before the error, for a text that begins as JSON does.
     Json,
     /// JSON that a schema accepts. Partial: JSON's own below ½; from ½ on 1 − ½·e/(e + 1)
-    /// for e errors.
-    Schema(Box<jsonschema::Validator>),
+    /// for e errors, and ½ where there is too much to look at.
+    Schema(Schema),
     /// A pattern matches somewhere. Partial: the share of the pattern's parts, from the
     /// left, that still match.
-    Regex { full: Regex, parts: Vec<Regex> },
-    /// A text occurs. Partial, below 1: half the share of its words that occur.
-    Contains { text: String, exact: bool },
-    /// A text does not occur: 1 / (1 + occurrences).
-    Excludes(String),
-    /// The number of words (Unicode word boundaries) is in a range. Partial: e^(−distance /
-    /// nearest end).
+    Regex(Pattern),
+    /// A text occurs, as whole words where it begins or ends with a letter or digit, whatever
+    /// its case, its spaces and line breaks, and how its characters are encoded. Partial, below
+    /// 1: half the share of its words that occur.
+    Contains(Phrase),
+    /// A text occurs, byte by byte and within words too; partial as for `contains`.
+    ContainsExact(String),
+    /// A text does not occur, compared as by `contains`: 1 / (1 + occurrences).
+    Excludes(Phrase),
+    /// The number of words (Unicode word boundaries; dictionaries for scripts without spaces)
+    /// is in a range. Partial: e^(−distance / nearest end).
     Words(Range),
-    /// The number of sentences (Unicode sentence boundaries); partial as for words.
+    /// The number of sentences; partial as for words.
     Sentences(Range),
     /// The language, as detected. Partial, below ½: half of what a detector of this
     /// language alone would trust. Unreliable for texts of a few words.
     Language(whatlang::Lang),
-    /// The response begins so. Partial, below 1: the share of the characters that agree.
-    StartsWith(String),
+    /// The response begins so, whatever its case and encoding. Partial, below 1: the share of
+    /// the characters that agree.
+    StartsWith(Phrase),
     /// The response ends so; partial as for beginnings.
-    EndsWith(String),
+    EndsWith(Phrase),
     /// All cased letters are lower case; the share of them that are. No letters: 0.
     Lowercase,
     /// All cased letters are upper case.
@@ -169,11 +181,19 @@ impl Rules {
     /// # Errors
     /// [`SampleError`] when a command of `compiles` cannot be run.
     pub fn check(&self, response: &str) -> std::result::Result<Vec<RuleResult>, SampleError> {
+        let hidden = |c: char| {
+            c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+        };
+        let response = response.trim_matches(hidden);
         let terms = self.terms.iter();
         terms
             .map(|term| {
-                let score = term.rule.score(response.trim())?;
-                let score = if term.negated { 1.0 - score } else { score };
+                let score = match term.rule.score(response)? {
+                    // What says nothing keeps within no limit and avoids no word.
+                    _ if response.is_empty() => 0.0,
+                    score if term.negated => 1.0 - score,
+                    score => score,
+                };
                 Ok(RuleResult {
                     rule: term.name.clone(),
                     score,
@@ -242,46 +262,19 @@ fn rule(term: &Term) -> std::result::Result<Rule, String> {
         "json" => plain(Rule::Json),
         "lowercase" => plain(Rule::Lowercase),
         "uppercase" => plain(Rule::Uppercase),
-        "json-schema" => schema(Path::new(value()?)),
-        "regex" => pattern(value()?),
-        "contains" => Ok(Rule::Contains {
-            text: value()?.to_lowercase(),
-            exact: false,
-        }),
-        "contains-exact" => Ok(Rule::Contains {
-            text: value()?.to_owned(),
-            exact: true,
-        }),
-        "excludes" => Ok(Rule::Excludes(value()?.to_lowercase())),
+        "json-schema" => Schema::read(Path::new(value()?)).map(Rule::Schema),
+        "regex" => Pattern::new(value()?).map(Rule::Regex),
+        "contains" => Phrase::new(value()?).map(Rule::Contains),
+        "contains-exact" => Ok(Rule::ContainsExact(value()?.to_owned())),
+        "excludes" => Phrase::new(value()?).map(Rule::Excludes),
         "words" => Ok(Rule::Words(value()?.parse()?)),
         "sentences" => Ok(Rule::Sentences(value()?.parse()?)),
         "language-tag" => language(value()?),
-        "starts-with" => Ok(Rule::StartsWith(value()?.to_owned())),
-        "ends-with" => Ok(Rule::EndsWith(value()?.to_owned())),
+        "starts-with" => Phrase::new(value()?).map(Rule::StartsWith),
+        "ends-with" => Phrase::new(value()?).map(Rule::EndsWith),
         "compiles" => Ok(Rule::Compiles(value()?.to_owned())),
         _ => Err(format!("there is no such rule; rules are {RULES}")),
     }
-}
-
-fn schema(path: &Path) -> std::result::Result<Rule, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| io_reason(&e))?;
-    let json = serde_json::from_str(&text).map_err(|e| format!("no JSON: {e}"))?;
-    let validator = jsonschema::validator_for(&json).map_err(|e| format!("no JSON schema: {e}"))?;
-    Ok(Rule::Schema(Box::new(validator)))
-}
-
-fn pattern(text: &str) -> std::result::Result<Rule, String> {
-    let full = Regex::new(text).map_err(|e| e.to_string())?;
-    let hir = regex_syntax::parse(text).map_err(|e| e.to_string())?;
-    // What begins the pattern, part by part: the longest that matches is the partial score.
-    let parts = match hir.kind() {
-        regex_syntax::hir::HirKind::Concat(all) => (1..all.len())
-            .map(|n| regex_syntax::hir::Hir::concat(all[..n].to_vec()).to_string())
-            .map(|beginning| Regex::new(&beginning).map_err(|e| e.to_string()))
-            .collect::<std::result::Result<_, _>>()?,
-        _ => Vec::new(),
-    };
-    Ok(Rule::Regex { full, parts })
 }
 
 fn language(tag: &str) -> std::result::Result<Rule, String> {

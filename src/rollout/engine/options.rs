@@ -7,8 +7,8 @@ use crate::llama::{Attention, ContextOptions, LogitsRoute, step_rows};
 pub struct RolloutOptions {
     /// Candidates side by side, 1 to 256; rounded up to the [rows of a step](step_rows).
     pub parallel: usize,
-    /// Sequences that hold what candidates with a [beginning](Job::beginning) go on from; 0 decodes
-    /// every beginning again. Results do not depend on it.
+    /// Sequences that hold what candidates with a [beginning](crate::rollout::Job::beginning) go on from;
+    /// 0 decodes every beginning again. Results do not depend on it.
     pub parked: usize,
     /// Tokens that a prompt and its response may take together.
     pub context: usize,

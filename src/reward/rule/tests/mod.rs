@@ -1,3 +1,8 @@
+mod bounds;
+mod json;
+mod sentences;
+mod wording;
+
 use proptest::prelude::*;
 
 use super::*;
