@@ -59,14 +59,17 @@ pub mod report;
 pub mod reward;
 #[cfg(feature = "engine")]
 pub mod rollout;
+#[cfg(feature = "server")]
+pub mod serve;
 #[cfg(feature = "engine")]
 pub mod train;
 
 #[cfg(feature = "engine")]
 pub use align::{
     AlignOptions, Aligner, Alignment, Batch, Budget, Ended, EngineOptions, Event, EventKind,
-    IterationStats, ModelNames, Prompt, ReasoningOptions, Rewards, RunId, RunRewards,
-    ScoredCandidate, Stop, StopReason, Timings, Usage, default_threads,
+    IterationStats, ModelNames, Opened, Prompt, ReasoningOptions, Request, Rewards, RunId,
+    RunRewards, ScoredCandidate, Session, Stop, StopReason, Timings, Told, Usage, Wrap,
+    default_threads,
 };
 pub use error::{Error, Result};
 /// The arrays of the public functions.

@@ -5,7 +5,8 @@
 //! one run fill the gaps of another, and those of its own next iteration where its method does not
 //! wait for outcomes. No run waits for another's iteration, and none can change
 //! another's answer: the bytes are those of a batch of its own (dense models on the CPU). What the
-//! clock decides is not among them: scoring takes its time of the turn. Nor is what a judge that
+//! clock decides is not among them: scoring takes its time of the turn, unless a reward
+//! [scores elsewhere](crate::reward::Reward::begin); then the others go on meanwhile. Nor is what a judge that
 //! several runs share had to read anew ([`Usage::reward_tokens`](super::Usage::reward_tokens)), nor
 //! what was begun ahead and thrown away when a run ended early.
 
@@ -29,6 +30,8 @@ pub struct Batch {
     runs: BTreeMap<RunId, Member>,
     /// Which candidate of which run a job is.
     jobs: HashMap<JobId, (RunId, Seat)>,
+    /// Jobs of no run, and what has become of them.
+    aside: HashMap<JobId, Option<Result<Candidate>>>,
     /// Runs so far.
     pub(super) added: u64,
 }
@@ -52,6 +55,7 @@ impl Batch {
             rollout: Rollout::new(model, options)?,
             runs: BTreeMap::new(),
             jobs: HashMap::new(),
+            aside: HashMap::new(),
             added: 0,
         })
     }
@@ -65,6 +69,39 @@ impl Batch {
     /// The same, for jobs beside the runs.
     pub(super) fn rollout_mut(&mut self) -> &mut Rollout {
         &mut self.rollout
+    }
+
+    /// Submits a job of no run.
+    pub(super) fn submit_aside(&mut self, job: Job) -> Result<JobId> {
+        let id = self.rollout.submit(job)?;
+        self.aside.insert(id, None);
+        Ok(id)
+    }
+
+    /// Whether a job of no run is over.
+    pub(super) fn is_over(&self, job: JobId) -> bool {
+        self.aside.get(&job).is_none_or(Option::is_some)
+    }
+
+    /// Takes a job of no run out, with what it has written; `None` where that is nothing.
+    pub(super) fn take_aside(&mut self, job: JobId) -> Result<Option<Candidate>> {
+        match self.aside.remove(&job).flatten() {
+            Some(done) => done.map(Some),
+            None => Ok(self.rollout.cancel(job)),
+        }
+    }
+
+    /// The run that has each of the candidates which are being written, and the job where there is none.
+    pub(super) fn places(&self) -> impl Iterator<Item = Option<(JobId, Option<RunId>)>> {
+        let of = |job: JobId| (job, self.jobs.get(&job).map(|(run, _)| *run));
+        self.rollout.places().map(move |place| place.map(of))
+    }
+
+    /// Whether nothing is to be written: all that are in it wait for their scores.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        let scoring = self.runs.values().any(|member| member.run.is_scoring());
+        scoring && self.jobs.is_empty() && self.aside.is_empty()
     }
 
     /// Whether nobody is in it.
@@ -138,6 +175,8 @@ impl Batch {
             Err(error) => {
                 // One engine for all of them.
                 let reason = error.to_string();
+                let failed = || Some(Err(Error::Engine(reason.clone())));
+                self.aside.values_mut().for_each(|job| *job = failed());
                 let ids = self.ids().into_iter();
                 let first = std::iter::once(error);
                 let errors = first.chain(std::iter::repeat_with(|| Error::Engine(reason.clone())));
@@ -231,6 +270,7 @@ impl Batch {
             rollout,
             runs,
             jobs,
+            aside,
             ..
         } = self;
         let model = Arc::clone(rollout.context().model());
@@ -244,6 +284,9 @@ impl Batch {
         let mut failed: Vec<(RunId, Error)> = Vec::new();
         for written in rollout.step(&mut ask)? {
             let Some(&(id, seat)) = jobs.get(&written.job) else {
+                if let (Some(job), Some(done)) = (aside.get_mut(&written.job), written.done) {
+                    *job = Some(done);
+                }
                 continue;
             };
             let Some(member) = runs.get_mut(&id) else {
@@ -274,11 +317,14 @@ impl Batch {
         if let Some(kind) = self.runs.get(&id).and_then(|member| member.run.progress()) {
             observe(&Event { run: id, kind });
         }
+        let mut tell = |kind| observe(&Event { run: id, kind });
+        if let Some(member) = self.runs.get_mut(&id) {
+            member.run.score(&mut tell)?;
+        }
         while self.stop_or_go_on(id) {
             let Some(member) = self.runs.get_mut(&id) else {
                 return Ok(());
             };
-            let mut tell = |kind| observe(&Event { run: id, kind });
             member.run.close(rewards.of(id), &mut tell)?;
         }
         Ok(())

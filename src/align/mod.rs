@@ -16,6 +16,7 @@ mod request;
 mod rewards;
 mod room;
 mod run;
+mod session;
 mod tally;
 mod think;
 
@@ -29,8 +30,9 @@ pub use record::{
 };
 pub use request::{AlignOptions, Budget, Prompt, Stop};
 pub use rewards::{Rewards, RunRewards};
-pub use think::ReasoningOptions;
-use think::{Answers, Opened, Search, Thought, Thoughts};
+pub use session::{Request, Session, Told, Wrap};
+use think::{Answers, Search, Thought, Thoughts};
+pub use think::{Opened, ReasoningOptions};
 
 use crate::error::{Error, Result};
 use crate::llama::{Attention, ChatOptions, LogitsRoute, Model, Token};

@@ -3,7 +3,7 @@
 use super::events::RunId;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
-use crate::reward::{Reward, Sample, Scores};
+use crate::reward::{Pending, Reward, Sample, Scores};
 use crate::rollout::Form;
 
 /// The rewards of one run.
@@ -68,20 +68,61 @@ pub(super) fn samples<'a>(
         .collect()
 }
 
-/// The scores of `samples`, as many as there are.
-pub(super) fn score(reward: &mut dyn Reward, samples: &[Sample<'_>]) -> Result<Scores> {
-    if samples.is_empty() {
-        return Ok(Vec::new());
+/// What a reward says of some samples: there already, or in the making.
+pub(super) enum Asked {
+    There(Result<Scores>),
+    Pending(Pending),
+}
+
+impl Asked {
+    /// Asks for the scores of `samples`.
+    pub(super) fn of(reward: &mut dyn Reward, samples: &[Sample<'_>]) -> Self {
+        if samples.is_empty() {
+            return Self::There(Ok(Vec::new()));
+        }
+        match reward.begin(samples) {
+            Some(pending) => Self::Pending(pending),
+            None => Self::There(reward.score(samples)),
+        }
     }
-    let scores = reward.score(samples)?;
-    if scores.len() == samples.len() {
-        return Ok(scores);
+
+    /// Whether they are there.
+    pub(super) fn is_there(&self) -> bool {
+        matches!(self, Self::There(_))
     }
-    Err(Error::Reward(format!(
-        "{} scores for {} responses",
-        scores.len(),
-        samples.len()
-    )))
+
+    /// Whether there will be none.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self, Self::There(Err(_)))
+    }
+
+    /// Whether they were not there before, and are now.
+    pub(super) fn becomes_there(&mut self) -> bool {
+        let Self::Pending(pending) = self else {
+            return false;
+        };
+        let scores = pending();
+        let there = scores.is_some();
+        if let Some(scores) = scores {
+            *self = Self::There(scores);
+        }
+        there
+    }
+
+    /// The scores, as many as there are samples.
+    pub(super) fn scores(self, samples: usize) -> Result<Scores> {
+        let scores = match self {
+            Self::There(scores) => scores?,
+            Self::Pending(_) => return Err(Error::Reward("the scores are not there yet".into())),
+        };
+        if scores.len() == samples {
+            return Ok(scores);
+        }
+        Err(Error::Reward(format!(
+            "{} scores for {samples} responses",
+            scores.len()
+        )))
+    }
 }
 
 /// Texts of responses of this form that are being written; `None` for those without any text yet.

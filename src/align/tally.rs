@@ -58,7 +58,7 @@ impl ScoredCandidate {
 
 impl Tally {
     /// The texts of `candidates` that have no score yet, each once.
-    pub(super) fn unknown<'a>(&self, candidates: &[(usize, &'a Candidate)]) -> Vec<&'a str> {
+    pub(super) fn unknown<'a>(&self, candidates: &'a [(usize, Candidate)]) -> Vec<&'a str> {
         let mut texts: Vec<&str> = Vec::new();
         for (_, candidate) in candidates {
             let text = candidate.text.as_str();

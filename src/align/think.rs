@@ -10,7 +10,9 @@ use crate::control::{NoiseKey, prompt_seed};
 use crate::error::{Error, Result};
 use crate::llama::{ChatOptions, ChatTemplate, Model, ReasoningMarkers, Token, Turn};
 use crate::method::{Facts, Method};
-use crate::rollout::{Candidate, End, Form, Job, PromptId, SamplingOptions, Steer, TokenChoice};
+use crate::rollout::{
+    Candidate, End, Form, Job, PromptId, Rollout, SamplingOptions, Steer, TokenChoice,
+};
 
 /// How reasoning is drawn: what the makers of DeepSeek-R1 and Qwen3 recommend.
 const CHOICE: TokenChoice = TokenChoice::Sample(SamplingOptions {
@@ -49,13 +51,21 @@ impl ReasoningOptions {
 }
 
 /// A prompt as the model sees it.
-pub(super) struct Opened {
-    pub(super) tokens: Vec<Token>,
-    turn: Option<Turn>,
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Its tokens.
+    pub tokens: Vec<Token>,
+    /// The conversation that it is, where it is one.
+    pub turn: Option<Turn>,
 }
 
 impl Opened {
-    pub(super) fn new(model: &Model, chat: &ChatOptions, prompt: &Prompt) -> Result<Self> {
+    /// That of `prompt`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a conversation without a chat template, [`Error::Field`] when the
+    /// template refuses it.
+    pub fn new(model: &Model, chat: &ChatOptions, prompt: &Prompt) -> Result<Self> {
         Ok(match prompt {
             Prompt::Raw(text) => Self {
                 tokens: model.tokenize(text, true, true),
@@ -71,7 +81,7 @@ impl Opened {
     }
 
     /// How reasoning is marked, where the model writes any before the answer.
-    fn thinks(&self) -> Option<ReasoningMarkers> {
+    pub(super) fn thinks(&self) -> Option<ReasoningMarkers> {
         let turn = self.turn.as_ref().filter(|turn| turn.thinks)?;
         turn.reasoning
     }
@@ -281,30 +291,14 @@ impl Aligner {
         }
         let places = |p: &Opened| p.tokens.len() + self.reasoning_tokens(p);
         let longest = prompts.iter().map(places).max().unwrap_or(0);
-        let model = Arc::clone(&self.model);
         let batch = self.batch_for(longest, options.rounds.max_tokens)?;
         let mut jobs: Vec<Job> = Vec::new();
         let mut of_prompts: Vec<PromptId> = Vec::new();
         for (prompt, markers) in thinkers {
-            let tokens = opened(&model, prompt, markers);
-            let seed = prompt_seed(options.rounds.seed, &tokens);
-            let form = Form {
-                stop: vec![markers.close.into()],
-                specials: true,
-                ..Form::default()
-            };
-            let id = batch.rollout_mut().add_prompt_for(tokens, form)?;
+            let rollout = batch.rollout_mut();
+            let (id, its) = reasonings(rollout, prompt, markers, options, (count, budget))?;
             of_prompts.push(id);
-            jobs.extend((0..count).map(|number| Job {
-                steer: Some(Arc::new(Draw {
-                    seed,
-                    number: u32::try_from(number).unwrap_or(u32::MAX),
-                })),
-                choice: CHOICE,
-                // Whatever other prompts there are: an answer does not depend on them.
-                alone: count == 1,
-                ..Job::new(id, budget)
-            }));
+            jobs.extend(its);
         }
         let written = batch.rollout_mut().run(&jobs, &mut |_| match ends() {
             true => ControlFlow::Break(()),
@@ -317,8 +311,38 @@ impl Aligner {
     }
 }
 
+/// The jobs of `count` reasonings of at most `budget` tokens behind a prompt, which `rollout` knows
+/// from here on.
+pub(super) fn reasonings(
+    rollout: &mut Rollout,
+    prompt: &Opened,
+    markers: ReasoningMarkers,
+    options: &AlignOptions,
+    (count, budget): (usize, usize),
+) -> Result<(PromptId, impl Iterator<Item = Job> + use<>)> {
+    let tokens = opened(rollout.context().model(), prompt, markers);
+    let seed = prompt_seed(options.rounds.seed, &tokens);
+    let form = Form {
+        stop: vec![markers.close.into()],
+        specials: true,
+        ..Form::default()
+    };
+    let id = rollout.add_prompt_for(tokens, form)?;
+    let jobs = (0..count).map(move |number| Job {
+        steer: Some(Arc::new(Draw {
+            seed,
+            number: u32::try_from(number).unwrap_or(u32::MAX),
+        })),
+        choice: CHOICE,
+        // Whatever other prompts there are: an answer does not depend on them.
+        alone: count == 1,
+        ..Job::new(id, budget)
+    });
+    Ok((id, jobs))
+}
+
 /// The prompt with reasoning opened.
-fn opened(model: &Model, prompt: &Opened, markers: ReasoningMarkers) -> Vec<Token> {
+pub(super) fn opened(model: &Model, prompt: &Opened, markers: ReasoningMarkers) -> Vec<Token> {
     let mut tokens = prompt.tokens.clone();
     if prompt.turn.as_ref().is_some_and(|turn| !turn.opened) {
         tokens.extend(model.tokenize(&markers.beginning(), false, true));
@@ -327,7 +351,7 @@ fn opened(model: &Model, prompt: &Opened, markers: ReasoningMarkers) -> Vec<Toke
 }
 
 /// The prompt with the reasoning that was written, closed where it is not.
-fn close(
+pub(super) fn close(
     model: &Model,
     before: &[Token],
     markers: ReasoningMarkers,

@@ -4,6 +4,7 @@
 //! flags, names and values, setting up, output. Only this file knows the commands.
 
 mod answers;
+mod chat;
 mod compare;
 mod flags;
 mod form_args;
@@ -19,6 +20,9 @@ mod progress;
 mod reward;
 mod run;
 mod score;
+mod search_args;
+#[cfg(feature = "server")]
+mod serve;
 mod settings_args;
 mod setup;
 mod train_value;
@@ -51,6 +55,11 @@ struct Args {
 enum Command {
     /// Answer one prompt, aligned with a reward model
     Run(Box<run::RunArgs>),
+    /// Answer requests by HTTP, plain or aligned, and show the search on a page
+    #[cfg(feature = "server")]
+    Serve(Box<serve::ServeArgs>),
+    /// Talk with a model, every answer aligned
+    Chat(Box<chat::ChatCommandArgs>),
     /// Compare methods on the same prompts, seeds and budgets
     Compare(Box<compare::CompareArgs>),
     /// Choose AISP's settings for a model and a reward, as a file for --preset
@@ -101,6 +110,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(args) => run::run(&args),
+        #[cfg(feature = "server")]
+        Command::Serve(args) => serve::run(&args),
+        Command::Chat(args) => chat::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Tune(args) => tune::run(&args),
         Command::TrainValue(args) => train_value::run(&args),

@@ -354,7 +354,6 @@ fn print(
     date: Option<String>,
     load_seconds: f64,
 ) -> anyhow::Result<()> {
-    let best = alignment.candidates.iter().take(args.candidates);
     if args.json {
         let mut shown = alignment.clone();
         shown.candidates.truncate(args.candidates);
@@ -372,7 +371,16 @@ fn print(
         let tokens = alignment.usage.reasoning_tokens;
         output::note(&format!("reasoning, {tokens} tokens: {}", reasoning.trim()));
     }
-    for candidate in best {
+    show_candidates(alignment, args.candidates);
+    output::note(&summary(alignment));
+    let mut answer = alignment.response.clone();
+    answer.push('\n');
+    Ok(output::print_out(answer.as_bytes())?)
+}
+
+/// Shows the `count` best candidates on stderr.
+pub fn show_candidates(run: &Alignment, count: usize) {
+    for candidate in run.candidates.iter().take(count) {
         let reward = candidate
             .reward
             .map_or("  none".into(), |r| format!("{r:6.3}"));
@@ -382,10 +390,6 @@ fn print(
         let text = candidate.text.trim().replace('\n', "\n        ");
         output::note(&format!("{reward}{price}  {text}"));
     }
-    output::note(&summary(alignment));
-    let mut answer = alignment.response.clone();
-    answer.push('\n');
-    Ok(output::print_out(answer.as_bytes())?)
 }
 
 /// Reward and price of an answer.

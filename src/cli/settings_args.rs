@@ -25,15 +25,15 @@ const ALIASES: [(&str, &str); 1] = [("temp", "temperature")];
 pub const DRAWS: &str = "best-of-n";
 
 /// What was set, by name; what was not comes from the preset, or is the default. With `ALL` the
-/// settings of every method, else those of [`DRAWS`].
+/// settings of every method, else those of [`DRAWS`]; with `PRESET` the flag that names one.
 #[derive(Clone, Debug, Default)]
-pub struct SettingsArgs<const ALL: bool = true> {
+pub struct SettingsArgs<const ALL: bool = true, const PRESET: bool = true> {
     preset: Option<String>,
     given: Map<String, Value>,
     wished: Map<String, Value>,
 }
 
-impl<const ALL: bool> SettingsArgs<ALL> {
+impl<const ALL: bool, const PRESET: bool> SettingsArgs<ALL, PRESET> {
     /// `method` with its preset, and what was given in place of what that says.
     pub fn spec(&self, method: &MethodSpec) -> Result<MethodSpec> {
         let preset = match &self.preset {
@@ -51,6 +51,16 @@ impl<const ALL: bool> SettingsArgs<ALL> {
         let heard = heard.map(|(name, value)| (name.clone(), value.clone()));
         let heard: Map<String, Value> = heard.collect();
         spec.with([&heard])
+    }
+}
+
+impl<const PRESET: bool> SettingsArgs<true, PRESET> {
+    /// `method` with those of the flags that it reads; the others are for another method.
+    pub fn heard_by(&self, method: &MethodSpec) -> Result<MethodSpec> {
+        let all = self.wished.iter().chain(&self.given);
+        let heard = all.filter(|(name, _)| method.reads(name));
+        let heard: Map<String, Value> = heard.map(|(n, v)| (n.clone(), v.clone())).collect();
+        method.clone().with([&heard])
     }
 }
 
@@ -107,10 +117,10 @@ fn variable(name: &str) -> Option<&'static str> {
     found.map(|(_, variable)| *variable)
 }
 
-impl<const ALL: bool> clap::Args for SettingsArgs<ALL> {
+impl<const ALL: bool, const PRESET: bool> clap::Args for SettingsArgs<ALL, PRESET> {
     fn augment_args(command: Command) -> Command {
         let mut command = command.next_help_heading("Method");
-        if ALL {
+        if PRESET {
             command = command.arg(
                 Arg::new("preset")
                     .long("preset")
@@ -144,10 +154,10 @@ impl<const ALL: bool> clap::Args for SettingsArgs<ALL> {
     }
 }
 
-impl<const ALL: bool> FromArgMatches for SettingsArgs<ALL> {
+impl<const ALL: bool, const PRESET: bool> FromArgMatches for SettingsArgs<ALL, PRESET> {
     fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
         let mut args = Self {
-            preset: match ALL {
+            preset: match PRESET {
                 true => matches.get_one::<String>("preset").cloned(),
                 false => None,
             },

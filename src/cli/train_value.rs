@@ -43,7 +43,7 @@ pub struct TrainValueArgs {
     #[arg(short, long, default_value_t = 0)]
     pub seed: u64,
     #[command(flatten)]
-    pub settings: SettingsArgs<false>,
+    pub settings: SettingsArgs<false, false>,
     /// The network to write
     #[arg(short, long, value_name = "VALUE.safetensors")]
     pub output: PathBuf,

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::OsStr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use aisp_llama::Error;
 use aisp_llama::method::{METHODS, MethodSpec};
@@ -149,4 +150,22 @@ pub fn held_out(text: &str) -> aisp_llama::Result<RewardSpec> {
 /// A date, with a time of day where one is given.
 pub fn date(text: &str) -> Result<jiff::civil::DateTime, String> {
     text.parse().map_err(|e: jiff::Error| e.to_string())
+}
+
+/// `NAME=VALUE`.
+pub fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("want NAME=VALUE".into()),
+    }
+}
+
+/// An address of the network, or localhost.
+pub fn address(text: &str) -> Result<IpAddr, String> {
+    match text {
+        "localhost" => Ok(Ipv4Addr::LOCALHOST.into()),
+        other => other
+            .parse()
+            .map_err(|_| "want an address such as 127.0.0.1".into()),
+    }
 }

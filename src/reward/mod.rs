@@ -101,7 +101,17 @@ pub trait Reward: Send {
     /// Only when nothing more can be scored; a single unusable sample is a
     /// [`SampleError`] in its place.
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores>;
+
+    /// Begins to score them elsewhere, so that nobody waits; `None`, the default, where that is not
+    /// possible, and [`score`](Self::score) is to be called.
+    fn begin(&mut self, samples: &[Sample<'_>]) -> Option<Pending> {
+        let _ = samples;
+        None
+    }
 }
+
+/// Scores that are being made: asked again and again, it answers once they are there.
+pub type Pending = Box<dyn FnMut() -> Option<Result<Scores>> + Send>;
 
 impl<R: Reward + ?Sized> Reward for Box<R> {
     fn name(&self) -> String {
@@ -110,6 +120,10 @@ impl<R: Reward + ?Sized> Reward for Box<R> {
 
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         (**self).score(samples)
+    }
+
+    fn begin(&mut self, samples: &[Sample<'_>]) -> Option<Pending> {
+        (**self).begin(samples)
     }
 }
 

@@ -15,6 +15,7 @@
 //! A run never waits for anything: whoever drives it, alone or among others, is a
 //! [`Batch`](super::Batch).
 
+mod scoring;
 mod stops;
 
 use std::sync::Arc;
@@ -24,17 +25,15 @@ use crate::align::divergence::Divergence;
 use crate::align::events::EventKind;
 use crate::align::open::{Open, Seat};
 use crate::align::patience::Patience;
-use crate::align::record::{
-    Alignment, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings,
-};
+use crate::align::record::{Alignment, IterationStats, ModelNames, StopReason, Timings};
 use crate::align::request::{AlignOptions, Stop};
-use crate::align::rewards::{RunRewards, beginnings, samples, score};
+use crate::align::rewards::{RunRewards, beginnings, samples};
+use crate::align::run::scoring::Scoring;
 use crate::align::tally::Tally;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
 use crate::method::{Method, Outcome, Proposal};
-use crate::reward::Sample;
-use crate::rollout::{Candidate, End, Written};
+use crate::rollout::{Candidate, Written};
 
 /// One run.
 pub(super) struct Run {
@@ -44,6 +43,7 @@ pub(super) struct Run {
     method: Box<dyn Method>,
     started: Instant,
     open: Open,
+    scoring: Option<Scoring>,
     /// When the iteration that is scored next was begun, or came to its turn.
     begun: Instant,
     /// The same without the method's own time.
@@ -82,6 +82,7 @@ impl Run {
             method,
             started: now,
             open: Open::default(),
+            scoring: None,
             begun: now,
             asked: now,
             tokens: 0,
@@ -135,9 +136,9 @@ impl Run {
         seats.zip(proposals).collect()
     }
 
-    /// Whether an iteration is open.
+    /// Whether an iteration is open: being written, or scored.
     pub(super) fn is_open(&self) -> bool {
-        self.open.finished().is_some()
+        self.is_scoring() || self.open.finished().is_some()
     }
 
     /// Whether the next iteration may be begun before the open ones are scored: the method does
@@ -217,11 +218,11 @@ impl Run {
 
     /// Whether all candidates of the iteration that is scored next are there.
     pub(super) fn is_written(&self) -> bool {
-        self.open.is_written()
+        !self.is_scoring() && self.open.is_written()
     }
 
-    /// Scores the first of the open iterations and closes it. Responses cut short by a stop are
-    /// scored only when there is nothing else to answer with.
+    /// Has the first of the open iterations scored, and closes it once its scores are there. Responses
+    /// cut short by a stop are scored only when there is nothing else to answer with.
     pub(super) fn close(
         &mut self,
         mut rewards: RunRewards<'_>,
@@ -248,89 +249,9 @@ impl Run {
         if let Some(error) = iteration.failed {
             return Err(error);
         }
-        let finished = |c: &Candidate| c.end != End::Stopped;
-        let whole = candidates.iter().flatten().any(finished) || self.open.has_whole();
-        let any = whole || self.tally.best().is_some();
-        let used: Vec<(usize, &Candidate)> = candidates
-            .iter()
-            .enumerate()
-            .filter_map(|(i, c)| Some((i, c.as_ref()?)))
-            .filter(|(_, c)| finished(c) || !any)
-            .collect();
-        let given_up = |(_, c): &(usize, &Candidate)| c.end == End::GivenUp;
-        let (given_up, used): (Vec<_>, Vec<_>) = used.into_iter().partition(given_up);
-        for (index, candidate) in given_up {
-            let scored = ScoredCandidate::new(self.iterations.len(), index, candidate);
-            tell(EventKind::CandidateScored(scored.clone()));
-            self.tally.give_up(scored);
-        }
-        self.score(&mut rewards, &used, tell)?;
-        let mut outcomes = Vec::with_capacity(used.len());
-        let mut generated = 0;
-        for (index, candidate) in used {
-            let scored = ScoredCandidate::new(self.iterations.len(), index, candidate);
-            let scored = self.tally.count(scored);
-            outcomes.push(Outcome {
-                candidate: u32::try_from(index).unwrap_or(u32::MAX),
-                reward: scored.reward.unwrap_or(f64::NAN),
-                tokens: &candidate.tokens,
-                nats: &candidate.nats,
-                pre_logits: &candidate.pre_logits,
-            });
-            generated += candidate.tokens.len() - candidate.known;
-            tell(EventKind::CandidateScored(scored.clone()));
-        }
-        self.observe(&outcomes, generated, tell)
-    }
-
-    /// Scores the texts of `candidates` that have no score yet.
-    fn score(
-        &mut self,
-        rewards: &mut RunRewards<'_>,
-        candidates: &[(usize, &Candidate)],
-        tell: &mut dyn FnMut(EventKind),
-    ) -> Result<()> {
-        let texts = self.tally.unknown(candidates);
-        let prompt = Arc::clone(&self.prompt);
-        let samples = samples(&prompt, texts.iter().copied());
-        let begun = Instant::now();
-        let scores = score(&mut *rewards.reward, &samples)?;
-        self.timings.reward_seconds += begun.elapsed().as_secs_f64();
-        let watched = self.watch(rewards, &samples, tell);
-        let mut watched = watched.into_iter();
-        for (text, score) in texts.into_iter().zip(scores) {
-            self.tally.learn(text, score, watched.next().flatten());
-        }
-        Ok(())
-    }
-
-    /// What the held-out reward says of each sample. It only watches: when it fails as a
-    /// whole the run goes on without it.
-    fn watch(
-        &mut self,
-        rewards: &mut RunRewards<'_>,
-        samples: &[Sample<'_>],
-        tell: &mut dyn FnMut(EventKind),
-    ) -> Vec<Option<f64>> {
-        let wanted = !samples.is_empty() && !self.held_out_failed;
-        let Some(reward) = rewards.held_out.as_mut().filter(|_| wanted) else {
-            return Vec::new();
-        };
-        let begun = Instant::now();
-        let scores = reward.score(samples);
-        self.timings.held_out_seconds += begun.elapsed().as_secs_f64();
-        match scores {
-            Ok(scores) => scores
-                .into_iter()
-                .map(|score| Some(score.ok()?.reward).filter(|r| r.is_finite()))
-                .collect(),
-            Err(error) => {
-                self.held_out_failed = true;
-                let reason = error.to_string();
-                tell(EventKind::HeldOutFailed { reason });
-                Vec::new()
-            }
-        }
+        let wanted = self.wanted(candidates, tell);
+        self.ask_for(&mut rewards, wanted);
+        self.score(tell)
     }
 
     /// Gives the outcomes to the method, and puts the iteration down, for which so many tokens were

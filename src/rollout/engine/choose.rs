@@ -81,7 +81,10 @@ impl Rollout {
         self.work.written += 1;
         let job = live.id;
         let done = match self.choose(row, &mut live, ask) {
-            Ok(Some(end)) => Some(Ok(live.finish(self.context.model(), end))),
+            Ok(Some(end)) => {
+                self.settle(&live);
+                Some(Ok(live.finish(self.context.model(), end)))
+            }
             Ok(None) => {
                 self.slots[slot] = Some(live);
                 None

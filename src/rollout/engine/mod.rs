@@ -47,7 +47,10 @@ pub struct Work {
 pub struct Rollout {
     context: Context,
     prompts: HashMap<PromptId, (Arc<[Token]>, Arc<Form>)>,
-    /// Jobs without a slot, the next one first.
+    /// Tokens written for each prompt, and those that its jobs in slots may write yet; a new prompt
+    /// begins with as many as the one that has the fewest.
+    served: HashMap<PromptId, usize>,
+    /// Jobs without a slot, in their order.
     waiting: VecDeque<Live>,
     slots: Vec<Option<Live>>,
     /// Prompts and jobs so far.
@@ -154,6 +157,7 @@ impl Rollout {
         Ok(Self {
             context,
             prompts: HashMap::new(),
+            served: HashMap::new(),
             waiting: VecDeque::new(),
             slots: (0..made.sequences).map(|_| None).collect(),
             numbered: 0,
@@ -189,6 +193,11 @@ impl Rollout {
         free.saturating_sub(self.waiting.len())
     }
 
+    /// The places of the batch: whose candidate is written in each.
+    pub fn places(&self) -> impl Iterator<Item = Option<JobId>> {
+        self.slots.iter().map(|slot| slot.as_ref().map(|l| l.id))
+    }
+
     fn number(&mut self) -> u64 {
         self.numbered += 1;
         self.numbered
@@ -216,6 +225,8 @@ impl Rollout {
         }
         self.check_room(tokens.len(), 1)?;
         let id = PromptId(self.number());
+        let fewest = self.served.values().min().copied().unwrap_or(0);
+        self.served.insert(id, fewest);
         self.prompts.insert(id, (tokens.into(), Arc::new(form)));
         Ok(id)
     }
@@ -223,6 +234,7 @@ impl Rollout {
     /// Forgets a prompt, and no other. Jobs on it that were submitted go on.
     pub fn forget_prompt(&mut self, prompt: PromptId) {
         self.prompts.remove(&prompt);
+        self.served.remove(&prompt);
     }
 
     /// Whether a prompt and a response of so many tokens fit the context.
@@ -297,6 +309,7 @@ impl Rollout {
         self.waiting.retain(|live| live.id != job);
         let this = |slot: &&mut Option<Live>| slot.as_ref().is_some_and(|live| live.id == job);
         let live = self.slots.iter_mut().find(this)?.take()?;
+        self.settle(&live);
         Some(live.finish(self.context.model(), End::Stopped))
     }
 

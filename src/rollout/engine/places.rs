@@ -9,7 +9,7 @@ impl Rollout {
     /// that fewer rows are decoded.
     pub(super) fn fill(&mut self) -> Result<()> {
         let mut next: Vec<(usize, Live)> = Vec::new();
-        while let Some(live) = self.waiting.pop_front() {
+        while let Some((at, live)) = self.next() {
             let alone = live.job.alone;
             let free = |slot: &usize| {
                 self.slots[*slot].is_none() && next.iter().all(|(taken, _)| taken != slot)
@@ -25,9 +25,12 @@ impl Rollout {
                 false => slots.find(free),
             };
             let Some(slot) = slot else {
-                self.waiting.push_front(live);
+                self.waiting.insert(at, live);
                 break;
             };
+            if let Some(served) = self.served.get_mut(&live.job.prompt) {
+                *served += live.job.max_tokens - live.tokens.len();
+            }
             next.push((slot, live));
         }
         // What is gone on from is parked before any slot holds something else.
@@ -65,6 +68,24 @@ impl Rollout {
             }
         }
         Ok(())
+    }
+
+    /// Takes the job out of the queue that comes next, with its place there: the first on the prompt
+    /// that was served least.
+    fn next(&mut self) -> Option<(usize, Live)> {
+        let served = |at: &usize| self.served.get(&self.waiting[*at].job.prompt).copied();
+        let at = match self.served.len() {
+            0 | 1 => 0,
+            _ => (0..self.waiting.len()).min_by_key(served)?,
+        };
+        Some((at, self.waiting.remove(at)?))
+    }
+
+    /// Takes back what a job, which is over, was to write and has not written.
+    pub(super) fn settle(&mut self, live: &Live) {
+        if let Some(served) = self.served.get_mut(&live.job.prompt) {
+            *served = served.saturating_sub(live.job.max_tokens - live.tokens.len());
+        }
     }
 
     /// Parks what is written in a slot that is to hold something else: it may be gone on from.

@@ -1,0 +1,154 @@
+//! The iteration of a run that is being scored. Where its rewards score elsewhere, the run waits, and
+//! those beside it go on.
+
+use std::time::Instant;
+
+use super::Run;
+use crate::align::events::EventKind;
+use crate::align::record::ScoredCandidate;
+use crate::align::rewards::{Asked, RunRewards, samples};
+use crate::error::Result;
+use crate::method::Outcome;
+use crate::rollout::{Candidate, End};
+
+/// Candidates with what is asked about their texts.
+pub(super) struct Scoring {
+    candidates: Vec<(usize, Candidate)>,
+    /// Those that had no score yet, each once.
+    texts: Vec<String>,
+    scores: Asked,
+    held_out: Option<Asked>,
+    /// Seconds of each, and when the second one was asked.
+    seconds: (f64, f64),
+    asked: Instant,
+}
+
+impl Run {
+    /// Asks about the texts of `candidates` that have no score yet.
+    pub(super) fn ask_for(
+        &mut self,
+        rewards: &mut RunRewards<'_>,
+        candidates: Vec<(usize, Candidate)>,
+    ) {
+        let texts = self.tally.unknown(&candidates);
+        let texts: Vec<String> = texts.into_iter().map(str::to_owned).collect();
+        let samples = samples(&self.prompt, texts.iter().map(String::as_str));
+        let begun = Instant::now();
+        let scores = Asked::of(&mut *rewards.reward, &samples);
+        let asked = Instant::now();
+        let wanted = !samples.is_empty() && !self.held_out_failed && !scores.has_failed();
+        let held_out = rewards.held_out.as_mut().filter(|_| wanted);
+        let held_out = held_out.map(|reward| Asked::of(&mut **reward, &samples));
+        self.scoring = Some(Scoring {
+            candidates,
+            texts,
+            scores,
+            held_out,
+            seconds: ((asked - begun).as_secs_f64(), asked.elapsed().as_secs_f64()),
+            asked: begun,
+        });
+    }
+
+    /// Whether an iteration waits for its scores.
+    pub(in crate::align) fn is_scoring(&self) -> bool {
+        self.scoring.is_some()
+    }
+
+    /// Closes the iteration that waits for its scores, where they are there.
+    pub(in crate::align) fn score(&mut self, tell: &mut dyn FnMut(EventKind)) -> Result<()> {
+        let elapsed = |scoring: &Scoring| scoring.asked.elapsed().as_secs_f64();
+        let Some(mut scoring) = self.scoring.take() else {
+            return Ok(());
+        };
+        if scoring.scores.becomes_there() {
+            scoring.seconds.0 = elapsed(&scoring);
+        }
+        let held_out = scoring.held_out.as_mut();
+        if held_out.is_some_and(Asked::becomes_there) {
+            scoring.seconds.1 = elapsed(&scoring);
+        }
+        let mut all = std::iter::once(&scoring.scores).chain(&scoring.held_out);
+        if !all.all(Asked::is_there) {
+            self.scoring = Some(scoring);
+            return Ok(());
+        }
+        self.close_scored(scoring, tell)
+    }
+
+    fn close_scored(&mut self, scoring: Scoring, tell: &mut dyn FnMut(EventKind)) -> Result<()> {
+        let count = scoring.texts.len();
+        let scores = scoring.scores.scores(count)?;
+        self.timings.reward_seconds += scoring.seconds.0;
+        let watched = match scoring.held_out {
+            Some(asked) => self.watch(asked, count, scoring.seconds.1, tell),
+            None => Vec::new(),
+        };
+        let mut watched = watched.into_iter();
+        for (text, score) in scoring.texts.iter().zip(scores) {
+            self.tally.learn(text, score, watched.next().flatten());
+        }
+        let mut outcomes = Vec::with_capacity(scoring.candidates.len());
+        let mut generated = 0;
+        for (index, candidate) in &scoring.candidates {
+            let scored = ScoredCandidate::new(self.iterations.len(), *index, candidate);
+            let scored = self.tally.count(scored);
+            outcomes.push(Outcome {
+                candidate: u32::try_from(*index).unwrap_or(u32::MAX),
+                reward: scored.reward.unwrap_or(f64::NAN),
+                tokens: &candidate.tokens,
+                nats: &candidate.nats,
+                pre_logits: &candidate.pre_logits,
+            });
+            generated += candidate.tokens.len() - candidate.known;
+            tell(EventKind::CandidateScored(scored.clone()));
+        }
+        self.observe(&outcomes, generated, tell)
+    }
+
+    /// What the held-out reward says of each text. It only watches: when it fails as a whole the run
+    /// goes on without it.
+    fn watch(
+        &mut self,
+        asked: Asked,
+        count: usize,
+        seconds: f64,
+        tell: &mut dyn FnMut(EventKind),
+    ) -> Vec<Option<f64>> {
+        self.timings.held_out_seconds += seconds;
+        match asked.scores(count) {
+            Ok(scores) => scores
+                .into_iter()
+                .map(|score| Some(score.ok()?.reward).filter(|r| r.is_finite()))
+                .collect(),
+            Err(error) => {
+                self.held_out_failed = true;
+                let reason = error.to_string();
+                tell(EventKind::HeldOutFailed { reason });
+                Vec::new()
+            }
+        }
+    }
+
+    /// Takes out of the candidates of an iteration what its method gave up, and answers with those
+    /// that are to be scored: not what a stop has cut short, unless there is nothing else.
+    pub(super) fn wanted(
+        &mut self,
+        candidates: Vec<Option<Candidate>>,
+        tell: &mut dyn FnMut(EventKind),
+    ) -> Vec<(usize, Candidate)> {
+        let finished = |c: &Candidate| c.end != End::Stopped;
+        let whole = candidates.iter().flatten().any(finished) || self.open.has_whole();
+        let any = whole || self.tally.best().is_some();
+        let there = candidates.into_iter().enumerate();
+        let used = there
+            .filter_map(|(i, c)| Some((i, c?)))
+            .filter(|(_, c)| finished(c) || !any);
+        let (given_up, used): (Vec<_>, Vec<_>) = used.partition(|(_, c)| c.end == End::GivenUp);
+        for (index, candidate) in &given_up {
+            let scored = ScoredCandidate::new(self.iterations.len(), *index, candidate);
+            tell(EventKind::CandidateScored(scored.clone()));
+            self.tally.give_up(scored);
+        }
+        used
+    }
+}

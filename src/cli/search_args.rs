@@ -1,0 +1,192 @@
+//! The flags of commands that answer one request after another: models and rewards, how answers are
+//! searched for, how the generator runs.
+
+use std::sync::Arc;
+
+use aisp_llama::llama::{LogitsRoute, Model};
+use aisp_llama::method::{MethodSpec, Rounds};
+use aisp_llama::reward::Reward;
+use aisp_llama::{AlignOptions, Budget, EngineOptions, Error, Result};
+
+use super::flags::{ChatArgs, HeldOutArgs, ModelArgs, RewardArgs, SamplesArgs};
+use super::settings_args::SettingsArgs;
+use super::{setup, values};
+
+/// Tokens of a searched answer, as of `run`.
+const SEARCHED: usize = 128;
+/// Tokens of a prompt and its answer, where the model was trained for more.
+const CONTEXT: usize = 4096;
+
+#[derive(Debug, clap::Args)]
+pub struct SearchArgs<const PRESET: bool> {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub reward: RewardArgs,
+    #[command(flatten)]
+    pub held_out: HeldOutArgs,
+    #[command(flatten)]
+    pub chat: ChatArgs,
+
+    #[arg(
+        long,
+        help = values::method_help(),
+        default_value = "search",
+        value_parser = values::method(),
+        hide_possible_values = true,
+        help_heading = "Method"
+    )]
+    pub method: MethodSpec,
+    #[command(flatten)]
+    pub samples: SamplesArgs,
+    /// Iterations
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 8,
+        help_heading = "Method",
+        allow_negative_numbers = true
+    )]
+    pub iterations: usize,
+    #[command(flatten)]
+    pub settings: SettingsArgs<true, PRESET>,
+
+    /// Most tokens of an answer; -1 for as many as the context has room for [default: 128 of a searched answer, else -1]
+    #[arg(
+        short = 'n',
+        long,
+        visible_alias = "n-predict",
+        value_name = "TOKENS",
+        env = "LLAMA_ARG_N_PREDICT",
+        help_heading = "Generation",
+        allow_negative_numbers = true
+    )]
+    pub predict: Option<i64>,
+    /// Tokens of prompt, reasoning and answer together; 0 for what the model was trained for [default: that, at most 4096]
+    #[arg(
+        short = 'c',
+        long,
+        value_name = "CTX",
+        env = "LLAMA_ARG_CTX_SIZE",
+        help_heading = "Generation",
+        allow_negative_numbers = true
+    )]
+    pub ctx_size: Option<usize>,
+    /// Candidates side by side, up to 256; results do not depend on it
+    #[arg(
+        long,
+        value_name = "N",
+        env = "LLAMA_ARG_N_PARALLEL",
+        default_value_t = 16,
+        help_heading = "Generation",
+        allow_negative_numbers = true
+    )]
+    pub parallel: usize,
+    /// Where the perturbation is added: to the logits of the tokens above the floor, inside the
+    /// model's graph, or outside, where the logits are computed again
+    #[arg(
+        long,
+        value_name = "ROUTE",
+        default_value = "rows",
+        value_parser = values::one_of([("rows", LogitsRoute::Rows), ("graph", LogitsRoute::Graph), ("recompute", LogitsRoute::Recompute)]),
+        help_heading = "Generation"
+    )]
+    pub logits: LogitsRoute,
+    /// Decode again what candidates have in common with earlier ones: slower, the same tokens
+    #[arg(long, help_heading = "Generation")]
+    pub no_share_prefixes: bool,
+}
+
+/// A model with the rewards for it.
+pub struct Loaded {
+    pub model: Arc<Model>,
+    pub reward: Box<dyn Reward>,
+    pub held_out: Option<Box<dyn Reward>>,
+}
+
+impl<const PRESET: bool> SearchArgs<PRESET> {
+    /// Most tokens of an answer, `default` where nothing is said.
+    fn max_tokens(&self, default: usize) -> Result<usize> {
+        match self.predict {
+            None => Ok(default),
+            Some(-1) => Ok(Rounds::TO_THE_END),
+            Some(tokens) => usize::try_from(tokens).map_err(|_| {
+                Error::field("max-tokens", format!("{tokens}; give at least 1, or -1"))
+            }),
+        }
+    }
+
+    /// How answers are searched for.
+    pub fn search(&self) -> Result<AlignOptions> {
+        let options = AlignOptions {
+            method: self.settings.spec(&self.method)?,
+            rounds: Rounds {
+                samples: self.samples.samples,
+                iterations: self.iterations,
+                seed: 0,
+                max_tokens: self.max_tokens(SEARCHED)?,
+            },
+            budget: Budget::default(),
+            ..AlignOptions::default()
+        };
+        options.validate()?;
+        Ok(options)
+    }
+
+    /// How a plain answer is drawn: one sample, with those of the settings that it reads.
+    pub fn plain(&self) -> Result<AlignOptions> {
+        let drawn = MethodSpec::named(super::settings_args::DRAWS)?;
+        Ok(AlignOptions {
+            method: self.settings.heard_by(&drawn)?,
+            rounds: Rounds {
+                samples: 1,
+                iterations: 1,
+                seed: 0,
+                max_tokens: self.max_tokens(Rounds::TO_THE_END)?,
+            },
+            ..AlignOptions::default()
+        })
+    }
+
+    /// Loads the generator and the rewards.
+    pub fn load(&self) -> Result<Loaded> {
+        let path = setup::model_path(&self.model)?;
+        let model = Arc::new(Model::load(&path, &self.model.options())?);
+        model.check_generator()?;
+        let (load, chat) = (&self.model.load, self.chat.options()?);
+        let generator = Some(Arc::clone(&model));
+        Ok(Loaded {
+            reward: setup::load_reward(&self.reward, load, &chat, generator)?,
+            held_out: setup::load_held_out(&self.held_out, load, &chat, &model)?,
+            model,
+        })
+    }
+
+    /// How the generator runs.
+    pub fn engine(&self, model: &Model) -> Result<EngineOptions> {
+        let trained = model.trained_context();
+        let context = match self.ctx_size {
+            None if trained == 0 => CONTEXT,
+            None => trained.min(CONTEXT),
+            Some(0) => trained,
+            Some(tokens) => tokens,
+        };
+        let load = &self.model.load;
+        Ok(EngineOptions {
+            parallel: self.parallel,
+            context: Some(context),
+            threads: load.threads(),
+            threads_batch: load.threads_batch(),
+            attention: load.attention(),
+            logits: self.logits,
+            share_prefixes: !self.no_share_prefixes,
+            chat: self.chat.options()?,
+            reasoning: self.chat.reasoning()?,
+        })
+    }
+}
+
+/// A seed; `None` for a random one.
+pub fn seed(asked: i64) -> Option<u64> {
+    u64::try_from(asked).ok()
+}
