@@ -168,38 +168,42 @@ impl Session {
             thinking: None,
             answers: Answers::default(),
         };
-        let reasoning = self.aligner.options.reasoning;
-        let Member { request, .. } = &member;
-        match request.prompt.thinks() {
-            None => {
-                let thought = Thought {
-                    tokens: request.prompt.tokens.clone(),
-                    text: None,
-                    written: 0,
-                };
-                self.search(id, &mut member, vec![thought])?;
-            }
-            Some(markers) if reasoning.budget == 0 => {
-                let before = opened(&self.aligner.model, &request.prompt, markers);
-                let thought = close(&self.aligner.model, &before, markers, None);
-                self.search(id, &mut member, vec![thought])?;
-            }
-            Some(markers) => {
-                let (prompt, options) = (&request.prompt, &request.options);
-                let batch = self.aligner.batch_for(0, 0)?;
-                let shape = (request.reasonings.max(1), reasoning.budget);
-                let rollout = batch.rollout_mut();
-                let (prompt, jobs) = reasonings(rollout, prompt, markers, options, shape)?;
-                let jobs = jobs.map(|job| batch.submit_aside(job));
-                member.thinking = Some(Thinking {
-                    prompt,
-                    markers,
-                    jobs: jobs.collect::<Result<_>>()?,
-                });
-            }
+        if let Err(error) = self.think(id, &mut member) {
+            self.cancel(id);
+            return Err(error);
         }
         self.requests.insert(id, member);
         Ok(id)
+    }
+
+    /// Begins the reasoning of a request; where there is none, its search.
+    fn think(&mut self, id: RunId, member: &mut Member) -> Result<()> {
+        let request = &member.request;
+        let budget = self.aligner.options.reasoning.budget;
+        let Some(markers) = request.prompt.thinks() else {
+            let thought = Thought {
+                tokens: request.prompt.tokens.clone(),
+                text: None,
+                written: 0,
+            };
+            return self.search(id, member, vec![thought]);
+        };
+        if budget == 0 {
+            let before = opened(&self.aligner.model, &request.prompt, markers);
+            let thought = close(&self.aligner.model, &before, markers, None);
+            return self.search(id, member, vec![thought]);
+        }
+        let batch = self.aligner.batch.as_mut().ok_or_else(gone)?;
+        let shape = (request.reasonings.max(1), budget);
+        let (rollout, options) = (batch.rollout_mut(), &request.options);
+        let (prompt, jobs) = reasonings(rollout, &request.prompt, markers, options, shape)?;
+        let jobs = jobs.map(|job| batch.submit_aside(job));
+        member.thinking = Some(Thinking {
+            prompt,
+            markers,
+            jobs: jobs.collect::<Result<_>>()?,
+        });
+        Ok(())
     }
 
     /// Begins the searches of a request, one behind each thought.

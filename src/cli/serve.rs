@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use aisp_llama::method::MethodSpec;
 use aisp_llama::reward::{RewardLoader, RewardSpec};
-use aisp_llama::serve::{Preset, Profile, RewardPair, ServeOptions, serve};
+use aisp_llama::serve::{Preset, Profile, RewardPair, ServeOptions, check_host, serve};
 use aisp_llama::{AlignOptions, Error, Result};
 
 use super::output;
@@ -119,6 +119,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
     let mut profiles = profiles(&search)?;
     let presets = presets(args)?;
     let api_keys = api_keys(args)?;
+    check_host(args.host, &api_keys)?;
     let Loaded {
         model,
         reward,

@@ -103,7 +103,10 @@ fn ask(app: &App, fields: Fields<'_>, shape: Shape, prompt: Asked) -> Result<Ask
         (Shape::Native, _) | (_, None) => (app.name().to_owned(), None),
         (_, Some(name)) => (name.to_owned(), app.profile(name)?),
     };
-    let choices = fields.count("n")?.unwrap_or(1);
+    let choices = match shape {
+        Shape::Native => 1,
+        Shape::Chat | Shape::Text => fields.count("n")?.unwrap_or(1),
+    };
     if choices == 0 {
         return Err(Failure::field("n", "0; give at least 1"));
     }
@@ -138,8 +141,12 @@ fn ask(app: &App, fields: Fields<'_>, shape: Shape, prompt: Asked) -> Result<Ask
         let reason = "it goes with the plain model alone";
         return Err(Failure::field(name, reason));
     }
-    options.validate()?;
-    let rounds = &options.rounds;
+    let length = prompt.opened.tokens.len();
+    if length >= app.context {
+        return Err(Failure::too_long(length, app.context));
+    }
+    let rounds = &mut options.rounds;
+    rounds.max_tokens = rounds.max_tokens.min(app.context - length);
     let budget = rounds.samples.saturating_mul(rounds.iterations);
     if budget > app.options.max_candidates {
         let reason = format!(
@@ -149,10 +156,7 @@ fn ask(app: &App, fields: Fields<'_>, shape: Shape, prompt: Asked) -> Result<Ask
         let field = if profile.is_some() { "samples" } else { "n" };
         return Err(Failure::field(field, reason));
     }
-    let length = prompt.opened.tokens.len();
-    if length >= app.context {
-        return Err(Failure::too_long(length, app.context));
-    }
+    options.validate()?;
     let stream_options = fields.object("stream_options")?.map(Fields);
     Ok(Ask {
         shape,

@@ -261,6 +261,13 @@ impl Engine {
     }
 }
 
+impl Drop for Engine {
+    /// Whatever ends it: nothing more is begun, and whoever asks for the server's health is told.
+    fn drop(&mut self) {
+        self.status.drain();
+    }
+}
+
 /// Whether an event is told on: of a search what makes its story, of a plain answer its answers.
 fn is_news(kind: &EventKind, plain: bool) -> bool {
     match kind {

@@ -94,6 +94,18 @@ pub struct ServeOptions {
     pub profiles: Vec<Profile>,
 }
 
+/// Whether a server on this address is guarded well enough by these keys.
+///
+/// # Errors
+/// [`Error::Field`] where others than this machine could ask without any.
+pub fn check_host(host: IpAddr, keys: &[String]) -> Result<()> {
+    if host.is_loopback() || !keys.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("{host} is not this machine alone; give an `api-key` as well");
+    Err(Error::field("host", reason))
+}
+
 /// A reward with one that watches.
 pub type RewardPair = (Box<dyn Reward>, Option<Box<dyn Reward>>);
 
@@ -124,11 +136,7 @@ pub fn serve(
     options: ServeOptions,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<()> {
-    if !options.host.is_loopback() && options.api_keys.is_empty() {
-        let host = options.host;
-        let reason = format!("{host} is not this machine alone; give an `api-key` as well");
-        return Err(Error::field("host", reason));
-    }
+    check_host(options.host, &options.api_keys)?;
     for profile in &options.profiles {
         profile.options.validate()?;
         if profile.rewards >= rewards.len() {

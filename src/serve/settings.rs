@@ -86,7 +86,7 @@ pub(super) struct Extras {
     pub(super) candidates: usize,
 }
 
-/// Puts a map over `options`. Names are written with underscores or hyphens; `method` begins with the
+/// Puts a map over `options`, which are still to be validated. Names are written with underscores or hyphens; `method` begins with the
 /// defaults of another method, `preset` names one that the method has. A request may name no file,
 /// and nothing else that runs or is read on this machine: those are the server's to choose.
 pub(super) fn apply(
@@ -149,7 +149,6 @@ pub(super) fn apply(
         let reason = "it reads a file, which only the server's flags and presets may name";
         return Err(Failure::field("method", reason));
     }
-    options.validate()?;
     Ok(Extras {
         candidates: fields.count("candidates")?.unwrap_or(0),
     })
@@ -184,6 +183,7 @@ impl Preset {
         let mut options = options.clone();
         let applied = apply(&self.settings, &mut options, From::Server);
         applied.map_err(|failure| Error::field("preset", failure.to_string()))?;
+        options.validate()?;
         Ok(options)
     }
 }
@@ -205,6 +205,8 @@ mod tests {
         let mut options = AlignOptions::default();
         let map = map.as_object().unwrap();
         apply(map, &mut options, From::Request).map_err(|failure| failure.to_string())?;
+        let valid = options.validate().map_err(Failure::from);
+        valid.map_err(|failure| failure.to_string())?;
         Ok(options)
     }
 
@@ -243,7 +245,7 @@ mod tests {
                 "preset: no preset of search",
             ),
             (
-                json!({"method": "re-control", "value-network": "/etc/passwd"}),
+                json!({"method": "re-control", "value": "/etc/passwd"}),
                 "only the server's flags",
             ),
             (json!({"time_limit": -1}), "time_limit: -1"),
