@@ -31,7 +31,7 @@ fi
 # Node looks for packages beside the program.
 cp "$HERE"/node.mjs "$PLACE"/
 failed=0
-export PATH="$PLACE/venv/bin:$PATH" NO_PROXY=127.0.0.1,localhost OPENAI_API_KEY=none
+export PATH="$PLACE/venv/bin:$PATH" NO_PROXY=127.0.0.1,localhost OPENAI_API_KEY=none LITELLM_LOCAL_MODEL_COST_MAP=True
 python "$HERE/python.py" "$@" || failed=1
 node "$PLACE/node.mjs" "$@" || failed=1
 exit "$failed"

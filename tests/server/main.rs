@@ -14,6 +14,7 @@ mod many;
 mod refusals;
 mod rerank;
 mod security;
+mod talk;
 mod told;
 
 use std::io::{BufRead, BufReader};
