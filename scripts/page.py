@@ -19,9 +19,9 @@ MINUTE = 60_000
 
 
 def fill(page, samples, iterations, tokens):
-    page.get_by_label("Prompt").fill("Write one sentence reviewing a movie about a lost dog.")
-    for name, value in (("Samples", samples), ("Iterations", iterations), ("Tokens", tokens)):
-        page.get_by_label(name).fill(str(value))
+    page.locator("#prompt").fill("Write one sentence reviewing a movie about a lost dog.")
+    for name, value in (("samples", samples), ("iterations", iterations), ("tokens", tokens)):
+        page.locator(f"#{name}").fill(str(value))
 
 
 def done(page):
@@ -54,14 +54,14 @@ with sync_playwright() as playwright:
 
     page.locator("#again").click()
     second = done(page)
-    assert page.get_by_label("Seed").input_value() == "1"
+    assert page.locator("#seed").input_value() == "1"
     page.goto("about:blank")
     page.goto(f"{URL}/#prompt=x&seed=0")
-    assert page.get_by_label("Seed").input_value() == "0"
+    assert page.locator("#seed").input_value() == "0"
 
     # The keyboard: begin, and answer now.
     fill(page, 8, 200, 24)
-    page.get_by_label("Prompt").press("Control+Enter")
+    page.locator("#prompt").press("Control+Enter")
     expect(page.locator("#stop")).to_be_enabled()
     expect(page.locator("#status")).to_contain_text("Iteration", timeout=MINUTE)
     page.keyboard.press("Escape")
@@ -70,7 +70,7 @@ with sync_playwright() as playwright:
 
     # A conversation.
     fill(page, 4, 1, 16)
-    page.get_by_label("Message").fill("And about a cat?")
+    page.locator("#message").fill("And about a cat?")
     page.locator("#send").click()
     expect(page.locator("#send")).to_be_enabled(timeout=MINUTE)
     expect(page.locator(".turn")).to_have_count(2)
