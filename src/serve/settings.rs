@@ -35,7 +35,7 @@ pub struct Preset {
 }
 
 impl Preset {
-    /// Reads the text of a file: a map as [`apply`] takes it, with `reward`, `model-reward` and
+    /// Reads the text of a file: a map as that of a request, with `reward`, `model-reward` and
     /// `held-out` beside it, each a text or a list of texts as the flags take them.
     ///
     /// # Errors
