@@ -230,10 +230,13 @@ impl App {
         let (out, news) = unbounded_channel();
         let deltas = Deltas::new(Arc::clone(&self.model), ask.form());
         let deltas = Mutex::new(deltas);
-        let told = out.clone();
+        // The news end with the engine's own way to tell them.
+        let told = out.downgrade();
         let tell = move |step: watch::Step<'_>| {
             let mut deltas = deltas.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(delta) = deltas.next(step.candidate, step.tokens) {
+            if let (Some(delta), Some(told)) =
+                (deltas.next(step.candidate, step.tokens), told.upgrade())
+            {
                 // Who has left is taken out by the engine.
                 let _ = told.send(News::Text(delta));
             }

@@ -115,8 +115,13 @@ impl Writer {
             }
         }
         let mut ending = Ending::default();
+        let client = self.out.clone();
         loop {
-            let next = match tokio::time::timeout(PING, news.recv()).await {
+            let next = tokio::select! {
+                next = tokio::time::timeout(PING, news.recv()) => next,
+                () = client.closed() => return,
+            };
+            let next = match next {
                 Ok(Some(next)) => next,
                 Ok(None) => return self.fail(&gone()),
                 Err(_) => {
