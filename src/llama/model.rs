@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token_type::LlamaTokenAttr;
 use llama_cpp_sys_2 as sys;
 
 use super::load::{Adapter, LoadParams, adapt, override_header};
@@ -26,7 +27,7 @@ pub struct Model {
     path: PathBuf,
     options: ModelOptions,
     gguf: Gguf,
-    special_texts: OnceLock<Vec<String>>,
+    specials: OnceLock<Vec<Special>>,
     ends: OnceLock<Vec<Token>>,
 }
 
@@ -73,7 +74,7 @@ impl Model {
             path: path.to_path_buf(),
             options: options.clone(),
             gguf,
-            special_texts: OnceLock::new(),
+            specials: OnceLock::new(),
             ends: OnceLock::new(),
         };
         // `raw` reaches through the binding's pointer: what it sees must be this model.
@@ -284,15 +285,35 @@ impl Model {
         (token >= 0).then_some(token)
     }
 
-    /// Texts that the tokenizer would turn into control tokens if it were allowed to.
-    pub(super) fn special_texts(&self) -> &[String] {
-        self.special_texts.get_or_init(|| {
+    /// The tokens that the tokenizer would make of their texts if it were allowed to: those that
+    /// control, and that for the unknown.
+    pub(super) fn specials(&self) -> &[Special] {
+        self.specials.get_or_init(|| {
             let vocab = self.inner.vocab();
             (0..self.vocabulary() as Token)
-                .filter(|&t| vocab.is_control(LlamaToken(t)) || vocab.is_eog(LlamaToken(t)))
-                .map(|t| String::from_utf8_lossy(&self.piece(t, true)).into_owned())
-                .filter(|text| text.chars().count() > 1)
+                .filter_map(|token| {
+                    let attributes = vocab.attr(LlamaToken(token));
+                    let has = |attribute| attributes.contains(attribute);
+                    let special = has(LlamaTokenAttr::Control) || has(LlamaTokenAttr::Unknown);
+                    (special || self.is_end(token)).then(|| Special {
+                        text: String::from_utf8_lossy(&self.piece(token, true)).into_owned(),
+                        token,
+                        strips_left: has(LlamaTokenAttr::LStrip),
+                        strips_right: has(LlamaTokenAttr::RStrip),
+                    })
+                })
+                .filter(|special| special.text.chars().count() > 1)
                 .collect()
         })
     }
+}
+
+/// A token that texts from outside must not bring in.
+#[derive(Clone, Debug)]
+pub(super) struct Special {
+    pub text: String,
+    pub token: Token,
+    /// Whether it takes the white space before it with it, and that behind it.
+    pub strips_left: bool,
+    pub strips_right: bool,
 }
