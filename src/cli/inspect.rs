@@ -1,13 +1,13 @@
-//! `inspect`: what a GGUF file is and what it can be used for, from its header alone.
+//! `inspect`: what a GGUF file is and what it can be used for, from its header and its head alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{
-    CacheType, SequenceMemory, classifier_obstacle, decoder_obstacle, generator_obstacle, has_head,
-    head_inside_obstacle, repacked_on_this_cpu,
+    CacheType, SequenceMemory, classifier_loss, classifier_obstacle, decoder_obstacle,
+    generator_obstacle, has_head, head_inside_obstacle, repacked_on_this_cpu,
 };
-use aisp_llama::reward::RewardText;
+use aisp_llama::reward::{LinearHead, RewardText, TextOrigin, head_beside};
 use aisp_llama::{Error, Result};
 use serde::Serialize;
 
@@ -47,8 +47,11 @@ struct Report {
     reward: Use,
     /// The text a reward sees.
     reward_text: Option<String>,
-    /// Whether the file states that text.
+    /// Who says so, and whether the file states it.
+    reward_text_from: Option<TextOrigin>,
     reward_text_stated: Option<bool>,
+    /// What its scores lack.
+    reward_warning: Option<&'static str>,
     reward_description: Option<String>,
     hint: Option<String>,
 }
@@ -62,7 +65,7 @@ struct Use {
 /// Runs the command; the answer is the exit code.
 pub fn run(args: &InspectArgs) -> anyhow::Result<u8> {
     let gguf = Gguf::open(&args.file).map_err(Error::gguf(&args.file))?;
-    let report = report(args.file.display().to_string(), &gguf)?;
+    let report = report(&args.file, &gguf)?;
     let text = if args.json {
         serde_json::to_string_pretty(&report)? + "\n"
     } else {
@@ -72,7 +75,7 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn report(file: String, gguf: &Gguf) -> Result<Report> {
+fn report(path: &Path, gguf: &Gguf) -> Result<Report> {
     let number = |suffix: &str| gguf.arch_key(suffix).and_then(|v| v.as_f64());
     let whole = |suffix: &str| gguf.arch_key(suffix).and_then(|v| v.as_u64());
     let generator = match generator_obstacle(gguf) {
@@ -89,14 +92,17 @@ fn report(file: String, gguf: &Gguf) -> Result<Report> {
             },
         },
     };
-    let reward = reward_use(gguf);
-    let text = has_head(gguf)
-        .then(|| RewardText::of_file(gguf))
+    let beside = Some(head_beside(path)).filter(|head| head.is_file());
+    let reward = reward_use(path, gguf, beside.as_deref());
+    let head = beside.map(|head| LinearHead::read(&head, None));
+    let head = head.transpose()?;
+    let text = (head.is_some() || has_head(gguf))
+        .then(|| RewardText::of_file(gguf, head.as_ref()))
         .transpose()?;
     let blocks = block_quantisation(gguf);
     let memory = SequenceMemory::of(gguf, CacheType::F16, CacheType::F16);
     Ok(Report {
-        file,
+        file: path.display().to_string(),
         name: gguf.str("general.name").map(Into::into),
         licence: gguf.str("general.license").map(Into::into),
         architecture: gguf.architecture().unwrap_or("unknown").into(),
@@ -119,25 +125,37 @@ fn report(file: String, gguf: &Gguf) -> Result<Report> {
         generator,
         reward,
         reward_text: text.as_ref().map(|(text, _)| text.to_string()),
-        reward_text_stated: text.map(|(_, stated)| stated),
+        reward_text_from: text.as_ref().map(|(_, origin)| *origin),
+        reward_text_stated: text.map(|(_, origin)| origin == TextOrigin::Stated),
+        reward_warning: classifier_loss(gguf).filter(|_| head.is_none()),
         reward_description: gguf.str("aisp.reward.description").map(Into::into),
     })
 }
 
-/// Whether the file alone is a reward for -mr, and if not, what it needs.
-fn reward_use(gguf: &Gguf) -> Use {
+/// Whether the file is a reward for -mr, and if not, what it needs.
+fn reward_use(path: &Path, gguf: &Gguf, beside: Option<&Path>) -> Use {
+    let inside = || match LinearHead::from_gguf(path, gguf, None) {
+        Err(error) => Some(error.reason()),
+        Ok(_) => None,
+    };
     let (usable, reason) = match (classifier_obstacle(gguf), head_inside_obstacle(gguf)) {
+        (_, Some(obstacle)) => (false, obstacle),
+        (_, None) if let Some(head) = beside => {
+            (true, format!("with the head beside it, {}", head.display()))
+        }
         (None, _) => (
             true,
             "a classification head that llama.cpp loads; two probe texts are scored when it is \
              used"
                 .into(),
         ),
-        (_, Some(obstacle)) => (false, obstacle),
-        (Some(_), None) if has_head(gguf) && decoder_obstacle(gguf).is_none() => (
-            true,
-            "a head that is applied to the last token's pre-logits, outside llama.cpp".into(),
-        ),
+        (Some(_), None) if has_head(gguf) && decoder_obstacle(gguf).is_none() => match inside() {
+            Some(reason) => (false, reason),
+            None => (
+                true,
+                "a head that is applied to the last token's pre-logits, outside llama.cpp".into(),
+            ),
+        },
         (Some(obstacle), None) if decoder_obstacle(gguf).is_none() => (
             false,
             format!(
@@ -235,14 +253,15 @@ fn table(report: &Report) -> String {
     );
     row("generator", verdict(&report.generator));
     row("reward", verdict(&report.reward));
-    let stated = match report.reward_text_stated {
-        Some(false) => " (default; the file states none)",
-        _ => "",
+    let origin = match report.reward_text_from {
+        Some(TextOrigin::Stated) | None => String::new(),
+        Some(origin) => format!(" ({origin})"),
     };
     row(
         "reward sees",
-        report.reward_text.as_ref().map(|t| format!("{t}{stated}")),
+        report.reward_text.as_ref().map(|t| format!("{t}{origin}")),
     );
+    row("but", report.reward_warning.map(Into::into));
     row("reward is", report.reward_description.clone());
     row("hint", report.hint.clone());
     out

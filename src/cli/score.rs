@@ -1,10 +1,11 @@
 //! `score`: prompt/response pairs in, scores out.
 
+use std::fmt;
 use std::io::BufRead;
 
 use aisp_llama::Error;
-use aisp_llama::llama::ChatOptions;
-use aisp_llama::reward::{Sample, SampleError, Score};
+use aisp_llama::llama::{ChatOptions, Token};
+use aisp_llama::reward::{ReadText, Sample, SampleError, Score};
 use serde::{Deserialize, Serialize};
 
 use super::flags::{LoadArgs, RewardArgs};
@@ -19,6 +20,9 @@ pub struct ScoreArgs {
     /// Print a JSON object for every pair instead of a number
     #[arg(long)]
     pub json: bool,
+    /// Print what the reward model reads before each score, as text and as token ids
+    #[arg(long)]
+    pub show: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -38,6 +42,30 @@ struct Line<'a> {
     truncated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reads: Option<Vec<Read>>,
+}
+
+/// A text as a reward model reads it.
+#[derive(Debug, Serialize)]
+struct Read {
+    text: String,
+    tokens: Vec<Token>,
+}
+
+impl From<ReadText> for Read {
+    fn from(read: ReadText) -> Self {
+        let ReadText { text, tokens } = read;
+        Self { text, tokens }
+    }
+}
+
+impl fmt::Display for Read {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tokens: Vec<String> = self.tokens.iter().map(Token::to_string).collect();
+        writeln!(f, "text   {}", self.text.escape_debug())?;
+        writeln!(f, "tokens {}", tokens.join(" "))
+    }
 }
 
 /// Runs the command; the answer is the exit code.
@@ -78,6 +106,8 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<u8> {
                 index + 1
             ));
         }
+        let reads = args.show.then(|| reward.reads(&sample)).transpose()?;
+        let reads = reads.map(|each| each.into_iter().map(Read::from).collect::<Vec<_>>());
         let number = score.map(|s| s.reward).filter(|_| error.is_none());
         let mut text = if args.json {
             serde_json::to_string(&Line {
@@ -87,9 +117,12 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<u8> {
                 tokens: score.map_or(0, |s| s.tokens),
                 truncated: score.is_some_and(|s| s.truncated),
                 error,
+                reads,
             })?
         } else {
-            number.map_or("nan".into(), |n| n.to_string())
+            let shown = reads.iter().flatten().map(Read::to_string);
+            let number = number.map_or("nan".into(), |n| n.to_string());
+            shown.chain([number]).collect()
         };
         text.push('\n');
         output::print_out(text.as_bytes())?;

@@ -62,6 +62,7 @@ impl Coherence {
             threads,
             attention: Attention::default(),
             text: Some(RewardText::parse("{response}")?),
+            append: None,
             pooling: Some(FeaturePooling::Mean),
             too_long: TooLong::Truncate,
         };

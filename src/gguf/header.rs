@@ -38,11 +38,13 @@ pub(super) fn parse(reader: impl Read, total_len: u64) -> Result<Gguf, GgufError
         pair_index: HashMap::new(),
         tensors: Vec::new(),
         tensor_index: HashMap::new(),
+        directory_at: 0,
     };
     let mut scratch = Vec::new();
     for index in 0..pair_count {
         pair(&mut source, &mut scratch, index, &mut gguf)?;
     }
+    gguf.directory_at = source.at();
     let mut data_bytes = 0;
     for index in 0..tensor_count {
         data_bytes = tensor(&mut source, &mut scratch, index, data_bytes, &mut gguf)?;

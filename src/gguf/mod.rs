@@ -23,6 +23,7 @@ pub(crate) mod testing;
 mod tests;
 mod types;
 mod value;
+mod write;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -74,6 +75,8 @@ pub struct Gguf {
     pair_index: HashMap<String, usize>,
     tensors: Vec<TensorInfo>,
     tensor_index: HashMap<String, usize>,
+    /// Where the tensor directory begins, in bytes from the start of the file.
+    directory_at: u64,
 }
 
 impl Gguf {

@@ -1,4 +1,4 @@
-//! Texts to pooled vectors: classifier scores (RANK pooling) and mean features.
+//! Texts to pooled vectors: classifier scores (RANK pooling), mean features, those of the first token.
 //!
 //! One text a run: a text's numbers then depend on that text alone, which packing several
 //! texts into one attention would not guarantee to the last bit.
@@ -28,6 +28,8 @@ pub enum Pooling {
     Rank,
     /// The mean over the tokens.
     Mean,
+    /// The first token's vector.
+    Cls,
 }
 
 /// A llama.cpp context for encoding.
@@ -73,6 +75,7 @@ impl Encoder {
         params.pooling_type = match pooling {
             Pooling::Rank => sys::LLAMA_POOLING_TYPE_RANK,
             Pooling::Mean => sys::LLAMA_POOLING_TYPE_MEAN,
+            Pooling::Cls => sys::LLAMA_POOLING_TYPE_CLS,
         };
         // SAFETY: the model is alive and kept by this object.
         let raw = unsafe { sys::llama_init_from_model(model.raw().as_ptr(), params) };
@@ -81,7 +84,7 @@ impl Encoder {
         model.adapt(raw);
         let width = match pooling {
             Pooling::Rank => model.classifier_outputs(),
-            Pooling::Mean => model.width(),
+            Pooling::Mean | Pooling::Cls => model.width(),
         };
         Ok(Self {
             raw,
@@ -110,8 +113,7 @@ impl Encoder {
         self.capacity
     }
 
-    /// The pooled vector of one text: `[labels]` for [`Pooling::Rank`], `[d]` for
-    /// [`Pooling::Mean`].
+    /// The pooled vector of one text: `[labels]` for [`Pooling::Rank`], else `[d]`.
     ///
     /// # Errors
     /// [`Error::Engine`] for an empty or too long text, or when llama.cpp fails.

@@ -39,10 +39,11 @@ pub use encoder::{Encoder, Pooling};
 pub use grammar::{Grammar, GrammarState};
 pub use hook::{Edit, RowsEdit};
 pub use memory::{ContextMemory, SequenceMemory, available_memory};
+pub(crate) use model::row_decoder;
 pub use model::{Model, Token};
 pub use obstacles::{
-    classifier_obstacle, decoder_obstacle, generator_obstacle, has_head, head_inside_obstacle,
-    is_encoder,
+    HEADS, classifier_loss, classifier_obstacle, decoder_obstacle, generator_obstacle, has_head,
+    head_inside_obstacle, is_encoder,
 };
 pub use placement::{ModelOptions, Placement, SplitMode};
 pub use reader::{Reader, Reading, TextLikelihood, TextReading};

@@ -13,8 +13,8 @@ use super::load::{Adapter, LoadParams, adapt, override_header};
 use super::obstacles::{decoder_obstacle, generator_obstacle};
 use super::placement::ModelOptions;
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
-use crate::output::OutputRows;
+use crate::gguf::{Gguf, TensorType};
+use crate::output::{Decoder, OutputRows};
 
 /// A token id.
 pub type Token = i32;
@@ -133,18 +133,7 @@ impl Model {
     /// # Errors
     /// Those of [`OutputRows::open`].
     pub fn output_rows(&self) -> Result<OutputRows> {
-        OutputRows::open(&self.path, &self.gguf, |kind| {
-            // SAFETY: ggml has a static table entry for every type with a known block size.
-            let decode = unsafe {
-                let traits = sys::ggml_get_type_traits(kind.0);
-                (!traits.is_null()).then(|| (*traits).to_float)??
-            };
-            Some(Box::new(move |bytes, out| {
-                // SAFETY: `bytes` holds whole rows of this type, `out` room for their values.
-                unsafe { decode(bytes.as_ptr().cast(), out.as_mut_ptr(), out.len() as i64) };
-                true
-            }))
-        })
+        OutputRows::open(&self.path, &self.gguf, row_decoder)
     }
 
     /// `general.architecture`.
@@ -306,6 +295,22 @@ impl Model {
                 .collect()
         })
     }
+}
+
+/// What turns whole rows of a type into numbers, where ggml has it.
+pub(crate) fn row_decoder(kind: TensorType) -> Option<Decoder> {
+    // A type without blocks is none that ggml's table has.
+    kind.block_size()?;
+    // SAFETY: ggml has a static table entry for every type with a known block size.
+    let decode = unsafe {
+        let traits = sys::ggml_get_type_traits(kind.0);
+        (!traits.is_null()).then(|| (*traits).to_float)??
+    };
+    Some(Box::new(move |bytes, out| {
+        // SAFETY: `bytes` holds whole rows of this type, `out` room for their values.
+        unsafe { decode(bytes.as_ptr().cast(), out.as_mut_ptr(), out.len() as i64) };
+        true
+    }))
 }
 
 /// A token that texts from outside must not bring in.

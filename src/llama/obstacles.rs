@@ -32,16 +32,43 @@ const CLASSIFIERS: &[&str] = &[
     "qwen3vl",
 ];
 
-/// Whether the file carries a classification head.
+/// Names under which scalar heads are stored, without `.weight` and `.bias`. llama.cpp has a place
+/// for `cls.output` alone.
+pub const HEADS: [&str; 12] = [
+    "score",
+    "cls.output",
+    "v_head.summary",
+    "v_head",
+    "value_head",
+    "regression_layer",
+    "regression_head",
+    "rm_head",
+    "reward_head",
+    "score_head",
+    "classifier",
+    "classifier.out_proj",
+];
+
+/// The weights of the file's head, or of the dense layer before it.
+fn head(gguf: &Gguf) -> Option<String> {
+    let stems = HEADS.iter().chain(&["cls"]);
+    let mut names = stems.map(|stem| format!("{stem}.weight"));
+    names.find(|name| gguf.tensor(name).is_some())
+}
+
+/// Whether the file carries a scalar or classification head, under any of its names.
 #[must_use]
 pub fn has_head(gguf: &Gguf) -> bool {
-    gguf.tensor("cls.output.weight").is_some() || gguf.tensor("cls.weight").is_some()
+    head(gguf).is_some()
 }
 
 /// Why this file cannot be the generator, if it cannot.
 #[must_use]
 pub fn generator_obstacle(gguf: &Gguf) -> Option<String> {
     let arch = gguf.architecture().unwrap_or("unknown");
+    if let Some(reason) = head_inside_obstacle(gguf) {
+        return Some(reason);
+    }
     if has_head(gguf) {
         return Some(format!(
             "a reward model (architecture {arch} with a classification head), not a generator; \
@@ -93,33 +120,41 @@ fn head_outputs(gguf: &Gguf) -> Option<u64> {
     })
 }
 
-/// Names under which head tensors travel that llama.cpp has no place for.
-const FOREIGN_HEADS: &[&str] = &[
-    "score.weight",
-    "v_head.summary.weight",
-    "value_head.weight",
-    "regression_layer.weight",
-    "rm_head.weight",
-];
-
 /// Why llama.cpp cannot load the file because of a head inside it, if so: it refuses tensors
 /// that it has no place for.
 #[must_use]
 pub fn head_inside_obstacle(gguf: &Gguf) -> Option<String> {
     let arch = gguf.architecture().unwrap_or("unknown");
-    let own = ["cls.output.weight", "cls.weight"];
-    let foreign = FOREIGN_HEADS
-        .iter()
-        .chain(match CLASSIFIERS.contains(&arch) {
-            true => [].iter(),
-            false => own.iter(),
-        });
-    let tensor = foreign.copied().find(|name| gguf.tensor(name).is_some())?;
+    let tensor = head(gguf)?;
+    if tensor.starts_with("cls.") && CLASSIFIERS.contains(&arch) {
+        return None;
+    }
     Some(format!(
-        "llama.cpp cannot load a {arch} file with the tensor {tensor} inside; convert the model \
-         without its head and give the head beside it: the reward \
+        "llama.cpp cannot load a {arch} file with the tensor {tensor} inside; take the two apart \
+         (reward import), and give the model with its head beside it: the reward \
          head:FILE.gguf;head=HEAD.safetensors"
     ))
+}
+
+/// What the score of a classifier lacks beside that of the model as it was published, if anything.
+///
+/// Source: `conversion/bert.py` of llama.cpp, which leaves the pooler out, and `src/models/bert.cpp`,
+/// which gives every token the first type.
+#[must_use]
+pub fn classifier_loss(gguf: &Gguf) -> Option<&'static str> {
+    let rows = |name: &str| {
+        gguf.tensor(name)
+            .map(|t| t.dims.get(1).copied().unwrap_or(1))
+    };
+    let is_cross_encoder = gguf.architecture() == Some("bert")
+        && gguf.tensor("cls.output.weight").is_some()
+        && gguf.tensor("cls.weight").is_none()
+        && gguf.arch_key("classifier.pooling_type").is_none();
+    (is_cross_encoder && rows("token_types.weight") == Some(2)).then_some(
+        "scores are not those of the model as published: llama.cpp's converter leaves out the \
+         pooler's dense layer, and both texts have one token type; a head with that layer beside \
+         the file (reward import) brings the first back",
+    )
 }
 
 /// Why llama.cpp's own classification head does not make this file a reward, if it does not.
@@ -137,11 +172,14 @@ pub fn classifier_obstacle(gguf: &Gguf) -> Option<String> {
             CLASSIFIERS.join(", ")
         ));
     }
-    if !is_encoder(gguf) && head_outputs(gguf) == Some(1) {
-        return Some(format!(
-            "llama.cpp soft-maxes the single output of a {arch} head to a constant; use it as \
-             head:FILE, which applies the head itself"
-        ));
+    match (is_encoder(gguf), head_outputs(gguf)) {
+        (false, _) => Some(format!(
+            "llama.cpp soft-maxes the output of a {arch} head, a single one to a constant; use it \
+             as head:FILE, which applies the head itself"
+        )),
+        (true, Some(outputs)) if outputs != 1 => Some(format!(
+            "its classification head has {outputs} outputs; a reward has one"
+        )),
+        (true, _) => None,
     }
-    None
 }

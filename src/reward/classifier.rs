@@ -12,8 +12,8 @@ use super::load::misplaced;
 use super::options::Options;
 use super::text::{RewardText, Tokenizer};
 use super::{
-    Answer, Reward, RewardKind, RewardLoader, RewardSource, Sample, Score, Scores, TooLong,
-    check_tells_apart,
+    Answer, ReadText, Reward, RewardKind, RewardLoader, RewardSource, Sample, Score, Scores,
+    TooLong, check_tells_apart,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -72,7 +72,7 @@ pub struct ClassifierOptions {
     pub threads: usize,
     /// How attention is computed.
     pub attention: Attention,
-    /// The text it sees; `None` takes what the file states.
+    /// The text it sees; `None` takes [`RewardText::of_file`].
     pub text: Option<RewardText>,
     /// How a chat template is rendered.
     pub rendering: ChatOptions,
@@ -103,13 +103,14 @@ impl Classifier {
         let model = Arc::new(Model::load(path, &options.model)?);
         let text = match &options.text {
             Some(text) => text.clone(),
-            None => RewardText::of_file(&gguf)?.0,
+            None => RewardText::of_file(&gguf, None)?.0,
         };
         let (threads, flash) = (options.threads, options.attention.flash);
         let encoder = Encoder::new(Arc::clone(&model), Pooling::Rank, threads, flash)?;
         let tokenizer = Tokenizer::new(
             &model,
             text,
+            None,
             &options.rendering,
             options.too_long,
             encoder.capacity(),
@@ -161,5 +162,9 @@ impl Reward for Classifier {
             .map(|sample| self.score_one(sample))
             .collect::<Result<_>>()
             .map_err(Error::in_reward)
+    }
+
+    fn reads(&self, sample: &Sample<'_>) -> Result<Vec<ReadText>> {
+        Ok(Vec::from_iter(self.tokenizer.show(sample)?))
     }
 }

@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::options::Options;
-use super::{Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores};
+use super::{
+    ReadText, Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores,
+};
 use crate::error::{Error, Result};
 use crate::llama::{
     Attention, ChatOptions, ChatTemplate, Message, Model, Placement, Reader, Token,
@@ -209,5 +211,10 @@ impl Reward for Likelihood {
 
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         self.read(samples).map_err(Error::in_reward)
+    }
+
+    fn reads(&self, sample: &Sample<'_>) -> Result<Vec<ReadText>> {
+        let (tokens, _) = self.tokenize(sample)?;
+        Ok(vec![ReadText::new(self.reader.model(), tokens)])
     }
 }

@@ -1,6 +1,6 @@
 //! Several rewards as one: Σ weight·reward.
 
-use super::{Reward, Sample, Score, Scores};
+use super::{ReadText, Reward, Sample, Score, Scores};
 use crate::error::{Error, Result};
 
 /// A weighted sum of rewards. Each keeps its own unit: the weights make them comparable.
@@ -74,6 +74,11 @@ impl Reward for Mix {
             }
         }
         Ok(sums)
+    }
+
+    fn reads(&self, sample: &Sample<'_>) -> Result<Vec<ReadText>> {
+        let each = self.parts.iter().map(|(_, reward)| reward.reads(sample));
+        Ok(each.collect::<Result<Vec<_>>>()?.concat())
     }
 }
 

@@ -11,6 +11,7 @@ mod file;
 mod head;
 mod head_file;
 mod http;
+mod import;
 mod judge;
 mod kinds;
 mod likelihood;
@@ -30,8 +31,9 @@ pub use classifier::{Classifier, ClassifierOptions};
 pub use command::{CommandOptions, CommandReward};
 pub use features::{FeaturePooling, FeatureVector, Features, FeaturesOptions};
 pub use head::{Head, HeadOptions};
-pub use head_file::LinearHead;
+pub use head_file::{Dense, Files, Folder, LinearHead, head_beside};
 pub use http::{HttpApi, HttpOptions, HttpReward};
+pub use import::{ImportOptions, import_gguf, import_head};
 pub use judge::{Judge, JudgeOptions, Verdict};
 pub use kinds::kinds;
 pub use likelihood::{Likelihood, LikelihoodOptions};
@@ -42,11 +44,12 @@ pub use process::kill_commands;
 pub use rule::{RuleResult, Rules};
 pub use source::{RewardKind, RewardSource};
 pub use spec::RewardSpec;
-pub use text::{RewardText, TooLong};
+pub use text::{RewardText, TextOrigin, TooLong};
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::llama::{Model, Token};
 
 /// A response to be scored, with the prompt it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +93,23 @@ pub type Answer = std::result::Result<Score, SampleError>;
 /// What a reward says of some samples, in their order.
 pub type Scores = Vec<Answer>;
 
+/// A text as a reward model reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadText {
+    /// The pieces of its tokens, special ones included.
+    pub text: String,
+    /// The tokens, with all that the model wants around a text.
+    pub tokens: Vec<Token>,
+}
+
+impl ReadText {
+    fn new(model: &Model, tokens: Vec<Token>) -> Self {
+        let bytes: Vec<u8> = tokens.iter().flat_map(|&t| model.piece(t, true)).collect();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Self { text, tokens }
+    }
+}
+
 /// Something that scores responses.
 pub trait Reward: Send {
     /// A short name for reports: a file name, a rule.
@@ -101,6 +121,16 @@ pub trait Reward: Send {
     /// Only when nothing more can be scored; a single unusable sample is a
     /// [`SampleError`] in its place.
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores>;
+
+    /// What models read of a sample to score it, a text for each; none where no model of this
+    /// program reads it.
+    ///
+    /// # Errors
+    /// Those of a chat template.
+    fn reads(&self, sample: &Sample<'_>) -> Result<Vec<ReadText>> {
+        let _ = sample;
+        Ok(Vec::new())
+    }
 }
 
 impl<R: Reward + ?Sized> Reward for Box<R> {
@@ -110,6 +140,10 @@ impl<R: Reward + ?Sized> Reward for Box<R> {
 
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         (**self).score(samples)
+    }
+
+    fn reads(&self, sample: &Sample<'_>) -> Result<Vec<ReadText>> {
+        (**self).reads(sample)
     }
 }
 

@@ -39,12 +39,13 @@ impl RewardLoader {
 }
 
 impl RewardSpec {
-    /// A GGUF whose kind its header tells: a classifier, or a head inside the file.
+    /// A GGUF whose kind its header tells: a classifier, or a head inside the file; or one with
+    /// a head's file beside it, by the name of [`head_beside`](super::head_beside).
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self {
             weight: 1.0,
-            source: Arc::new(FileSource(path.into(), Placement::default())),
+            source: Arc::new(FileSource::new(path.into(), Placement::default())),
         }
     }
 
@@ -165,7 +166,7 @@ mod tests {
                 &[
                     "head: ",
                     "\"quest\"",
-                    "[;pooling=last|mean]",
+                    "[;pooling=last|mean|cls]",
                     "][;ngl=N][;dev=…]",
                 ],
             ),

@@ -5,13 +5,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Sample, SampleError};
+use super::{LinearHead, ReadText, Sample, SampleError};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
-use crate::llama::{ChatOptions, ChatTemplate, Message, Model, Token, tokenize_guarded};
+use crate::llama::{
+    ChatOptions, ChatTemplate, Message, Model, Token, has_head, is_encoder, tokenize_guarded,
+};
 
 /// Metadata key of a reward GGUF that states its text.
 const TEXT_KEY: &str = "aisp.reward.text";
+/// That of the text with `{query}` and `{document}`, as llama.cpp's converter writes it.
+const RERANK_KEY: &str = "tokenizer.chat_template.rerank";
 
 /// How prompt and response become one text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,16 +62,41 @@ impl RewardText {
         Ok(Self::Pattern(text.replace("\\n", "\n")))
     }
 
-    /// What the file states, and whether it states anything; the default is
-    /// `{prompt}\n{response}`.
+    /// The text as a file states it and [`Self::parse`] reads it.
+    #[must_use]
+    pub fn stated(&self) -> String {
+        match self {
+            Self::Chat => "chat".into(),
+            Self::Pattern(pattern) => pattern.replace('\n', "\\n"),
+        }
+    }
+
+    /// What a reward sees that is made of the file with the header `gguf` and, where there is one,
+    /// a `head`, and where that is said: the head or the file states it; it is the file's template
+    /// for reranking, of an encoder with a head its tokenizer's form of a pair, of a decoder its
+    /// chat template; else `{prompt}\n{response}`.
     ///
     /// # Errors
     /// Those of [`Self::parse`].
-    pub fn of_file(gguf: &Gguf) -> Result<(Self, bool)> {
-        match gguf.str(TEXT_KEY) {
-            Some(text) => Ok((Self::parse(text)?, true)),
-            None => Ok((Self::default(), false)),
+    pub fn of_file(gguf: &Gguf, head: Option<&LinearHead>) -> Result<(Self, TextOrigin)> {
+        let stated = head.and_then(|head| head.text.as_deref());
+        let encoder = is_encoder(gguf);
+        if let Some(text) = stated.or_else(|| gguf.str(TEXT_KEY)) {
+            return Ok((Self::parse(text)?, TextOrigin::Stated));
         }
+        if let Some(text) = gguf.str(RERANK_KEY).filter(|t| t.contains("{document}")) {
+            let pattern = text.replace("{query}", "{prompt}");
+            let pattern = pattern.replace("{document}", "{response}");
+            return Ok((Self::Pattern(pattern), TextOrigin::Rerank));
+        }
+        if let Some(between) = separator(gguf).filter(|_| encoder && has_head(gguf)) {
+            let pattern = format!("{{prompt}}{between}{{response}}");
+            return Ok((Self::Pattern(pattern), TextOrigin::Pair));
+        }
+        if gguf.chat_template().is_some() && !encoder {
+            return Ok((Self::Chat, TextOrigin::Chat));
+        }
+        Ok((Self::default(), TextOrigin::Default))
     }
 
     /// Tokens of the text; neither prompt nor response can bring in special tokens.
@@ -97,6 +126,54 @@ impl RewardText {
     }
 }
 
+/// What a tokenizer puts between the two texts of a pair: what separates them, twice in vocabularies
+/// of RoBERTa's kind.
+fn separator(gguf: &Gguf) -> Option<String> {
+    let tokens = gguf.get("tokenizer.ggml.tokens")?.as_str_array()?;
+    let text = |key: &str, default: Option<u64>| {
+        let id = gguf
+            .u64(&format!("tokenizer.ggml.{key}_token_id"))
+            .or(default)?;
+        tokens.get(usize::try_from(id).ok()?)
+    };
+    let is_bert = gguf.str("tokenizer.ggml.model") == Some("bert");
+    let end = text("eos", None);
+    // The key's spelling is the format's.
+    let between = text("seperator", is_bert.then_some(102)).or(end)?;
+    Some(match end == Some("</s>") && between == "</s>" {
+        true => between.repeat(2),
+        false => between.to_owned(),
+    })
+}
+
+/// Who says which text a reward sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TextOrigin {
+    /// The file, or the head's.
+    Stated,
+    /// The file's template for reranking.
+    Rerank,
+    /// The tokenizer, which makes a pair of two texts so.
+    Pair,
+    /// The file's chat template.
+    Chat,
+    /// Nobody.
+    Default,
+}
+
+impl fmt::Display for TextOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stated => "stated by the file",
+            Self::Rerank => "the file's template for reranking",
+            Self::Pair => "its tokenizer's form of a pair",
+            Self::Chat => "its chat template",
+            Self::Default => "default; the file states none",
+        })
+    }
+}
+
 /// What happens to a text that is longer than the reward model takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -113,6 +190,7 @@ pub(super) struct Tokenizer {
     model: Arc<Model>,
     text: RewardText,
     chat: Option<ChatTemplate>,
+    append: Option<Token>,
     too_long: TooLong,
     limit: usize,
 }
@@ -121,13 +199,15 @@ pub(super) struct Tokenizer {
 pub(super) type Tokens = (Vec<Token>, bool);
 
 impl Tokenizer {
-    /// For texts of at most `limit` tokens.
+    /// For texts of at most `limit` tokens, the last of which is `append` where it is given.
     ///
     /// # Errors
-    /// [`Error::Model`] when the chat template is wanted and the file has none.
+    /// [`Error::Model`] when the chat template is wanted and the file has none, and for a token
+    /// that the vocabulary does not have.
     pub(super) fn new(
         model: &Arc<Model>,
         text: RewardText,
+        append: Option<&str>,
         rendering: &ChatOptions,
         too_long: TooLong,
         limit: usize,
@@ -140,6 +220,7 @@ impl Tokenizer {
             model: Arc::clone(model),
             text,
             chat,
+            append: append.map(|text| single_token(model, text)).transpose()?,
             too_long,
             limit,
         })
@@ -147,6 +228,12 @@ impl Tokenizer {
 
     pub(super) fn text(&self) -> &RewardText {
         &self.text
+    }
+
+    /// A sample as the model reads it.
+    pub(super) fn show(&self, sample: &Sample<'_>) -> Result<Option<ReadText>> {
+        let tokens = self.tokens(sample)?.ok();
+        Ok(tokens.map(|(tokens, _)| ReadText::new(&self.model, tokens)))
     }
 
     /// # Errors
@@ -162,6 +249,9 @@ impl Tokenizer {
             sample.prompt,
             sample.response,
         )?;
+        if tokens.last() != self.append.as_ref() {
+            tokens.extend(self.append);
+        }
         let (count, limit) = (tokens.len(), self.limit);
         if count == 0 {
             return Ok(Err(SampleError::Other("no tokens to score".into())));
@@ -175,6 +265,19 @@ impl Tokenizer {
             tokens.drain(limit - 1..count - 1);
         }
         Ok(Ok((tokens, count > limit)))
+    }
+}
+
+/// The token of a text, or of a number.
+fn single_token(model: &Model, text: &str) -> Result<Token> {
+    let number = text.parse().ok();
+    let number = number.filter(|&n: &Token| (0..model.vocabulary() as Token).contains(&n));
+    match (number, model.tokenize(text, false, true).as_slice()) {
+        (Some(token), _) | (None, &[token]) => Ok(token),
+        _ => {
+            let reason = format!("its vocabulary has no single token {text:?} to append");
+            Err(Error::model(model.path(), reason))
+        }
     }
 }
 

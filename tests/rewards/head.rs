@@ -35,7 +35,7 @@ fn head_file(folder: &TempDir, width: usize, text: &str) -> (PathBuf, LinearHead
         bias: 0.25,
         text: Some(text.into()),
         pooling: Some("last".into()),
-        metadata: std::collections::BTreeMap::new(),
+        ..LinearHead::default()
     };
     let path = folder.path().join("head.safetensors");
     head.write_safetensors(&path).unwrap();
@@ -49,7 +49,12 @@ fn load(head: PathBuf, text: Option<RewardText>) -> Head {
         ..FeaturesOptions::default()
     };
     let head = Some(head);
-    Head::new(smollm2(), &HeadOptions { head, features }).unwrap()
+    let options = HeadOptions {
+        head,
+        features,
+        ..HeadOptions::default()
+    };
+    Head::new(smollm2(), &options).unwrap()
 }
 
 #[test]

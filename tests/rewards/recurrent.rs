@@ -93,7 +93,7 @@ fn decoder_rewards_work_on_hybrid_models() {
             bias: 0.25,
             text: Some("{prompt}\\n{response}".into()),
             pooling: Some("last".into()),
-            metadata: std::collections::BTreeMap::new(),
+            ..LinearHead::default()
         }
         .write_safetensors(&head)
         .unwrap();

@@ -176,7 +176,9 @@ fn borders(text: &str, specials: &[Special]) -> (usize, usize) {
 
 /// The first special text, the longest of those that begin there.
 fn first<'a>(text: &str, specials: &'a [Special]) -> Option<(usize, &'a Special)> {
-    let found = specials.iter().filter_map(|s| Some((text.find(&s.text)?, s)));
+    let found = specials
+        .iter()
+        .filter_map(|s| Some((text.find(&s.text)?, s)));
     found.min_by_key(|(at, special)| (*at, std::cmp::Reverse(special.text.len())))
 }
 

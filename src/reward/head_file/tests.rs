@@ -30,7 +30,7 @@ fn read(tensors: &[Tensor<'_>]) -> Result<LinearHead, Error> {
         )
     });
     let (_folder, path) = write(&serialize(views, None).unwrap());
-    LinearHead::read(&path)
+    LinearHead::read(&path, None)
 }
 
 /// Why a file is refused, without its path.
@@ -47,9 +47,12 @@ fn head() -> LinearHead {
         bias: -0.7,
         text: Some("{response}".into()),
         pooling: Some("mean".into()),
+        append: Some("<|reward|>".into()),
+        tensor: "score".into(),
         metadata: [("aisp.reward.description", "é \"x\""), ("format", "pt")]
             .map(|(k, v)| (k.into(), v.into()))
             .into(),
+        ..LinearHead::default()
     }
 }
 
@@ -57,7 +60,7 @@ fn head() -> LinearHead {
 fn a_written_head_is_read_back_exactly() {
     let (folder, path) = write(b"an older file");
     head().write_safetensors(&path).unwrap();
-    assert_eq!(LinearHead::read(&path).unwrap(), head());
+    assert_eq!(LinearHead::read(&path, None).unwrap(), head());
     let bytes = fs::read(&path).unwrap();
     head().write_safetensors(&path).unwrap();
     assert_eq!(fs::read(&path).unwrap(), bytes);
@@ -187,11 +190,11 @@ fn a_damaged_safetensors_file_is_refused() {
         (cut, "the file ends inside it"),
     ] {
         let (_folder, path) = write(bytes);
-        let error = LinearHead::read(&path).unwrap_err().to_string();
+        let error = LinearHead::read(&path, None).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
     assert!(matches!(
-        LinearHead::read(&path.with_file_name("absent")),
+        LinearHead::read(&path.with_file_name("absent"), None),
         Err(Error::Io { .. })
     ));
 }
@@ -217,7 +220,7 @@ fn a_head_inside_a_gguf_is_read() {
         .tensor("cls.output.weight", &[3, 1], 0)
         .tensor("cls.output.bias", &[1], 0);
     let (_folder, path) = gguf(&builder, &[1.0, 2.0, 3.0], Some(-4.0));
-    let found = LinearHead::read(&path).unwrap();
+    let found = LinearHead::read(&path, None).unwrap();
     assert_eq!((found.weight, found.bias), (vec![1.0, 2.0, 3.0], -4.0));
     assert_eq!(found.text.as_deref(), Some("{response}"));
     assert_eq!(found.metadata.len(), 1);
@@ -229,15 +232,19 @@ fn a_gguf_without_a_linear_head_is_told_apart_from_an_unusable_one() {
     let none = build().tensor("output_norm.weight", &[3], 0);
     let (_folder, path) = gguf(&none, &[1.0; 3], None);
     let header = Gguf::open(&path).unwrap();
-    assert!(LinearHead::from_gguf(&path, &header).unwrap().is_none());
+    assert!(
+        LinearHead::from_gguf(&path, &header, None)
+            .unwrap()
+            .is_none()
+    );
     let cases = [
         (build().tensor("score.weight", &[2, 2], 0), "2 outputs"),
-        (build().tensor("score.weight", &[32], 8), "its type is Q8_0"),
+        (build().tensor("score.weight", &[32], 26), "its type is I32"),
         (build().tensor("cls.weight", &[1, 1], 0), "dense layer"),
     ];
     for (builder, expected) in cases {
         let (_folder, path) = gguf(&builder, &[1.0], None);
-        let error = LinearHead::read(&path).unwrap_err().to_string();
+        let error = LinearHead::read(&path, None).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }

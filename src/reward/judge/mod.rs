@@ -21,7 +21,8 @@ use self::answers::Answers;
 use super::options::Options;
 use super::text::fill;
 use super::{
-    PROBES, Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores,
+    PROBES, ReadText, Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score,
+    Scores,
 };
 use crate::error::{Error, Result};
 use crate::llama::{
@@ -280,5 +281,10 @@ impl Reward for Judge {
 
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         self.read(samples).map_err(Error::in_reward)
+    }
+
+    fn reads(&self, sample: &Sample<'_>) -> Result<Vec<ReadText>> {
+        let tokens = self.asked(sample)?;
+        Ok(vec![ReadText::new(self.reader.model(), tokens)])
     }
 }
