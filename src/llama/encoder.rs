@@ -2,6 +2,10 @@
 //!
 //! One text a run: a text's numbers then depend on that text alone, which packing several
 //! texts into one attention would not guarantee to the last bit.
+//!
+//! A BERT was trained with a type for each token: the first up to the first separator, the second
+//! behind it. llama.cpp gives all of them the first, so the vectors of a pair's tokens are made
+//! here, with what the second type differs by.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -13,6 +17,7 @@ use super::batch::Batch;
 use super::model::{Model, Token};
 use super::obstacles::is_encoder;
 use crate::error::{Error, Result};
+use crate::output::OutputRows;
 
 /// Longest text of an encoder, in tokens, whatever the model allows: attention memory grows
 /// with the square.
@@ -38,7 +43,59 @@ pub struct Encoder {
     batch: Batch,
     capacity: usize,
     width: usize,
+    types: Option<TokenTypes>,
     model: Arc<Model>,
+}
+
+/// The two types of a BERT's tokens.
+struct TokenTypes {
+    /// What ends the first text.
+    separator: Token,
+    /// The vectors of tokens.
+    rows: OutputRows,
+    /// The second type's vector less the first's, `[d]`.
+    difference: Vec<f32>,
+}
+
+impl TokenTypes {
+    fn of(model: &Model) -> Result<Option<Self>> {
+        let gguf = model.gguf();
+        let is_bert =
+            gguf.architecture() == Some("bert") && gguf.str("tokenizer.ggml.model") == Some("bert");
+        let (Some(separator), true) = (model.separator(), is_bert) else {
+            return Ok(None);
+        };
+        let types = model.values("token_types.weight")?.unwrap_or_default();
+        let (first, second) = types.split_at(model.width().min(types.len()));
+        if second.len() != first.len() || second.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            separator,
+            // A BERT has no output matrix but that of its tokens.
+            rows: model.output_rows()?,
+            difference: second.iter().zip(first).map(|(b, a)| b - a).collect(),
+        }))
+    }
+
+    /// The vectors of a pair's tokens; `None` for a text alone.
+    fn vectors(&self, tokens: &[Token]) -> Result<Option<Vec<f32>>> {
+        let width = self.difference.len();
+        let ends = tokens.iter().position(|&token| token == self.separator);
+        let Some(second) = ends.map(|at| at + 1).filter(|&at| at < tokens.len()) else {
+            return Ok(None);
+        };
+        let mut vectors = vec![0.0; tokens.len() * width];
+        for (i, (row, &token)) in vectors.chunks_exact_mut(width).zip(tokens).enumerate() {
+            self.rows.row(token, row)?;
+            if i >= second {
+                row.iter_mut()
+                    .zip(&self.difference)
+                    .for_each(|(v, d)| *v += d);
+            }
+        }
+        Ok(Some(vectors))
+    }
 }
 
 // SAFETY: as for `Context`: tied to no thread, used through `&mut self`.
@@ -49,7 +106,8 @@ impl Encoder {
     /// kept, so keys and values are what they are by default.
     ///
     /// # Errors
-    /// [`Error::Engine`] when llama.cpp cannot make it.
+    /// [`Error::Engine`] when llama.cpp cannot make it, [`Error::Io`] and [`Error::Model`] for token
+    /// types that cannot be read.
     pub fn new(
         model: Arc<Model>,
         pooling: Pooling,
@@ -61,6 +119,7 @@ impl Encoder {
             false => MAX_DECODER_TEXT,
         };
         let capacity = model.trained_context().clamp(1, longest);
+        let types = TokenTypes::of(&model)?;
         // SAFETY: returns plain data.
         let mut params = unsafe { sys::llama_context_default_params() };
         let size = capacity as u32;
@@ -91,6 +150,7 @@ impl Encoder {
             batch: Batch::new(),
             capacity,
             width,
+            types,
             model,
         })
     }
@@ -116,7 +176,8 @@ impl Encoder {
     /// The pooled vector of one text: `[labels]` for [`Pooling::Rank`], else `[d]`.
     ///
     /// # Errors
-    /// [`Error::Engine`] for an empty or too long text, or when llama.cpp fails.
+    /// [`Error::Engine`] for an empty or too long text, or when llama.cpp fails; [`Error::Io`] when
+    /// the vectors of a pair's tokens cannot be read from the file.
     pub fn encode(&mut self, tokens: &[Token]) -> Result<Vec<f32>> {
         if tokens.is_empty() || tokens.len() > self.capacity {
             return Err(Error::Engine(format!(
@@ -129,8 +190,16 @@ impl Encoder {
         for (position, &token) in tokens.iter().enumerate() {
             self.batch.push(token, position, 0, true);
         }
-        let batch = self.batch.raw();
-        // SAFETY: the batch's arrays live in `self.batch`; it fits one ubatch; the result
+        let types = self.types.as_ref();
+        let mut vectors = types
+            .map(|types| types.vectors(tokens))
+            .transpose()?
+            .flatten();
+        let batch = match &mut vectors {
+            Some(vectors) => self.batch.raw_of(vectors),
+            None => self.batch.raw(),
+        };
+        // SAFETY: the batch's arrays live in `self.batch` and `vectors`; it fits one ubatch; the result
         // belongs to the context and has `width` floats for sequence 0.
         unsafe {
             let memory = sys::llama_get_memory(self.raw.as_ptr());

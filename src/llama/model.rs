@@ -1,5 +1,7 @@
 //! A GGUF file in memory: loading, vocabulary, tokens to text and back.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
@@ -134,6 +136,33 @@ impl Model {
     /// Those of [`OutputRows::open`].
     pub fn output_rows(&self) -> Result<OutputRows> {
         OutputRows::open(&self.path, &self.gguf, row_decoder)
+    }
+
+    /// All values of a small tensor, as they stand in the file; `None` where it has none.
+    pub(super) fn values(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        let Some(tensor) = self.gguf.tensor(name) else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; usize::try_from(tensor.bytes).unwrap_or(0)];
+        File::open(&self.path)
+            .and_then(|mut file| {
+                file.seek(SeekFrom::Start(tensor.offset))?;
+                file.read_exact(&mut bytes)
+            })
+            .map_err(Error::io(&self.path))?;
+        if tensor.kind == TensorType::F32 {
+            let values = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
+            return Ok(Some(values.collect()));
+        }
+        let mut values = vec![0.0; usize::try_from(tensor.elements()).unwrap_or(0)];
+        match row_decoder(tensor.kind) {
+            Some(decode) => decode(&bytes, &mut values),
+            None => {
+                let reason = format!("{name}: its type {} cannot be decoded", tensor.kind);
+                return Err(Error::model(&self.path, reason));
+            }
+        };
+        Ok(Some(values))
     }
 
     /// `general.architecture`.
@@ -271,6 +300,12 @@ impl Model {
     /// The BOS (or CLS) token.
     pub(super) fn bos(&self) -> Option<Token> {
         let token = self.inner.vocab().bos().0;
+        (token >= 0).then_some(token)
+    }
+
+    /// The token between two texts.
+    pub(super) fn separator(&self) -> Option<Token> {
+        let token = self.inner.vocab().sep().0;
         (token >= 0).then_some(token)
     }
 

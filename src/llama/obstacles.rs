@@ -138,22 +138,19 @@ pub fn head_inside_obstacle(gguf: &Gguf) -> Option<String> {
 
 /// What the score of a classifier lacks beside that of the model as it was published, if anything.
 ///
-/// Source: `conversion/bert.py` of llama.cpp, which leaves the pooler out, and `src/models/bert.cpp`,
-/// which gives every token the first type.
+/// Source: `conversion/bert.py` of llama.cpp, which leaves the pooler out.
 #[must_use]
 pub fn classifier_loss(gguf: &Gguf) -> Option<&'static str> {
-    let rows = |name: &str| {
-        gguf.tensor(name)
-            .map(|t| t.dims.get(1).copied().unwrap_or(1))
-    };
-    let is_cross_encoder = gguf.architecture() == Some("bert")
-        && gguf.tensor("cls.output.weight").is_some()
-        && gguf.tensor("cls.weight").is_none()
-        && gguf.arch_key("classifier.pooling_type").is_none();
-    (is_cross_encoder && rows("token_types.weight") == Some(2)).then_some(
+    let has = |name: &str| gguf.tensor(name).is_some();
+    let types = gguf.tensor("token_types.weight");
+    let without_pooler = gguf.architecture() == Some("bert")
+        && has("cls.output.weight")
+        && !has("cls.weight")
+        && gguf.arch_key("classifier.pooling_type").is_none()
+        && types.is_some_and(|types| types.dims.get(1) == Some(&2));
+    without_pooler.then_some(
         "scores are not those of the model as published: llama.cpp's converter leaves out the \
-         pooler's dense layer, and both texts have one token type; a head with that layer beside \
-         the file (reward import) brings the first back",
+         pooler's dense layer; a head with that layer beside the file (reward import) brings it back",
     )
 }
 

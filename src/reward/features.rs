@@ -93,7 +93,7 @@ pub struct FeatureVector {
 
 enum Engine {
     Reader(Box<Reader>),
-    Encoder(Encoder),
+    Encoder(Box<Encoder>),
 }
 
 /// Makes features.
@@ -133,7 +133,7 @@ impl Features {
                 };
                 let encoder = Encoder::new(Arc::clone(&model), made, threads, flash)?;
                 let limit = encoder.capacity();
-                (Engine::Encoder(encoder), limit)
+                (Engine::Encoder(Box::new(encoder)), limit)
             }
         };
         let text = match &options.text {

@@ -293,6 +293,7 @@ pub(super) fn fill(pattern: &str, prompt: &str, response: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gguf::testing::{self, Builder, array, build};
 
     #[test]
     fn a_response_cannot_bring_in_the_prompt() {
@@ -300,6 +301,50 @@ mod tests {
             fill("{prompt}|{response}", "P", "{prompt}{response}"),
             "P|{prompt}{response}"
         );
+    }
+
+    fn text_of(file: Builder) -> (String, TextOrigin) {
+        let (text, origin) = RewardText::of_file(&file.read().unwrap(), None).unwrap();
+        (text.to_string(), origin)
+    }
+
+    fn encoder(tokens: &[&str], separator: u32, end: u32) -> Builder {
+        let raw: Vec<u8> = tokens.iter().flat_map(testing::text).collect();
+        build()
+            .str("general.architecture", "bert")
+            .pair(
+                "tokenizer.ggml.tokens",
+                9,
+                array(8, tokens.len() as u64, &raw),
+            )
+            .u32("tokenizer.ggml.seperator_token_id", separator)
+            .u32("tokenizer.ggml.eos_token_id", end)
+    }
+
+    #[test]
+    fn an_encoder_with_a_head_reads_a_pair_of_its_tokenizer() {
+        let head = |file: Builder| file.tensor("cls.output.weight", &[2, 1], 0);
+        let pair = |text: &str| (text.to_owned(), TextOrigin::Pair);
+        let bert = || encoder(&["[CLS]", "[SEP]"], 1, 1);
+        assert_eq!(text_of(head(bert())), pair("{prompt}[SEP]{response}"));
+        let roberta = encoder(&["<s>", "</s>"], 1, 1);
+        assert_eq!(text_of(head(roberta)), pair("{prompt}</s></s>{response}"));
+        let default = ("{prompt}\\n{response}".to_owned(), TextOrigin::Default);
+        assert_eq!(text_of(bert()), default);
+        let stated = head(bert()).str(TEXT_KEY, "{response}");
+        assert_eq!(text_of(stated), ("{response}".into(), TextOrigin::Stated));
+    }
+
+    #[test]
+    fn a_template_for_reranking_comes_before_that_of_a_chat() {
+        let decoder = || {
+            let file = build().str("general.architecture", "qwen3");
+            file.str("tokenizer.chat_template", "{{ messages }}")
+        };
+        assert_eq!(text_of(decoder()), ("chat".into(), TextOrigin::Chat));
+        let rerank = decoder().str(RERANK_KEY, "{query}? {document}");
+        let expected = ("{prompt}? {response}".into(), TextOrigin::Rerank);
+        assert_eq!(text_of(rerank), expected);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod head;
 mod http;
 mod judge;
 mod likelihood;
+mod published;
 mod qwen3;
 mod recurrent;
 mod stepwise;

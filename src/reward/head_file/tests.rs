@@ -6,7 +6,7 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 use super::LinearHead;
 use crate::error::Error;
 use crate::gguf::Gguf;
-use crate::gguf::testing::{Builder, build};
+use crate::gguf::testing::{Builder, array, build, text};
 
 /// A tensor: name, type, shape, raw bytes.
 type Tensor<'a> = (&'a str, Dtype, &'a [usize], Vec<u8>);
@@ -103,6 +103,8 @@ fn every_name_and_floating_type_is_read() {
         "cls.output.weight",
         "v_head.summary.weight",
         "value_head.weight",
+        "v_head.weight",
+        "regression_head.weight",
         "regression_layer.weight",
         "rm_head.weight",
     ] {
@@ -176,6 +178,41 @@ fn a_head_that_is_no_reward_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_dense_layer_of_a_cross_encoder_goes_before_its_head() {
+    let tensors: [Tensor<'_>; 4] = [
+        (
+            "bert.pooler.dense.bias",
+            Dtype::F32,
+            &[2],
+            f32s(&[0.5, 0.0]),
+        ),
+        (
+            "bert.pooler.dense.weight",
+            Dtype::F32,
+            &[2, 2],
+            f32s(&[1.0, 0.0, 2.0, -1.0]),
+        ),
+        ("classifier.bias", Dtype::F32, &[1], f32s(&[0.25])),
+        ("classifier.weight", Dtype::F32, &[1, 2], f32s(&[3.0, 4.0])),
+    ];
+    let head = read(&tensors).unwrap();
+    let expected = 3.0 * 1.5_f64.tanh() + 4.0 * 1.0_f64.tanh() + 0.25;
+    assert!((head.score(&[1.0, 1.0]) - expected).abs() < 1e-12);
+    let (_folder, path) = write(b"");
+    head.write_safetensors(&path).unwrap();
+    let found = LinearHead::read(&path, None).unwrap();
+    assert_eq!((&found.dense, &found.weight), (&head.dense, &head.weight));
+    assert_eq!(found.tensor, "cls.output");
+    for layer in ["pre_classifier.weight", "head.dense.weight"] {
+        let other: [Tensor<'_>; 2] = [
+            (layer, Dtype::F32, &[1, 1], f32s(&[1.0])),
+            ("classifier.weight", Dtype::F32, &[1, 1], f32s(&[1.0])),
+        ];
+        assert!(refusal(&other).contains(layer));
+    }
+}
+
+#[test]
 fn a_damaged_safetensors_file_is_refused() {
     let (_folder, path) = write(b"");
     head().write_safetensors(&path).unwrap();
@@ -225,6 +262,24 @@ fn a_head_inside_a_gguf_is_read() {
     assert_eq!(found.text.as_deref(), Some("{response}"));
     assert_eq!(found.metadata.len(), 1);
     assert_eq!(found.metadata["aisp.reward.description"], "warmth");
+}
+
+#[test]
+fn the_rows_of_yes_and_no_are_told_by_their_labels() {
+    let file = |labels: [&str; 2]| {
+        let raw: Vec<u8> = labels.iter().flat_map(text).collect();
+        build()
+            .str("general.architecture", "qwen3")
+            .pair("qwen3.classifier.output_labels", 9, array(8, 2, &raw))
+            .tensor("cls.output.weight", &[2, 2], 0)
+    };
+    for (labels, expected) in [(["yes", "no"], [-2.0, -5.0]), (["No", "Yes"], [2.0, 5.0])] {
+        let (_folder, path) = gguf(&file(labels), &[1.0, 2.0, 3.0, 7.0], None);
+        assert_eq!(LinearHead::read(&path, None).unwrap().weight, expected);
+    }
+    let (_folder, path) = gguf(&file(["good", "bad"]), &[1.0, 2.0, 3.0, 7.0], None);
+    let error = LinearHead::read(&path, None).unwrap_err().to_string();
+    assert!(error.contains("2 outputs"), "{error}");
 }
 
 #[test]
