@@ -12,6 +12,7 @@ mod tiny;
 use aisp_llama::gguf::{Gguf, GgufError, TensorType};
 
 mod command;
+mod guards;
 mod head;
 mod http;
 mod judge;
