@@ -6,14 +6,12 @@
 //!
 //! Source: `common/hf-cache.cpp` and `common/download.cpp` of the pinned llama.cpp.
 
-use std::cell::Cell;
 use std::fs;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use aisp_llama::reward::Files;
 use aisp_llama::{Error, Result};
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo};
@@ -25,7 +23,7 @@ use super::{output, values};
 /// How often a broken connection is taken up again.
 const RETRIES: usize = 2;
 /// How long the hub has to be reached, and to list its files.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
+pub(super) const PATIENCE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
 
 #[derive(Debug, clap::Args)]
 pub struct HubArgs {
@@ -113,7 +111,8 @@ impl HubArgs {
     }
 }
 
-fn check_token(token: Option<&str>) -> Result<()> {
+/// Refuses what cannot be a token.
+pub(super) fn check_token(token: Option<&str>) -> Result<()> {
     let is_token = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
     match token.is_none_or(is_token) {
         true => Ok(()),
@@ -130,7 +129,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// The folder of llama.cpp's cache.
-fn cache_folder() -> Option<PathBuf> {
+pub(super) fn cache_folder() -> Option<PathBuf> {
     let places = [
         ("LLAMA_CACHE", ""),
         ("HF_HUB_CACHE", ""),
@@ -150,14 +149,14 @@ fn cache_folder() -> Option<PathBuf> {
 }
 
 /// One repository, there and in the cache.
-struct Repository {
+pub(super) struct Repository {
     there: ApiRepo,
     here: CacheRepo,
 }
 
 /// What is in a repository.
 #[derive(Deserialize)]
-struct Listing {
+pub(super) struct Listing {
     /// The commit.
     sha: String,
     siblings: Vec<Sibling>,
@@ -178,7 +177,7 @@ struct Lfs {
 }
 
 impl Listing {
-    fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<String> {
         let names = self.siblings.iter().map(|file| &file.rfilename);
         names.filter(|name| is_inside(name)).cloned().collect()
     }
@@ -194,7 +193,11 @@ impl Sibling {
 }
 
 impl Repository {
-    fn new(name: &str, folder: &Path, token: Option<&str>) -> std::result::Result<Self, String> {
+    pub(super) fn new(
+        name: &str,
+        folder: &Path,
+        token: Option<&str>,
+    ) -> std::result::Result<Self, String> {
         let cache = Cache::new(folder.to_path_buf());
         let token = token.filter(|token| !token.is_empty());
         let mut builder = ApiBuilder::from_cache(cache.clone())
@@ -212,7 +215,7 @@ impl Repository {
     }
 
     /// What the hub has; the reason where it does not say.
-    fn list(&self) -> std::result::Result<Listing, String> {
+    pub(super) fn list(&self) -> std::result::Result<Listing, String> {
         let [connect, all] = PATIENCE;
         let answer = self
             .there
@@ -231,6 +234,11 @@ impl Repository {
             true => Ok(listing),
             false => Err(format!("the hub names no commit but {:?}", listing.sha)),
         }
+    }
+
+    /// Where a file is.
+    pub(super) fn url(&self, name: &str) -> String {
+        self.there.url(name)
     }
 
     /// Where a file of the listing is in the cache, fetched if it is not there.
@@ -337,88 +345,6 @@ fn link(blob: &Path, place: &Path, name: &str) -> std::io::Result<()> {
     }
 }
 
-/// The files of a repository, read in parts where they are; nothing goes into the cache.
-pub struct RemoteFiles {
-    name: String,
-    names: Vec<String>,
-    repository: Repository,
-    agent: ureq::Agent,
-    token: Option<String>,
-    read: Cell<u64>,
-}
-
-impl RemoteFiles {
-    /// Asks the hub for the names of the repository's files.
-    pub fn new(name: &str, token: Option<&str>) -> Result<Self> {
-        check_token(token)?;
-        let failed = |reason| Error::Model {
-            path: name.into(),
-            reason,
-        };
-        // Where the cache would be.
-        let folder = cache_folder().unwrap_or_default();
-        let repository = Repository::new(name, &folder, token).map_err(failed)?;
-        let names = repository.list().map_err(failed)?.names();
-        let [connect, all] = PATIENCE;
-        let agent = ureq::Agent::config_builder()
-            .timeout_connect(Some(connect))
-            .timeout_global(Some(all))
-            .build();
-        Ok(Self {
-            name: name.to_owned(),
-            names,
-            repository,
-            agent: agent.into(),
-            token: token.filter(|token| !token.is_empty()).map(str::to_owned),
-            read: Cell::new(0),
-        })
-    }
-
-    /// Bytes that came so far, descriptions included.
-    pub fn bytes_read(&self) -> u64 {
-        self.read.get()
-    }
-}
-
-impl Files for RemoteFiles {
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-
-    fn has(&self, file: &Path) -> bool {
-        self.names.iter().any(|name| Path::new(name) == file)
-    }
-
-    fn read(&self, file: &Path, offset: u64, length: u64) -> Result<Vec<u8>> {
-        let name = file.to_string_lossy();
-        let failed = |reason: String| Error::Model {
-            path: PathBuf::from(&self.name),
-            reason: format!("{name}: {reason}"),
-        };
-        let last = offset + length.max(1) - 1;
-        let mut request = self.agent.get(self.repository.there.url(&name));
-        request = request.header("Range", format!("bytes={offset}-{last}"));
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
-        let mut answer = request
-            .call()
-            .map_err(|error| failed(refusal(&error, "file")))?;
-        // A server that sends the whole file is read no further than the part.
-        if offset > 0 && answer.status() != 206 {
-            let reason = "the server sends no parts of files; download it, and give its folder";
-            return Err(failed(reason.into()));
-        }
-        let mut bytes = Vec::new();
-        let body = answer.body_mut().as_reader();
-        body.take(length)
-            .read_to_end(&mut bytes)
-            .map_err(|error| failed(format!("{error}; run it again")))?;
-        self.read.set(self.read.get() + bytes.len() as u64);
-        Ok(bytes)
-    }
-}
-
 /// Why a file did not come, and what to do.
 fn broken(error: &ApiError) -> String {
     match error {
@@ -432,7 +358,7 @@ fn broken(error: &ApiError) -> String {
 }
 
 /// Why the hub has no answer, and what to do.
-fn refusal(error: &ureq::Error, what: &str) -> String {
+pub(super) fn refusal(error: &ureq::Error, what: &str) -> String {
     match error {
         ureq::Error::StatusCode(status @ (401 | 403)) => format!(
             "the hub refuses it ({status}): no such {what}, or one for those with a token; check \

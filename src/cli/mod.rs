@@ -9,6 +9,7 @@ mod flags;
 mod form_args;
 mod hub;
 mod hub_names;
+mod hub_parts;
 mod inspect;
 mod llama_flags;
 mod load_args;

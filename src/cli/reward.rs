@@ -14,8 +14,9 @@ use aisp_llama::{Error, Result};
 use clap::Subcommand;
 
 use super::flags::{LoadArgs, RewardArgs};
-use super::hub::{HubArgs, RemoteFiles};
+use super::hub::HubArgs;
 use super::hub_names::Source;
+use super::hub_parts::RemoteFiles;
 use super::{output, setup, values};
 
 /// Texts whose features are computed in one go.
@@ -178,6 +179,13 @@ fn run_import(args: &ImportArgs) -> anyhow::Result<u8> {
                 source.repo
             ));
             head
+        }
+        None if !source.exists() => {
+            let reason = format!(
+                "{}: no such file or folder; a model of the hub is hf:OWNER/NAME",
+                args.source
+            );
+            return Err(Error::field("source", reason).into());
         }
         None if source.is_dir() => import_head(&Folder(source.into()), &options)?,
         None => {

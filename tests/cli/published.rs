@@ -150,7 +150,7 @@ fn import_takes_folders_indices_files_and_models_apart() {
             &["-o", ".gguf"],
         ),
         ("bert.gguf", "x.gguf", 3, &["bert.gguf", "as it is"]),
-        ("absent", "x.safetensors", 3, &["absent"]),
+        ("absent", "x.safetensors", 2, &["absent", "hf:OWNER/NAME"]),
     ] {
         assert_refused(&import(source, output), code, words);
         assert!(!Path::new(&place(output)).exists());

@@ -307,8 +307,7 @@ impl LinearHead {
         tensors.push((format!("{stem}.weight"), vec![1, width], &self.weight));
         tensors.push((format!("{stem}.bias"), vec![1], &bias));
         // Not by the crate: its metadata stand in another order at every run.
-        let mut header = serde_json::Map::new();
-        header.insert("__metadata__".into(), json!(metadata));
+        let mut header = BTreeMap::from([("__metadata__".to_owned(), json!(metadata))]);
         let mut end = 0;
         for (name, shape, values) in &tensors {
             let begin = end;
@@ -316,7 +315,7 @@ impl LinearHead {
             let place = json!({"dtype": "F32", "shape": shape, "data_offsets": [begin, end]});
             header.insert(name.clone(), place);
         }
-        let mut header = serde_json::Value::from(header).to_string();
+        let mut header = json!(header).to_string();
         // The data start at a multiple of 8 bytes.
         while !header.len().is_multiple_of(8) {
             header.push(' ');

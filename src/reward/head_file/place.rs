@@ -15,6 +15,9 @@ use crate::llama::row_decoder;
 /// Longest header a safetensors file may have, in bytes, by its specification.
 const MAX_HEADER: u64 = 100_000_000;
 
+/// Most bytes of a tensor that is read: a dense layer of 8192 features.
+const MAX_BYTES: u64 = 256 << 20;
+
 /// Files that are read in parts.
 pub trait Files {
     /// What messages call them all.
@@ -119,7 +122,7 @@ impl Place {
             },
             kind: format!("{:?}", info.dtype),
             shape: info.shape.iter().map(|&n| n as u64).collect(),
-            offset: start + begin,
+            offset: start.saturating_add(begin),
             bytes: end - begin,
         })
     }
@@ -128,6 +131,9 @@ impl Place {
     pub fn values(&self, files: &dyn Files) -> Result<Vec<f32>> {
         if self.bytes == 0 {
             return Err(self.unusable("it is empty"));
+        }
+        if self.bytes > MAX_BYTES {
+            return Err(self.unusable("no head is so large; give another tensor's name"));
         }
         let Some(element) = self.element else {
             let reason = format!("its type is {}; export it again as F32", self.kind);
