@@ -136,6 +136,7 @@ impl Classifier {
             reward: reward.map_or(f64::NAN, f64::from),
             tokens: tokens.len(),
             truncated,
+            ..Score::default()
         }))
     }
 }
@@ -153,6 +154,10 @@ fn check_outputs(path: &Path, outputs: usize) -> Result<()> {
 impl Reward for Classifier {
     fn name(&self) -> String {
         self.encoder.model().path().display().to_string()
+    }
+
+    fn sees(&self) -> String {
+        self.text().to_string()
     }
 
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {

@@ -163,12 +163,17 @@ impl Reward for Head {
         self.name.clone()
     }
 
+    fn sees(&self) -> String {
+        self.text().to_string()
+    }
+
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         let vectors = self.features.compute(samples).map_err(Error::in_reward)?;
         let score = |v: FeatureVector| Score {
             reward: self.head.score(&v.values),
             tokens: v.tokens,
             truncated: v.truncated,
+            ..Score::default()
         };
         Ok(vectors.into_iter().map(|v| v.map(score)).collect())
     }

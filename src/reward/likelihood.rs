@@ -20,8 +20,7 @@ use super::options::Options;
 use super::{Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores};
 use crate::error::{Error, Result};
 use crate::llama::{
-    Attention, ChatOptions, ChatTemplate, Message, Model, Placement, Reader, Token,
-    tokenize_guarded,
+    Attention, ChatOptions, ChatTemplate, Model, Placement, Reader, Token, tokenize_guarded,
 };
 
 /// Its place among the kinds.
@@ -139,9 +138,7 @@ impl Likelihood {
     pub fn tokenize(&self, sample: &Sample<'_>) -> Result<(Vec<Token>, usize)> {
         let model = self.reader.model();
         let mut tokens = match &self.before {
-            Before::Chat(chat) => {
-                chat.tokenize(model, &[Message::new("user", sample.prompt)], true)?
-            }
+            Before::Chat(chat) => chat.tokenize(model, &sample.conversation(), true)?,
             Before::Raw(between) => tokenize_guarded(model, &[sample.prompt], |texts| {
                 Ok(format!("{}{between}", texts[0]))
             })?,
@@ -191,7 +188,7 @@ impl Likelihood {
                 Ok(Ok(Score {
                     reward: text.log_p.iter().sum::<f64>() / text.log_p.len() as f64,
                     tokens: text.decoded,
-                    truncated: false,
+                    ..Score::default()
                 }))
             })
             .collect()

@@ -1,7 +1,9 @@
 //! Any program as the reward: it is kept running and talks in lines.
 //!
 //! For every response of a batch the program gets one line of JSON on its stdin,
-//! `{"id":0,"prompt":"…","response":"…"}` with ids from 0 up, and prints one line back:
+//! `{"id":0,"prompt":"…","response":"…"}` with ids from 0 up, and prints one line back. Where the
+//! prompt is the end of a conversation, or stands behind a system prompt, the line has
+//! `"messages":[{"role":"…","content":"…"},…]` too, all of them up to the response.
 //!
 //! - `1.5`: the reward of the first response that has none yet;
 //! - `{"id":0,"reward":1.5}`: in any order; without `"id"` in order, as above;

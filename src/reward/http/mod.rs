@@ -198,7 +198,7 @@ impl HttpReward {
         let fenced = |text: &str| format!("{fence}\n{text}\n{fence}");
         let question = fill(
             self.question.as_deref().unwrap_or(DEFAULT_QUESTION),
-            &fenced(sample.prompt),
+            &fenced(&sample.transcript()),
             &fenced(sample.response),
         );
         Request {
@@ -228,7 +228,7 @@ impl HttpReward {
         let score = |reward| Score {
             reward,
             tokens,
-            truncated: false,
+            ..Score::default()
         };
         match self.api {
             HttpApi::Rerank => {

@@ -206,13 +206,13 @@ impl Judge {
     /// # Errors
     /// Those of the chat template.
     pub fn tokenize(&self, sample: &Sample<'_>) -> Result<Vec<Token>> {
-        let model = self.reader.model();
+        let (model, prompt) = (self.reader.model(), sample.transcript());
         match &self.chat {
             Some(chat) => {
-                let text = fill(&self.question, sample.prompt, sample.response);
+                let text = fill(&self.question, &prompt, sample.response);
                 chat.tokenize(model, &[Message::new("user", text)], true)
             }
-            None => tokenize_guarded(model, &[sample.prompt, sample.response], |texts| {
+            None => tokenize_guarded(model, &[&prompt, sample.response], |texts| {
                 Ok(fill(&self.question, &texts[0], &texts[1]) + RAW_ANSWER)
             }),
         }
@@ -243,7 +243,7 @@ impl Judge {
                     Ok(Ok(Score {
                         reward: self.answers.reward(&read.positions),
                         tokens: read.decoded,
-                        truncated: false,
+                        ..Score::default()
                     }))
                 }
                 Err(error) => Ok(Err(error)),

@@ -217,12 +217,15 @@ impl Reward for Rules {
         format!("rule:{}", self.expression)
     }
 
+    fn sees(&self) -> String {
+        "{response}".into()
+    }
+
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         let score = |sample: &Sample<'_>| {
             Ok(Score {
                 reward: self.reward(sample.response)?,
-                tokens: 0,
-                truncated: false,
+                ..Score::default()
             })
         };
         Ok(samples.iter().map(score).collect())

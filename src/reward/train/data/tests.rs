@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use super::super::measure::{Measured, auc};
 use super::super::split::split;
 use super::Dataset;
+use crate::reward::Sample;
 
 #[test]
 fn a_group_is_on_one_side_and_in_one_fold() {
@@ -57,7 +58,8 @@ fn data_are_read_with_their_groups() {
 {"prompt": null, "response": "b", "score": 3, "group": "h"}"#;
     let data = Dataset::parse(text, "f").unwrap();
     assert_eq!(data.groups(), ["p", "g", "c", "g"]);
-    assert_eq!(data.texts(), [("p", "a"), ("", "b"), ("", "c"), ("", "b")]);
+    let texts = [("p", "a"), ("", "b"), ("", "c"), ("", "b")];
+    assert_eq!(data.texts(), texts.map(|(p, r)| Sample::new(p, r)));
 
     let text = r#"{"prompt": "", "chosen": "a", "rejected": "b", "group": "1"}
 {"prompt": "", "chosen": "c", "rejected": "d", "group": "2"}
@@ -65,7 +67,7 @@ fn data_are_read_with_their_groups() {
 {"prompt": "", "chosen": "d", "rejected": "b"}"#;
     let data = Dataset::parse(text, "f").unwrap();
     assert_eq!(data.groups(), ["1", "1", "3", "1"]);
-    assert_eq!(data.texts()[2..4], [("", "c"), ("", "d")]);
+    assert_eq!(data.texts()[2..4], ["c", "d"].map(|r| Sample::new("", r)));
 }
 
 #[test]
