@@ -43,9 +43,10 @@ pub struct RewardArgs {
 /// The help of `--reward`, from the table of kinds.
 fn reward_help() -> String {
     let kinds = kinds().iter();
-    let kinds: Vec<String> = kinds.map(|k| format!("{}, {}", k.usage, k.about)).collect();
+    let kinds: Vec<String> = kinds.map(|k| format!("{}, {}", k.form, k.about)).collect();
     format!(
-        "A reward of any kind, [WEIGHT*]KIND:…; may be given several times. Kinds: {}",
+        "A reward of any kind, [WEIGHT*]KIND:…; may be given several times. Kinds: {}. Their options: \
+         aisp-llama help rewards",
         kinds.join("; ")
     )
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::load::misplaced;
-use super::options::Options;
+use super::options::{self, Options};
 use super::text::{RewardText, Tokenizer};
 use super::{
     Answer, Reward, RewardKind, RewardLoader, RewardSource, Sample, Score, Scores, TooLong,
@@ -24,8 +24,10 @@ use crate::llama::{
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "classifier",
-    usage: "classifier:FILE[;text=…][;too-long=refuse|truncate][;ngl=N][;dev=…]",
+    form: "classifier:FILE",
     about: "a GGUF with a classification head",
+    terms: &[],
+    options: &[options::TEXT, options::TOO_LONG, options::NGL, options::DEV],
     parse,
 };
 

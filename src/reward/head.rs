@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::head_file::LinearHead;
-use super::options::Options;
+use super::options::{self, Options};
 use super::{
     FeaturePooling, FeatureVector, Features, FeaturesOptions, Reward, RewardKind, RewardLoader,
-    RewardSource, RewardText, Sample, Score, Scores, check_tells_apart,
+    RewardOption, RewardSource, RewardText, Sample, Score, Scores, check_tells_apart,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -22,9 +22,26 @@ use crate::llama::{Attention, ChatOptions, Model, Placement, head_inside_obstacl
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "head",
-    usage: "head:FILE[;head=FILE][;text=…][;pooling=last|mean][;too-long=refuse|truncate]\
-            [;ngl=N][;dev=…]",
+    form: "head:FILE",
     about: "a scalar head, from a file of its own or inside the GGUF, on the model's features",
+    terms: &[],
+    options: &[
+        RewardOption::new(
+            "head",
+            "FILE",
+            "the safetensors or GGUF file with the head [default: that inside FILE]",
+        ),
+        options::TEXT,
+        RewardOption::new(
+            "pooling",
+            "last|mean",
+            "the last token's features, or the mean of all [default: what the head states, else last \
+             for decoders and mean for encoders]",
+        ),
+        options::TOO_LONG,
+        options::NGL,
+        options::DEV,
+    ],
     parse,
 };
 

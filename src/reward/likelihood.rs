@@ -16,8 +16,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::options::Options;
-use super::{Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores};
+use super::options::{self, Options};
+use super::{
+    Reward, RewardKind, RewardLoader, RewardOption, RewardSource, Sample, SampleError, Score,
+    Scores,
+};
 use crate::error::{Error, Result};
 use crate::llama::{
     Attention, ChatOptions, ChatTemplate, Model, Placement, Reader, Token, tokenize_guarded,
@@ -26,8 +29,24 @@ use crate::llama::{
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "likelihood",
-    usage: "likelihood:FILE|self[;chat=on|off][;between=…][;ngl=N][;dev=…]",
+    form: "likelihood:FILE|self",
     about: "mean log p of the response's tokens by any model, or the generator itself",
+    terms: &[],
+    options: &[
+        RewardOption::new(
+            "chat",
+            "on|off",
+            "whether the prompt goes through its chat template [default: on where it has one]",
+        ),
+        RewardOption::new(
+            "between",
+            "TEXT",
+            "what stands between a raw prompt and the response; \\n is a line break [default: a line \
+             break, nothing for the generator itself]",
+        ),
+        options::NGL,
+        options::DEV,
+    ],
     parse,
 };
 

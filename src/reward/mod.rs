@@ -34,7 +34,7 @@ pub use head::{Head, HeadOptions};
 pub use head_file::LinearHead;
 pub use http::{HttpApi, HttpOptions, HttpReward};
 pub use judge::{Judge, JudgeOptions, Verdict};
-pub use kinds::kinds;
+pub use kinds::{kinds, reward_help};
 pub use likelihood::{Likelihood, LikelihoodOptions};
 pub use load::RewardLoader;
 pub use mix::Mix;
@@ -42,7 +42,7 @@ pub use probe::{ProbeAspect, ProbePair, ProbeReport, ProbeVerdict, probe, probe_
 pub use process::kill_commands;
 pub use rule::{RuleResult, Rules};
 pub use sample::{OwnedSample, Sample, TextOrMessages};
-pub use source::{RewardKind, RewardSource};
+pub use source::{RewardKind, RewardOption, RewardSource};
 pub use spec::RewardSpec;
 pub use text::{RewardText, TooLong};
 

@@ -101,10 +101,35 @@ mod tests {
     #[test]
     fn every_kind_is_described() {
         for kind in kinds() {
-            assert!(kind.usage.starts_with(&format!("{}:", kind.name)));
+            assert!(kind.form.starts_with(&format!("{}:", kind.name)));
             assert!(!kind.about.is_empty(), "{}", kind.name);
             let same = kinds().iter().filter(|other| other.name == kind.name);
             assert_eq!(same.count(), 1, "{}", kind.name);
+        }
+    }
+
+    #[test]
+    fn every_option_of_the_table_is_read_and_no_other() {
+        let unread = |text: &str| match RewardSpec::parse(text) {
+            Err(Error::Field { reason, .. }) => {
+                reason.contains("no option") || reason.contains("no such rule")
+            }
+            _ => false,
+        };
+        for kind in kinds() {
+            for option in kind.options {
+                let text = format!("{}:x;{}=1", kind.name, option.name);
+                assert!(!unread(&text), "{text}");
+                assert!(kind.usage().contains(&format!("[;{option}]")));
+            }
+            for term in kind.terms {
+                assert!(!unread(&format!("{}:{}", kind.name, term.name)), "{term}");
+            }
+            assert!(
+                unread(&format!("{}:x;nonsense=1", kind.name)),
+                "{}",
+                kind.name
+            );
         }
     }
 
@@ -158,7 +183,7 @@ mod tests {
             ),
             (
                 "likelihood:x;scale=1..2",
-                &["\"scale\"", "[;chat=on|off][;between=…][;ngl=N]"],
+                &["\"scale\"", "[;chat=on|off][;between=TEXT][;ngl=N]"],
             ),
             (
                 "head:m;quest=x",
@@ -166,7 +191,7 @@ mod tests {
                     "head: ",
                     "\"quest\"",
                     "[;pooling=last|mean]",
-                    "][;ngl=N][;dev=…]",
+                    "][;ngl=N][;dev=NAME,…]",
                 ],
             ),
             ("http:x;timeout=0", &["http: timeout=0: must be seconds"]),

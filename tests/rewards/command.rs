@@ -336,9 +336,7 @@ fn bytes_that_are_no_text_fail_the_batch() {
 #[test]
 fn a_large_batch_does_not_block() {
     let text = "x".repeat(1000);
-    let large: Vec<Sample<'_>> = (0..2000)
-        .map(|_| Sample::new("p", &text))
-        .collect();
+    let large: Vec<Sample<'_>> = (0..2000).map(|_| Sample::new("p", &text)).collect();
     // Every answer is longer than its question, and stderr is full, too.
     let body = "print(line, file=sys.stderr)\n    say(json.dumps({\"reward\": 1, \"x\": line}))";
     let mut reward = start(python("", body));

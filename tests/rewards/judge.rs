@@ -286,10 +286,7 @@ fn questions_and_answers_that_cannot_work_are_refused() {
 #[test]
 fn too_long_a_reply_has_no_verdict_and_spoils_no_other() {
     let long = "word ".repeat(5000);
-    let both = [
-        samples()[0],
-        Sample::new("Hi", &long),
-    ];
+    let both = [samples()[0], Sample::new("Hi", &long)];
     let scores = judge(Verdict::default()).score(&both).unwrap();
     assert!(scores[0].is_ok());
     assert!(matches!(scores[1], Err(SampleError::TooLong { .. })));

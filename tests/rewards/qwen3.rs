@@ -86,7 +86,8 @@ fn a_qwen3_with_one_label_is_scored_by_its_own_head() {
     let folder = TempDir::new().unwrap();
     let path = qwen3("qwen3", Some(("cls.output.weight", 1))).write(folder.path(), "one.gguf");
     let file = path.to_str().unwrap();
-    let samples = ["good", "bad", "something quite different"].map(|response| Sample::new("p", response));
+    let samples =
+        ["good", "bad", "something quite different"].map(|response| Sample::new("p", response));
     let found = rewards(load(file).unwrap().as_mut(), &samples);
     assert!(found[0] != found[1] && found[1] != found[2], "{found:?}");
     // The head is the last tensor of the file.

@@ -113,15 +113,7 @@ impl Run {
         }
         let (samples, iterations) = self.method.shape();
         if self.options.reward_scale {
-            let refuse = |reason| Err(Error::field("reward-scale", reason));
-            if rewards.reward.parts().len() < 2 {
-                return refuse(
-                    "there is one reward, and nothing to weigh it against; leave it out",
-                );
-            }
-            if samples < 2 {
-                return refuse("one candidate has no deviation; give `samples` of at least 2");
-            }
+            parts::check(&rewards.reward.parts(), samples)?;
         }
         Ok(EventKind::RunStarted {
             prompt: self.prompt.text().to_owned(),

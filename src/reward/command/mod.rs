@@ -25,16 +25,29 @@ use std::time::{Duration, Instant};
 use self::session::{Fault, Session};
 use super::options::Options;
 use super::{
-    Answer, Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores,
-    process,
+    Answer, Reward, RewardKind, RewardLoader, RewardOption, RewardSource, Sample, SampleError,
+    Score, Scores, process,
 };
 use crate::error::{Error, Result};
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "command",
-    usage: "command:COMMAND[;timeout=SECONDS][;restarts=N]",
+    form: "command:COMMAND",
     about: "any program, which is kept running and talks in lines",
+    terms: &[],
+    options: &[
+        RewardOption::new(
+            "timeout",
+            "SECONDS",
+            "most time for the responses of an iteration, its start included [default: 30]",
+        ),
+        RewardOption::new(
+            "restarts",
+            "N",
+            "how many iterations in a row may fail before the run does [default: 3]",
+        ),
+    ],
     parse,
 };
 

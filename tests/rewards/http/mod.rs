@@ -61,10 +61,10 @@ fn what_a_reranker_leaves_out_or_says_twice_is_no_score() {
             {"index":1,"score":2},{"index":1,"score":3}]"#,
     )]);
     let [one, _, three, four] = samples();
-    let empty = 
+    let empty = Sample {
         response: " ",
         ..one
-    ;
+    };
     let answers = server
         .reward(HttpApi::Rerank)
         .score(&[one, three, four, empty])
