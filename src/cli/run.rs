@@ -207,7 +207,6 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     }
     let prompt = prompt(args)?;
     let path = setup::model_path(&args.model)?;
-    setup::reward_specs(&args.reward, Some(&path))?;
     let stop = Stop::new();
     setup::stop_on_interrupt(&stop)?;
     let mut trace = args.trace.as_deref().map(Trace::create).transpose()?;
@@ -217,8 +216,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let load = &args.model.load;
     let engine = engine_options(args)?;
     let chat = engine.chat.clone();
-    let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
     let mut aligner = Aligner::new(Arc::clone(&model), engine)?;
+    // What is wrong with the prompt is said before another model is loaded.
+    aligner.tokenize(&prompt)?;
+    let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
     let mut held_out = setup::load_held_out(&args.held_out, load, &chat, &model)?;
     announce(&model, reward.as_ref(), &options);
     let mut rewards = RunRewards::new(reward.as_mut(), &mut held_out);

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aisp_llama::llama::{ChatOptions, Model};
-use aisp_llama::method::{MethodSpec, Rounds};
-use aisp_llama::reward::{Reward, RewardLoader, RewardSpec, TooLong, kill_commands};
+use aisp_llama::method::Rounds;
+use aisp_llama::reward::{Reward, RewardLoader, RewardSpec, kill_commands};
 use aisp_llama::{Error, Result, Stop};
 
 use super::flags::{HeldOutArgs, LoadArgs, ModelArgs, RewardArgs};

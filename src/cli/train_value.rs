@@ -1,12 +1,12 @@
 //! `train-value`: the value network of RE-Control.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use aisp_llama::llama::Model;
 use aisp_llama::method::{MethodSpec, Rounds};
 use aisp_llama::train::{TrainValueOptions, TrainedValue, train_value};
-use aisp_llama::{Aligner, EngineOptions, Error, Prompt, RunRewards, Stop};
+use aisp_llama::{Aligner, EngineOptions, Prompt, RunRewards, Stop};
 
 use super::flags::{LengthArgs, ModelArgs, PromptsArgs, RewardArgs};
 use super::output::{self, INTERRUPTED};

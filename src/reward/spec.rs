@@ -134,6 +134,26 @@ mod tests {
     }
 
     #[test]
+    fn the_defaults_of_the_table_are_those_of_the_rewards() {
+        let mut seen = 0;
+        for kind in kinds() {
+            // Those that are a value, and no sentence.
+            let defaults = kind.options.iter().filter_map(|option| {
+                let (_, default) = option.about.split_once("[default: ")?;
+                let value = default.strip_suffix(']')?;
+                (!value.contains(' ')).then(|| format!(";{}={value}", option.name))
+            });
+            let given: Vec<String> = defaults.collect();
+            seen += given.len();
+            if !given.is_empty() {
+                let plain = format!("{}:x", kind.name);
+                assert_eq!(debug(&(plain.clone() + &given.concat())), debug(&plain));
+            }
+        }
+        assert!(seen > 5);
+    }
+
+    #[test]
     fn what_stands_in_a_description_is_in_the_source() {
         let spec = RewardSpec::parse("-2*head:m.gguf;head=h.gguf;pooling=mean").unwrap();
         assert_eq!(spec.weight, -2.0);

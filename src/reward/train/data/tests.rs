@@ -71,6 +71,34 @@ fn data_are_read_with_their_groups() {
 }
 
 #[test]
+fn public_preference_sets_are_read_as_they_are() {
+    let system = r#"{"role": "system", "content": "s"}"#;
+    let user = r#"{"role": "user", "content": "p"}"#;
+    let said = |text: &str| format!(r#"{{"role": "assistant", "content": "{text}"}}"#);
+    let (a, b) = (said("a"), said("b"));
+    let lines = [
+        // UltraFeedback, with fields of its own.
+        format!(
+            r#"{{"prompt": "p", "prompt_id": "7", "score_chosen": 8.5, "messages": [{user}, {a}],
+                "chosen": [{user}, {a}], "rejected": [{user}, {b}]}}"#
+        ),
+        // Conversations whose prompt is apart.
+        format!(r#"{{"prompt": [{user}], "chosen": [{a}], "rejected": [{b}]}}"#),
+        // Whole conversations, a system prompt in them.
+        format!(r#"{{"chosen": [{system}, {user}, {a}], "rejected": [{system}, {user}, {b}]}}"#),
+    ];
+    let text: String = lines.map(|line| line.replace('\n', " ") + "\n").concat();
+    let data = Dataset::parse(&text, "f").unwrap();
+    let texts = data.texts();
+    assert_eq!(
+        texts[..4],
+        ["a", "b", "a", "b"].map(|r| Sample::new("p", r))
+    );
+    assert_eq!((texts[5].prompt, texts[5].response), ("p", "b"));
+    assert_eq!(texts[5].messages.len(), 2);
+}
+
+#[test]
 fn an_error_in_the_data_names_file_and_line() {
     let good = r#"{"response": "a", "score": 1}"#;
     let preference = r#"{"prompt": "", "chosen": "a", "rejected": "b"}"#;
@@ -80,8 +108,8 @@ fn an_error_in_the_data_names_file_and_line() {
         (r#"{"response": "a"}"#, "missing field `score`"),
         (r#"{"response": "a", "score": "1"}"#, "invalid type: string"),
         (
-            r#"{"response": "a", "score": 1, "film": 2}"#,
-            "unknown field `film`",
+            r#"{"prompt": "p", "score": 1, "film": 2}"#,
+            "the response is missing",
         ),
         (
             r#"{"chosen": "a", "rejected": "b"}"#,
@@ -102,8 +130,10 @@ fn an_error_in_the_data_names_file_and_line() {
             .to_string()
             .contains("line 2: ratings and preferences")
     );
-    let no_prompt = Dataset::parse(r#"{"chosen": "a", "rejected": "b"}"#, "x").unwrap_err();
-    assert!(no_prompt.to_string().contains("missing field `prompt`"));
+    let two = r#"{"chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}],
+        "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]}"#;
+    let two = Dataset::parse(&two.replace('\n', " "), "x").unwrap_err();
+    assert!(two.to_string().contains("two different conversations"));
     assert!(
         Dataset::parse("\n", "x")
             .unwrap_err()
