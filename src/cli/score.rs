@@ -142,10 +142,10 @@ fn outcome(result: Option<Result<Score, SampleError>>) -> (Score, Option<String>
 }
 
 /// The pairs of some lines with their numbers, up to one that is none, and what is wrong with that.
-fn parse(lines: &[(usize, String)]) -> (Vec<Pair>, Option<Error>) {
+fn parse(lines: &[Numbered]) -> (Vec<Pair>, Option<Error>) {
     let mut pairs = Vec::new();
     for (line, text) in lines {
-        let parsed = serde_json::from_str(text).map_err(|e| e.to_string());
+        let parsed = serde_json::from_slice(text).map_err(|e| e.to_string());
         let pair = parsed.and_then(|pair: PairLine| {
             let text = OwnedSample::new(pair.messages.or(pair.prompt), pair.response)?;
             let (line, id) = (*line, pair.id);
@@ -163,6 +163,9 @@ fn parse(lines: &[(usize, String)]) -> (Vec<Pair>, Option<Error>) {
     }
     (pairs, None)
 }
+
+/// A line with its number, from 1.
+type Numbered = (usize, Vec<u8>);
 
 /// Lines that are not blank, with their numbers: as many at a time as are there, so that a batch is
 /// large where they come from a file, and nobody waits at the other end of a pipe.
@@ -183,7 +186,7 @@ impl<R: io::Read> Lines<R> {
     }
 
     /// The next ones; `None` at the end.
-    fn held(&mut self) -> io::Result<Option<Vec<(usize, String)>>> {
+    fn held(&mut self) -> io::Result<Option<Vec<Numbered>>> {
         loop {
             let held = match self.input.fill_buf() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -198,23 +201,21 @@ impl<R: io::Read> Lines<R> {
                 return Ok(None);
             }
             if ended || whole.is_some() {
-                return self.split().map(Some);
+                return Ok(Some(self.split()));
             }
         }
     }
 
     /// The lines of what has come.
-    fn split(&mut self) -> io::Result<Vec<(usize, String)>> {
-        let text = String::from_utf8(std::mem::take(&mut self.begun));
-        let text = text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        let first = self.count + 1;
-        let numbered = text.lines().zip(first..);
-        let lines = numbered.filter(|(line, _)| !line.trim().is_empty());
-        let lines = lines
-            .map(|(line, number)| (number, line.to_owned()))
-            .collect();
-        self.count += text.lines().count();
-        Ok(lines)
+    fn split(&mut self) -> Vec<Numbered> {
+        let bytes = std::mem::take(&mut self.begun);
+        let whole = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        let numbered = whole.split(|&byte| byte == b'\n').zip(self.count + 1..);
+        let lines = numbered.map(|(line, number)| (number, line.trim_ascii().to_vec()));
+        let lines: Vec<Numbered> = lines.collect();
+        self.count += lines.len();
+        let filled = lines.into_iter().filter(|(_, line)| !line.is_empty());
+        filled.collect()
     }
 }
 
@@ -239,16 +240,11 @@ mod tests {
     #[test]
     fn lines_come_as_they_are_there() {
         let mut lines = Lines::new(Pieces(vec!["a\nb\n\nc", "d", "e\r\n", "f"]));
-        let mut next = || -> Option<Vec<(usize, String)>> { lines.held().unwrap() };
-        let numbered = |lines: &[(usize, &str)]| {
-            let owned = lines
-                .iter()
-                .map(|(number, line)| (*number, (*line).to_owned()));
-            Some(owned.collect::<Vec<_>>())
-        };
-        assert_eq!(next(), numbered(&[(1, "a"), (2, "b")]));
-        assert_eq!(next(), numbered(&[(4, "cde")]));
-        assert_eq!(next(), numbered(&[(5, "f")]));
+        let mut next = || lines.held().unwrap();
+        let line = |number: usize, text: &str| (number, text.as_bytes().to_vec());
+        assert_eq!(next(), Some(vec![line(1, "a"), line(2, "b")]));
+        assert_eq!(next(), Some(vec![line(4, "cde")]));
+        assert_eq!(next(), Some(vec![line(5, "f")]));
         assert_eq!(next(), None);
     }
 }
