@@ -173,7 +173,8 @@ uint64_t aisp_prompt_seed(uint64_t seed,
 struct aisp *aisp_create(const struct aisp_options *options, const struct aisp_host *host);
 
 // Opens the next iteration. Answers its number of candidates, 0 when all iterations are done,
-// or a negative aisp_status.
+// or a negative aisp_status. Each of them begins with the prompt's last token, decoded once for
+// each: the logits of the prompt itself are perturbed for nobody.
 int32_t aisp_begin(struct aisp *handle);
 
 // Exact tier: says which candidate each output row of the next decode belongs to, −1 for none.

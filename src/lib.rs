@@ -65,7 +65,7 @@ pub mod train;
 #[cfg(feature = "engine")]
 pub use align::{
     AlignOptions, Aligner, Alignment, Batch, Budget, Ended, EngineOptions, Event, EventKind,
-    IterationStats, ModelNames, Prompt, ReasoningOptions, Rewards, RunId, RunRewards,
+    IterationStats, ModelNames, Prompt, ReasoningOptions, Rewards, RunId, RunRewards, ScaledPart,
     ScoredCandidate, Stop, StopReason, Timings, Usage, default_threads,
 };
 pub use error::{Error, Result};

@@ -10,6 +10,7 @@ mod batch;
 mod divergence;
 mod events;
 mod open;
+mod parts;
 mod patience;
 mod record;
 mod request;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 pub use batch::{Batch, Ended};
 pub use events::{Event, EventKind, RunId};
+pub use parts::ScaledPart;
 pub use record::{
     Alignment, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings, Usage,
 };
@@ -227,6 +229,7 @@ impl Aligner {
         stop: &Stop,
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Alignment> {
+        check_scale(options, reasonings)?;
         let opened = self.open(prompt)?;
         let longest = opened.tokens.len() + self.reasoning_tokens(&opened);
         let mut options = opened.options(options);
@@ -239,7 +242,7 @@ impl Aligner {
         self.batch_for(longest, options.rounds.max_tokens)?;
         let searches = thoughts.into_iter().flatten().map(|thought| Search {
             number: 0,
-            prompt: prompt.text(),
+            prompt,
             thought,
             options: options.clone(),
             method: method.take(),
@@ -274,6 +277,7 @@ impl Aligner {
         observe: &mut dyn FnMut(&Event),
         done: &mut dyn FnMut(usize, Result<Alignment>) -> Result<()>,
     ) -> Result<()> {
+        check_scale(options, self.options.reasoning.count)?;
         let mut opened = Vec::new();
         let mut of: Vec<(usize, &Prompt, AlignOptions)> = Vec::new();
         let mut longest = (0, 0);
@@ -307,7 +311,7 @@ impl Aligner {
             let (number, prompt, options) = of;
             thoughts.into_iter().map(move |thought| Search {
                 number,
-                prompt: prompt.text(),
+                prompt,
                 thought,
                 options: options.clone(),
                 method: None,
@@ -394,5 +398,17 @@ impl Aligner {
                  `max-tokens`"
             ),
         ))
+    }
+}
+
+/// The answers behind several reasonings are compared, each from a run with deviations of its own.
+fn check_scale(options: &AlignOptions, reasonings: usize) -> Result<()> {
+    match options.reward_scale && reasonings > 1 {
+        true => Err(Error::field(
+            "reward-scale",
+            "the searches behind several `reasonings` have deviations of their own each; leave out \
+             one of the two",
+        )),
+        false => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::parts::ScaledPart;
 use crate::method::Telemetry;
 use crate::rollout::{End, Price};
 
@@ -14,6 +15,9 @@ pub struct ScoredCandidate {
     pub candidate: usize,
     /// Its reward; `None` where it has none, as one that was given up.
     pub reward: Option<f64>,
+    /// What its reward is the sum of, each in its own unit, where the reward has parts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<f64>,
     /// What the held-out reward says, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<f64>,
@@ -178,6 +182,9 @@ pub struct Alignment {
     pub reasoning: Option<String>,
     /// Its reward.
     pub reward: f64,
+    /// What that is the sum of, each in its own unit, where the reward has parts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<f64>,
     /// How dear it is to the model itself.
     pub price: Option<Price>,
     /// Its held-out reward, where there is one.
@@ -189,6 +196,9 @@ pub struct Alignment {
     pub seed: u64,
     /// Candidates of one iteration.
     pub samples: usize,
+    /// The parts of the reward, where it has any, with what each is multiplied and divided by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reward_parts: Vec<ScaledPart>,
     /// Why the run ended.
     pub stop: StopReason,
     /// Tokens that the iterations it did not come to would have taken, as many each as those it

@@ -30,7 +30,7 @@ impl Prompt {
         Self::Chat(messages)
     }
 
-    /// The text that the reward sees as the prompt, and that reports show: the raw text, or
+    /// The text that most rewards see as the prompt, and that reports show: the raw text, or
     /// the last user message.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -41,6 +41,15 @@ impl Prompt {
                 .rev()
                 .find(|m| m.role == "user")
                 .map_or("", |m| &m.content),
+        }
+    }
+
+    /// The conversation, for rewards that read one; none where [`text`](Self::text) is all of it.
+    #[must_use]
+    pub fn conversation(&self) -> &[Message] {
+        match self {
+            Self::Chat(messages) if messages.len() > 1 => messages,
+            _ => &[],
         }
     }
 }
@@ -124,6 +133,9 @@ pub struct AlignOptions {
     pub rounds: Rounds,
     /// Limits besides samples and iterations.
     pub budget: Budget,
+    /// Divides each part of a reward that is a sum by its standard deviation over the texts of the
+    /// first iteration; the reward is then in no unit at all, and comparable within the run alone.
+    pub reward_scale: bool,
     /// Ends the run once a response has at least this reward.
     pub target_reward: Option<f64>,
     /// Ends the run once, since some earlier iteration, the mean reward has risen and the

@@ -1,6 +1,7 @@
 //! Which reward is asked for which run.
 
 use super::events::RunId;
+use super::request::Prompt;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
 use crate::reward::{Reward, Sample, Scores};
@@ -60,12 +61,16 @@ impl Rewards for RunRewards<'_> {
 
 /// Responses to one prompt, as a reward takes them.
 pub(super) fn samples<'a>(
-    prompt: &'a str,
+    prompt: &'a Prompt,
     responses: impl Iterator<Item = &'a str>,
 ) -> Vec<Sample<'a>> {
-    responses
-        .map(|response| Sample { prompt, response })
-        .collect()
+    let (text, messages) = (prompt.text(), prompt.conversation());
+    let sample = |response| Sample {
+        prompt: text,
+        response,
+        messages,
+    };
+    responses.map(sample).collect()
 }
 
 /// The scores of `samples`, as many as there are.

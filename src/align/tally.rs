@@ -41,6 +41,7 @@ impl ScoredCandidate {
             iteration,
             candidate: index,
             reward: None,
+            parts: Vec::new(),
             held_out: None,
             price: Price::of(&candidate.nats),
             too_dear: false,
@@ -90,6 +91,7 @@ impl Tally {
             Some((Ok(score), held_out)) => {
                 self.usage.truncated += usize::from(score.truncated);
                 scored.truncated = score.truncated;
+                scored.parts.clone_from(&score.parts);
                 scored.held_out = *held_out;
                 match score.reward.is_finite() {
                     true => scored.reward = Some(score.reward),

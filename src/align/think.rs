@@ -118,7 +118,7 @@ impl Thought {
 /// A search for the answer behind one thought, to the prompt of this number.
 pub(super) struct Search<'a> {
     pub(super) number: usize,
-    pub(super) prompt: &'a str,
+    pub(super) prompt: &'a Prompt,
     pub(super) thought: Thought,
     pub(super) options: AlignOptions,
     /// In place of that of the options.
@@ -139,7 +139,13 @@ impl Search<'_> {
             None => self.options.method.build(&rounds, facts)?,
         };
         let tokens = self.thought.tokens.clone();
-        let run = batch.add(self.prompt, tokens, self.options, method, stop.clone())?;
+        let run = batch.add(
+            self.prompt.clone(),
+            tokens,
+            self.options,
+            method,
+            stop.clone(),
+        )?;
         Ok((run, self.thought))
     }
 }

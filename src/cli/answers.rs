@@ -9,15 +9,15 @@ use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{ChatOptions, Model};
 use aisp_llama::report::Trace;
 use aisp_llama::{
-    AlignOptions, Aligner, Alignment, EngineOptions, Error, Prompt, Result, RunRewards, Stop,
-    StopReason,
+    AlignOptions, Aligner, Alignment, EngineOptions, Error, Event, EventKind, Prompt, Result,
+    RunRewards, Stop, StopReason,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::output::{self, INTERRUPTED};
 use super::run::{self, RunArgs};
-use super::{setup, workbench};
+use super::{progress, setup, workbench};
 
 /// The file with the answers.
 const ANSWERS: &str = "answers.jsonl";
@@ -90,6 +90,7 @@ pub fn run(
         let chat = engine.chat.clone();
         let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
         let mut held_out = setup::load_held_out(&args.held_out, load, &chat, &model)?;
+        run::announce(&model, reward.as_ref(), options);
         let mut rewards = RunRewards::new(reward.as_mut(), &mut held_out);
         let options = AlignOptions {
             form: args.form.form(&model)?,
@@ -134,7 +135,15 @@ pub fn run(
             };
             folder.append(&Line { index, of })
         };
-        let mut observe = |event: &_| {
+        let mut parts_told = false;
+        let mut observe = |event: &Event| {
+            // Those of the first prompt stand for all.
+            if let EventKind::RewardParts { parts, decisive } = &event.kind
+                && !std::mem::replace(&mut parts_told, true)
+                && let Some(line) = progress::told(parts, *decisive)
+            {
+                output::note(&line);
+            }
             if let Some(trace) = &mut trace {
                 trace.write(event);
             }
@@ -184,8 +193,13 @@ fn settings(
     model: &Path,
 ) -> Result<Value> {
     let methods = std::slice::from_ref(&options.method);
-    let (files, mut details) = workbench::files_and_options(&args.reward, &args.held_out, methods)?;
+    let (files, mut details) =
+        workbench::files_and_options(&args.reward, &args.held_out, methods, model)?;
     details.extend(args.model.details());
+    details.extend(
+        args.reward_scale
+            .then(|| "divided by their deviations".into()),
+    );
     let header = Gguf::open(model).map_err(Error::gguf(model))?;
     let rounds = &options.rounds;
     Ok(json!({

@@ -33,13 +33,14 @@ use std::io;
 use std::process::ExitCode;
 
 use aisp_llama::Error;
+use aisp_llama::reward::reward_help;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use names::Names;
 
 /// Test-time alignment of local GGUF models.
 #[derive(Debug, Parser)]
-#[command(name = "aisp-llama", version = output::version(), about, max_term_width = 100, args_override_self = true)]
+#[command(name = "aisp-llama", version = output::version(), about, max_term_width = 100, args_override_self = true, disable_help_subcommand = true)]
 struct Args {
     /// Show llama.cpp's log on stderr
     #[arg(short, long, global = true)]
@@ -67,6 +68,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
+    /// Print the help of a command, or what `rewards` there are with all their options
+    Help { topic: Vec<String> },
 }
 
 /// Runs the program with the arguments of a command line, the program's name first.
@@ -86,17 +89,30 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         .and_then(|matches| Ok((Args::from_arg_matches(&matches)?, matches)));
     let (args, matches) = match parsed {
         Ok(parsed) => parsed,
-        Err(error) => {
-            // Help and version come this way too; a closed pipe is no failure.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(error) => return ExitCode::from(answer(&error)),
     };
     setup::log(args.verbose);
     match dispatch(args.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => report(&error, &Names::running(&program, &matches)),
     }
+}
+
+/// Prints what the parser has to say: help and version come this way too, and a closed pipe is no
+/// failure. The answer is the exit code.
+fn answer(error: &clap::Error) -> u8 {
+    let _ = error.print();
+    if error.use_stderr() { 2 } else { 0 }
+}
+
+/// What `help rewards` prints.
+fn help_rewards() -> String {
+    format!(
+        "Rewards are given as -mr [WEIGHT*]FILE[;OPTION=VALUE]… and --reward \
+         [WEIGHT*]KIND:MAIN[;OPTION=VALUE]…,\nboth as often as wanted: the reward is the weighted \
+         sum. A value with ; in it goes in double quotes.\n\n{}",
+        reward_help()
+    )
 }
 
 fn dispatch(command: Command) -> anyhow::Result<u8> {
@@ -113,6 +129,16 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
             clap_complete::generate(shell, &mut Args::command(), "aisp-llama", &mut script);
             output::print_out(&script)?;
             Ok(0)
+        }
+        Command::Help { topic } if topic == ["rewards"] => {
+            output::print_out(help_rewards().as_bytes())?;
+            Ok(0)
+        }
+        Command::Help { topic } => {
+            let words = ["aisp-llama".into()].into_iter().chain(topic);
+            let asked = Args::command().try_get_matches_from(words.chain(["--help".into()]));
+            // Help is an error to the parser.
+            Ok(asked.map_or_else(|help| answer(&help), |_| 0))
         }
     }
 }

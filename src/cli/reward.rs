@@ -7,7 +7,7 @@ use aisp_llama::llama::{ChatOptions, Model};
 use aisp_llama::ndarray::Array2;
 use aisp_llama::reward::train::{Dataset, Objective, TrainOptions, train};
 use aisp_llama::reward::{
-    FeaturePooling, Features, FeaturesOptions, Folder, ImportOptions, RewardText, Sample, TooLong,
+    FeaturePooling, Features, FeaturesOptions, Folder, ImportOptions, RewardText, TooLong,
     import_gguf, import_head, probe, probe_pairs,
 };
 use aisp_llama::{Error, Result};
@@ -55,7 +55,8 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub hub: HubArgs,
     /// Ratings {"prompt", "response", "score", "group"} or preferences {"prompt", "chosen",
-    /// "rejected", "group"}, one JSON object a line; prompt (of ratings) and group may be missing
+    /// "rejected", "group"}, one JSON object a line; prompt and group may be missing, texts may be
+    /// lists of messages, and other fields are ignored
     #[arg(long, value_name = "FILE.jsonl")]
     pub data: PathBuf,
     /// The head to write
@@ -226,6 +227,7 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<u8> {
         seed: args.seed,
     };
     let dataset = Dataset::read(&args.data)?;
+    setup::check_output(&args.output)?;
     // The parser sees to it that there is one of them.
     let path = args.hub.path()?.or_else(|| args.model.clone());
     let path = path.ok_or_else(|| Error::field("model", "give a GGUF file"))?;
@@ -272,11 +274,7 @@ fn compute(features: &mut Features, dataset: &Dataset) -> Result<Array2<f32>> {
     let mut vectors = Array2::zeros((texts.len(), width));
     let mut cut = 0;
     for (chunk, part) in texts.chunks(CHUNK).enumerate() {
-        let samples: Vec<Sample<'_>> = part
-            .iter()
-            .map(|&(prompt, response)| Sample { prompt, response })
-            .collect();
-        for (i, vector) in features.compute(&samples)?.into_iter().enumerate() {
+        for (i, vector) in features.compute(part)?.into_iter().enumerate() {
             let index = chunk * CHUNK + i;
             let vector =
                 vector.map_err(|e| Error::field("data", format!("text {}: {e}", index + 1)))?;

@@ -10,6 +10,7 @@ use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{LogitsRoute, Model};
 use aisp_llama::method::{MethodSpec, Rounds};
 use aisp_llama::report::{Trace, write_plot};
+use aisp_llama::reward::Reward;
 use aisp_llama::{
     AlignOptions, Aligner, Alignment, Budget, EngineOptions, Error, Prompt, Result, RunRewards,
     Stop, StopReason,
@@ -30,6 +31,9 @@ pub struct RunArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub reward: RewardArgs,
+    /// Divide each of several rewards by its standard deviation over the first iteration
+    #[arg(long, help_heading = "Rewards")]
+    pub reward_scale: bool,
     #[command(flatten)]
     pub held_out: HeldOutArgs,
     /// Stop once the reward has risen and the held-out reward has fallen
@@ -212,9 +216,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let load = &args.model.load;
     let engine = engine_options(args)?;
     let chat = engine.chat.clone();
-    let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
     let mut aligner = Aligner::new(Arc::clone(&model), engine)?;
+    // What is wrong with the prompt is said before another model is loaded.
+    aligner.tokenize(&prompt)?;
+    let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
     let mut held_out = setup::load_held_out(&args.held_out, load, &chat, &model)?;
+    announce(&model, reward.as_ref(), &options);
     let mut rewards = RunRewards::new(reward.as_mut(), &mut held_out);
     let load_seconds = started.elapsed().as_secs_f64();
     let mut progress = Progress::new(args.samples.samples);
@@ -240,6 +247,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     })
 }
 
+/// Says what a run does.
+pub fn announce(model: &Model, reward: &dyn Reward, options: &AlignOptions) {
+    let mut budget = setup::budget(&options.rounds);
+    if let Some(seconds) = options.budget.seconds {
+        budget += &format!(" and {seconds} s");
+    }
+    setup::announce(model, reward, options.method.label(), &budget);
+}
+
 /// Prints what the run would take of the memory.
 fn plan(args: &RunArgs) -> anyhow::Result<u8> {
     let prompts = match &args.prompts {
@@ -249,8 +265,9 @@ fn plan(args: &RunArgs) -> anyhow::Result<u8> {
             .collect(),
         None => vec![prompt(args)?],
     };
-    let rewards = workbench::reward_paths(&args.reward, &args.held_out)?;
-    let model = Model::load(&setup::model_path(&args.model)?, &args.model.options())?;
+    let path = setup::model_path(&args.model)?;
+    let rewards = workbench::reward_paths(&args.reward, &args.held_out, &path)?;
+    let model = Model::load(&path, &args.model.options())?;
     let mut aligner = Aligner::new(Arc::new(model), engine_options(args)?)?;
     for prompt in &prompts {
         aligner.reserve(prompt, args.length.max_tokens()?)?;
@@ -272,6 +289,7 @@ fn align_options(args: &RunArgs) -> Result<AlignOptions> {
             seconds: args.time_limit,
             ..Budget::default()
         },
+        reward_scale: args.reward_scale,
         target_reward: args.target_reward,
         patience: args.patience,
         stop_on_divergence: args.stop_on_divergence,

@@ -91,8 +91,15 @@ impl Workbench {
         };
         let aligner = Aligner::new(Arc::clone(&model), options)?;
         let held_out = setup::load_held_out(&ground.held_out, load, &chat, &model)?;
-        plan.reward = short(&reward.name());
-        plan.held_out = held_out.as_ref().map(|reward| short(&reward.name()));
+        let methods: Vec<&str> = plan.methods.iter().map(MethodSpec::label).collect();
+        setup::announce(
+            &model,
+            reward.as_ref(),
+            &methods.join(", "),
+            &format!("{} {} a run", plan.budget, plan.by),
+        );
+        plan.reward = setup::short(&reward.name());
+        plan.held_out = held_out.as_ref().map(|reward| setup::short(&reward.name()));
         let embedding = match &ground.embedding {
             Some(path) => Arc::new(Model::load(path, &load.options())?),
             None => model,
@@ -172,9 +179,10 @@ impl GroundArgs {
     /// What is known before anything is loaded, checked as far as it can be.
     pub fn plan(&self, methods: Vec<MethodSpec>, seeds: u64, budget: f64, by: By) -> Result<Plan> {
         let (samples, max_tokens) = (self.samples.samples, self.length.max_tokens()?);
-        let (files, mut details) = files_and_options(&self.reward, &self.held_out, &methods)?;
-        details.extend(self.model.details());
         let path = setup::model_path(&self.model)?;
+        let (files, mut details) =
+            files_and_options(&self.reward, &self.held_out, &methods, &path)?;
+        details.extend(self.model.details());
         let header = Gguf::open(&path).map_err(Error::gguf(&path))?;
         let chat = self.prompts.chat.options()?;
         let plan = Plan {
@@ -211,19 +219,21 @@ impl GroundArgs {
     }
 }
 
-/// The files of the rewards that the flags ask for.
-pub fn reward_paths(reward: &RewardArgs, held_out: &HeldOutArgs) -> Result<Vec<PathBuf>> {
-    let mut paths: Vec<PathBuf> = Vec::new();
-    let mut add = |spec: &RewardSpec| paths.extend(spec.files().into_iter().map(PathBuf::from));
-    for text in &reward.model_reward {
-        add(&RewardSpec::parse_file(text)?);
-    }
-    let others = reward.reward.iter().chain(&held_out.held_out);
-    others.for_each(&mut add);
-    if reward.model_reward.is_empty() && reward.reward.is_empty() {
-        paths.insert(0, setup::default_reward_path()?);
-    }
-    Ok(paths)
+/// The files of the rewards that the flags ask for, for the generator in the file `model`.
+pub fn reward_paths(
+    reward: &RewardArgs,
+    held_out: &HeldOutArgs,
+    model: &Path,
+) -> Result<Vec<PathBuf>> {
+    let specs = setup::reward_specs(reward, Some(model))?;
+    let files = |spec: &RewardSpec| -> Vec<PathBuf> {
+        spec.files().into_iter().map(PathBuf::from).collect()
+    };
+    Ok(specs
+        .iter()
+        .chain(&held_out.held_out)
+        .flat_map(files)
+        .collect())
 }
 
 /// The files of the rewards and of the methods' settings by their content, and what else determines
@@ -232,30 +242,19 @@ pub fn files_and_options(
     reward: &RewardArgs,
     held_out: &HeldOutArgs,
     methods: &[MethodSpec],
+    model: &Path,
 ) -> Result<(Vec<FileId>, Vec<String>)> {
-    let mut paths = reward_paths(reward, held_out)?;
+    let mut paths = reward_paths(reward, held_out, model)?;
     let settings = methods.iter().flat_map(|method| method.settings().files());
     paths.extend(settings.map(PathBuf::from));
     let specs = reward.reward.iter().chain(&held_out.held_out);
     let files: Result<Vec<FileId>> = paths.iter().map(|path| FileId::of(path)).collect();
     let mut details: Vec<String> = specs.map(|spec| format!("{spec:?}")).collect();
-    details.extend(reward.model_reward.iter().map(|text| short(text)));
+    details.extend(reward.model_reward.iter().map(|text| setup::short(text)));
     details.push(format!(
         "{:?}, too long: {:?}",
-        reward.reward_text, reward.reward_too_long
+        reward.reward_text,
+        reward.reward_too_long.unwrap_or_default()
     ));
     Ok((files?, details))
-}
-
-/// A reward's name with its files without their folders.
-fn short(name: &str) -> String {
-    let word = |word: &str| match word.rsplit_once('/') {
-        Some((folder, file)) if file.ends_with(".gguf") => {
-            let weight = folder.split_once('*').map_or("", |(weight, _)| weight);
-            let star = if weight.is_empty() { "" } else { "*" };
-            format!("{weight}{star}{file}")
-        }
-        _ => word.to_owned(),
-    };
-    name.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }

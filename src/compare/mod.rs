@@ -14,6 +14,7 @@ mod stats;
 mod summary;
 mod tuning;
 
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -24,13 +25,14 @@ pub use folder::{Folder, Line};
 pub use metrics::{Coherence, diversity, is_degenerate};
 pub use plots::write_plots;
 pub use rows::{Checkpoint, Failure, Row, Store};
-pub use stats::{Interval, mean, paired_t, standard_deviation};
+pub use stats::{Interval, paired_t};
 pub use summary::summary;
 pub use tuning::{CHECK, CHECK_SEEDS, Stage, Verdict, is_confirmed, stages, verdicts};
 
 use crate::align::{AlignOptions, Aligner, Budget, EventKind, Prompt, Rewards, Stop, StopReason};
 use crate::error::{Error, Result};
 use crate::llama::Think;
+pub use crate::math::{mean, standard_deviation};
 use crate::method::{MethodSpec, Rounds};
 
 /// The file with the rows of a comparison.
@@ -46,6 +48,16 @@ pub enum By {
     Tokens,
     /// Wall-clock seconds of a run, models loaded.
     Seconds,
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Candidates => "candidates",
+            Self::Tokens => "tokens",
+            Self::Seconds => "seconds",
+        })
+    }
 }
 
 /// A comparison: everything that determines its rows.

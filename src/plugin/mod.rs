@@ -257,7 +257,8 @@ fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Sessio
 }
 
 /// Opens the next iteration. Answers its number of candidates, 0 when all iterations are done,
-/// or a negative aisp_status.
+/// or a negative aisp_status. Each of them begins with the prompt's last token, decoded once for
+/// each: the logits of the prompt itself are perturbed for nobody.
 #[unsafe(no_mangle)]
 pub extern "C" fn aisp_begin(handle: *mut aisp) -> i32 {
     RUNS.on(handle, Session::begin)

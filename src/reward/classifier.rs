@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::load::misplaced;
-use super::options::Options;
+use super::options::{self, Options};
 use super::text::{RewardText, Tokenizer};
 use super::{
     Answer, ReadText, Reward, RewardKind, RewardLoader, RewardSource, Sample, Score, Scores,
@@ -24,8 +24,10 @@ use crate::llama::{
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "classifier",
-    usage: "classifier:FILE[;text=…][;too-long=refuse|truncate][;ngl=N][;dev=…]",
+    form: "classifier:FILE",
     about: "a GGUF with a classification head",
+    terms: &[],
+    options: &[options::TEXT, options::TOO_LONG, options::NGL, options::DEV],
     parse,
 };
 
@@ -137,6 +139,7 @@ impl Classifier {
             reward: reward.map_or(f64::NAN, f64::from),
             tokens: tokens.len(),
             truncated,
+            ..Score::default()
         }))
     }
 }
@@ -154,6 +157,10 @@ fn check_outputs(path: &Path, outputs: usize) -> Result<()> {
 impl Reward for Classifier {
     fn name(&self) -> String {
         self.encoder.model().path().display().to_string()
+    }
+
+    fn sees(&self) -> String {
+        self.text().to_string()
     }
 
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::classifier::ClassifierSource;
 use super::head::HeadSource;
 use super::head_file::{LinearHead, head_beside};
-use super::options::Options;
+use super::options::{self, Options};
 use super::{
     ClassifierOptions, FeaturesOptions, HeadOptions, Reward, RewardKind, RewardLoader, RewardSource,
 };
@@ -16,10 +16,12 @@ use crate::gguf::Gguf;
 use crate::llama::{Placement, classifier_obstacle};
 
 /// How it is described; it is none of the kinds that a description can name.
-static KIND: RewardKind = RewardKind {
+pub(super) static KIND: RewardKind = RewardKind {
     name: "a reward model",
-    usage: "FILE[;ngl=N][;dev=…]",
+    form: "FILE",
     about: "a GGUF that tells what it is",
+    terms: &[],
+    options: &[options::NGL, options::DEV],
     parse,
 };
 

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::head_file::LinearHead;
-use super::options::Options;
+use super::options::{self, Options};
 use super::{
     FeaturePooling, FeatureVector, Features, FeaturesOptions, ReadText, Reward, RewardKind,
-    RewardLoader, RewardSource, RewardText, Sample, Score, Scores, check_tells_apart,
+    RewardLoader, RewardOption, RewardSource, RewardText, Sample, Score, Scores, check_tells_apart,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -22,9 +22,36 @@ use crate::llama::{Attention, ChatOptions, Model, Placement, head_inside_obstacl
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "head",
-    usage: "head:FILE[;head=FILE][;name=TENSOR][;text=…][;append=TOKEN][;pooling=last|mean|cls]\
-            [;too-long=refuse|truncate][;ngl=N][;dev=…]",
+    form: "head:FILE",
     about: "a scalar head, from a file of its own or inside the GGUF, on the model's features",
+    terms: &[],
+    options: &[
+        RewardOption::new(
+            "head",
+            "FILE",
+            "the safetensors or GGUF file with the head [default: that inside FILE]",
+        ),
+        RewardOption::new(
+            "name",
+            "TENSOR",
+            "the head's weights in that file [default: the names that heads are known by]",
+        ),
+        options::TEXT,
+        RewardOption::new(
+            "append",
+            "TOKEN",
+            "the token that every text ends with [default: what the head states]",
+        ),
+        RewardOption::new(
+            "pooling",
+            "last|mean|cls",
+            "the last token's features, the mean of all, or an encoder's first [default: what the head \
+             states, else last for decoders and mean for encoders]",
+        ),
+        options::TOO_LONG,
+        options::NGL,
+        options::DEV,
+    ],
     parse,
 };
 
@@ -172,12 +199,17 @@ impl Reward for Head {
         self.name.clone()
     }
 
+    fn sees(&self) -> String {
+        self.text().to_string()
+    }
+
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         let vectors = self.features.compute(samples).map_err(Error::in_reward)?;
         let score = |v: FeatureVector| Score {
             reward: self.head.score(&v.values),
             tokens: v.tokens,
             truncated: v.truncated,
+            ..Score::default()
         };
         Ok(vectors.into_iter().map(|v| v.map(score)).collect())
     }

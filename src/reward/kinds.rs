@@ -25,6 +25,17 @@ pub fn kinds() -> &'static [&'static RewardKind] {
     KINDS
 }
 
+/// Every kind with every option, in lines: what `aisp-llama help rewards` prints.
+#[must_use]
+pub fn reward_help() -> String {
+    let mut help = format!("-mr {}", super::file::KIND.help());
+    for kind in KINDS {
+        help += "\n--reward ";
+        help += &kind.help();
+    }
+    help
+}
+
 /// Reads `KIND:…`.
 pub(super) fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
     let refuse = |what: String| {

@@ -21,6 +21,7 @@ mod options;
 mod probe;
 mod process;
 mod rule;
+mod sample;
 mod source;
 mod spec;
 mod terms;
@@ -35,33 +36,27 @@ pub use head_file::{Dense, Files, Folder, LinearHead, head_beside};
 pub use http::{HttpApi, HttpOptions, HttpReward};
 pub use import::{ImportOptions, import_gguf, import_head};
 pub use judge::{Judge, JudgeOptions, Verdict};
-pub use kinds::kinds;
+pub use kinds::{kinds, reward_help};
 pub use likelihood::{Likelihood, LikelihoodOptions};
 pub use load::RewardLoader;
 pub use mix::Mix;
 pub use probe::{ProbeAspect, ProbePair, ProbeReport, ProbeVerdict, probe, probe_pairs};
 pub use process::kill_commands;
 pub use rule::{RuleResult, Rules};
-pub use source::{RewardKind, RewardSource};
+pub use sample::{OwnedSample, Sample, TextOrMessages};
+pub use source::{RewardKind, RewardOption, RewardSource};
 pub use spec::RewardSpec;
 pub use text::{RewardText, TextOrigin, TooLong};
 
 use std::path::Path;
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
 
-/// A response to be scored, with the prompt it answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample<'a> {
-    /// The prompt as the user wrote it; of a conversation, the last user message.
-    pub prompt: &'a str,
-    /// The response, special tokens left out.
-    pub response: &'a str,
-}
-
 /// A reward with what it cost.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Score {
     /// The reward, in the reward's own unit. NaN and infinite values count as failed.
     pub reward: f64,
@@ -69,6 +64,18 @@ pub struct Score {
     pub tokens: usize,
     /// Whether the text was cut to fit the reward model.
     pub truncated: bool,
+    /// What the reward is the sum of, each in its own unit, where the reward has
+    /// [parts](Reward::parts).
+    pub parts: Vec<f64>,
+}
+
+/// One of what a reward is the sum of, Σ weight·part.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RewardPart {
+    /// A short name.
+    pub name: String,
+    /// Its factor.
+    pub weight: f64,
 }
 
 /// Why one pair could not be scored.
@@ -115,6 +122,17 @@ pub trait Reward: Send {
     /// A short name for reports: a file name, a rule.
     fn name(&self) -> String;
 
+    /// What it reads of a sample, in a few words.
+    fn sees(&self) -> String {
+        "prompt and response".into()
+    }
+
+    /// What its scores are sums of, in the order of [`Score::parts`]; none where a reward is one
+    /// number.
+    fn parts(&self) -> Vec<RewardPart> {
+        Vec::new()
+    }
+
     /// Scores every sample, in order.
     ///
     /// # Errors
@@ -138,6 +156,14 @@ impl<R: Reward + ?Sized> Reward for Box<R> {
         (**self).name()
     }
 
+    fn sees(&self) -> String {
+        (**self).sees()
+    }
+
+    fn parts(&self) -> Vec<RewardPart> {
+        (**self).parts()
+    }
+
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         (**self).score(samples)
     }
@@ -152,7 +178,7 @@ impl<R: Reward + ?Sized> Reward for Box<R> {
 /// ```
 /// use aisp_llama::reward::{FnReward, Reward, Sample};
 /// let mut brevity = FnReward::new("brevity", |_prompt, response| -(response.len() as f64));
-/// let scores = brevity.score(&[Sample { prompt: "Hi", response: "Yo" }]).unwrap();
+/// let scores = brevity.score(&[Sample::new("Hi", "Yo")]).unwrap();
 /// assert_eq!(scores[0].as_ref().unwrap().reward, -2.0);
 /// ```
 pub struct FnReward<F> {
@@ -181,8 +207,7 @@ impl<F: FnMut(&str, &str) -> f64 + Send> Reward for FnReward<F> {
             .map(|s| {
                 Ok(Score {
                     reward: (self.function)(s.prompt, s.response),
-                    tokens: 0,
-                    truncated: false,
+                    ..Score::default()
                 })
             })
             .collect())
@@ -191,14 +216,14 @@ impl<F: FnMut(&str, &str) -> f64 + Send> Reward for FnReward<F> {
 
 /// Texts that any useful reward model tells apart.
 const PROBES: [Sample<'static>; 2] = [
-    Sample {
-        prompt: "Review the film in one sentence.",
-        response: "A wonderful, warm and moving film that I will watch again and again.",
-    },
-    Sample {
-        prompt: "Review the film in one sentence.",
-        response: "Dull, lifeless and badly acted: two hours of my life that I want back.",
-    },
+    Sample::new(
+        "Review the film in one sentence.",
+        "A wonderful, warm and moving film that I will watch again and again.",
+    ),
+    Sample::new(
+        "Review the film in one sentence.",
+        "Dull, lifeless and badly acted: two hours of my life that I want back.",
+    ),
 ];
 
 /// Refuses a reward model that gives two clearly different texts the same score: some heads

@@ -107,21 +107,25 @@ impl RewardText {
         &self,
         model: &Model,
         chat: Option<&ChatTemplate>,
-        prompt: &str,
-        response: &str,
+        sample: &Sample<'_>,
     ) -> Result<Vec<Token>> {
         match (self, chat) {
             (Self::Chat, Some(chat)) => {
-                let messages = [
-                    Message::new("user", prompt),
-                    Message::new("assistant", response),
-                ];
-                chat.tokenize(model, &messages, false)
+                let mut messages = sample.conversation();
+                messages.push(Message::new("assistant", sample.response));
+                let rendered = chat.tokenize(model, &messages, false);
+                // Gemma's template knows no system prompt.
+                rendered.or_else(|error| match without_system(&messages) {
+                    Some(messages) => chat.tokenize(model, &messages, false),
+                    None => Err(error),
+                })
             }
             (Self::Chat, None) => Err(Error::Reward("no chat template is loaded".into())),
-            (Self::Pattern(pattern), _) => tokenize_guarded(model, &[prompt, response], |texts| {
-                Ok(fill(pattern, &texts[0], &texts[1]))
-            }),
+            (Self::Pattern(pattern), _) => {
+                tokenize_guarded(model, &[sample.prompt, sample.response], |texts| {
+                    Ok(fill(pattern, &texts[0], &texts[1]))
+                })
+            }
         }
     }
 }
@@ -172,6 +176,20 @@ impl fmt::Display for TextOrigin {
             Self::Default => "default; the file states none",
         })
     }
+}
+
+/// The conversation with its system prompt in front of the first message behind it, where it has
+/// one.
+fn without_system(messages: &[Message]) -> Option<Vec<Message>> {
+    let [system, first, rest @ ..] = messages else {
+        return None;
+    };
+    (system.role == "system").then(|| {
+        let content = format!("{}\n\n{}", system.content, first.content);
+        let mut folded = vec![Message::new(&first.role, content)];
+        folded.extend_from_slice(rest);
+        folded
+    })
 }
 
 /// What happens to a text that is longer than the reward model takes.
@@ -243,12 +261,9 @@ impl Tokenizer {
         &self,
         sample: &Sample<'_>,
     ) -> Result<std::result::Result<Tokens, SampleError>> {
-        let mut tokens = self.text.tokenize(
-            &self.model,
-            self.chat.as_ref(),
-            sample.prompt,
-            sample.response,
-        )?;
+        let mut tokens = self
+            .text
+            .tokenize(&self.model, self.chat.as_ref(), sample)?;
         if tokens.last() != self.append.as_ref() {
             tokens.extend(self.append);
         }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::{GEMMA3, SMOLLM2, path};
+use crate::common::{GEMMA3, REWARD, SMOLLM2, path};
 use crate::{assert_refused, run, stderr, stdout};
 
 const SHORT: [&str; 6] = ["--samples", "8", "--iterations", "2", "-n", "16"];
@@ -285,7 +285,14 @@ fn a_closed_pipe_is_no_failure() {
 fn the_plan_is_what_llama_cpp_allocates() {
     for model in [SMOLLM2, GEMMA3] {
         let model = path(model);
-        let flags = ["-m", model.to_str().unwrap(), "--no-chat", "-n", "2"];
+        let reward = path(REWARD);
+        let files = [
+            "-m",
+            model.to_str().unwrap(),
+            "-mr",
+            reward.to_str().unwrap(),
+        ];
+        let flags = [&files[..], &["--no-chat", "-n", "2"]].concat();
         let plan = run(&[&flags[..], &["--plan", "--json"]].concat());
         assert_eq!(plan.status.code(), Some(0), "{}", stderr(&plan));
         let plan: Value = serde_json::from_str(&stdout(&plan)).unwrap();

@@ -276,26 +276,34 @@ static void wrong_order(void) {
     run = create();
     EXPECT(aisp_begin(run) == CANDIDATES);
     expect_failed(run, aisp_reward(run, 0, 1), AISP_BAD_ORDER, "no token");
-    /* A token whose row was never bound. */
+    /* A first token off the logits of the prompt, whose row was never bound. */
     run = create();
     EXPECT(aisp_begin(run) == CANDIDATES);
-    expect_failed(run, aisp_accept(run, 0, 1), AISP_BAD_ORDER, "aisp_bind");
+    expect_failed(run, aisp_accept(run, 0, 1), AISP_BAD_ORDER, "prompt's last token out");
     run = create();
     EXPECT(aisp_begin(run) == CANDIDATES);
     aisp_token token = { 1, 0, 0 };
-    expect_failed(run, aisp_apply(run, 0, &token, 1), AISP_BAD_ORDER, "aisp_bind");
+    expect_failed(run, aisp_apply(run, 0, &token, 1), AISP_BAD_ORDER, "once for each candidate");
+    /* A later token whose row was not. */
+    run = create();
+    EXPECT(aisp_begin(run) == CANDIDATES);
+    show(run);
+    EXPECT(aisp_accept(run, 0, 1) == AISP_OK);
+    expect_failed(run, aisp_accept(run, 0, 1), AISP_BAD_ORDER, "no row was bound to it");
     /* Bound rows that were never decoded: no eval callback. */
     run = create();
     EXPECT(aisp_begin(run) == CANDIDATES);
     EXPECT(aisp_bind(run, rows, 2) == AISP_OK);
     expect_failed(run, aisp_apply(run, 0, &token, 1), AISP_BAD_ORDER, "cb_eval");
-    /* More rows than were bound, and fewer: a batch that was cut into ubatches. */
-    for (size_t count = 1; count <= 3; count += 2) {
-        run = create();
-        EXPECT(aisp_begin(run) == CANDIDATES);
-        EXPECT(aisp_bind(run, rows, 2) == AISP_OK);
-        expect_failed(run, aisp_perturb(run, z, count, WIDTH), AISP_BAD_ORDER, "one ubatch");
-    }
+    /* Fewer rows than were bound, as where an ended candidate's is left out, and more. */
+    run = create();
+    EXPECT(aisp_begin(run) == CANDIDATES);
+    EXPECT(aisp_bind(run, rows, 2) == AISP_OK);
+    expect_failed(run, aisp_perturb(run, z, 1, WIDTH), AISP_BAD_ORDER, "bound to -1 once it has ended");
+    run = create();
+    EXPECT(aisp_begin(run) == CANDIDATES);
+    EXPECT(aisp_bind(run, rows, 2) == AISP_OK);
+    expect_failed(run, aisp_perturb(run, z, 3, WIDTH), AISP_BAD_ORDER, "bind every row");
     /* A decode that failed before it came to the rows may be tried again. */
     run = create();
     EXPECT(aisp_begin(run) == CANDIDATES);

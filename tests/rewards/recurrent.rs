@@ -16,10 +16,7 @@ const PROMPT: &str = "Write of a film that all of the town has seen by now.";
 
 fn samples() -> [Sample<'static>; 4] {
     let long = "It takes its time, and then some, and in the end it has said little.";
-    ["Good.", "A film for children", long, "the"].map(|response| Sample {
-        prompt: PROMPT,
-        response,
-    })
+    ["Good.", "A film for children", long, "the"].map(|response| Sample::new(PROMPT, response))
 }
 
 /// The scores of `samples`, after making sure that each has the same alone.

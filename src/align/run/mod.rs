@@ -23,11 +23,12 @@ use std::time::Instant;
 use crate::align::divergence::Divergence;
 use crate::align::events::EventKind;
 use crate::align::open::{Open, Seat};
+use crate::align::parts::{self, ScaledPart};
 use crate::align::patience::Patience;
 use crate::align::record::{
     Alignment, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings,
 };
-use crate::align::request::{AlignOptions, Stop};
+use crate::align::request::{AlignOptions, Prompt, Stop};
 use crate::align::rewards::{RunRewards, beginnings, samples, score};
 use crate::align::tally::Tally;
 use crate::error::{Error, Result};
@@ -38,7 +39,7 @@ use crate::rollout::{Candidate, End, Written};
 
 /// One run.
 pub(super) struct Run {
-    prompt: Arc<str>,
+    prompt: Arc<Prompt>,
     options: AlignOptions,
     stop: Stop,
     method: Box<dyn Method>,
@@ -53,6 +54,8 @@ pub(super) struct Run {
     tally: Tally,
     timings: Timings,
     iterations: Vec<IterationStats>,
+    /// The parts of the reward, once the first iteration is scored.
+    parts: Option<Vec<ScaledPart>>,
     held_out_failed: bool,
     divergence: Divergence,
     patience: Patience,
@@ -68,9 +71,9 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// A run on `prompt`, the text that the reward sees.
+    /// A run on `prompt`, as the reward sees it.
     pub(super) fn new(
-        prompt: Arc<str>,
+        prompt: Arc<Prompt>,
         options: AlignOptions,
         method: Box<dyn Method>,
         stop: Stop,
@@ -88,6 +91,7 @@ impl Run {
             tally: Tally::default(),
             timings: Timings::default(),
             iterations: Vec::new(),
+            parts: None,
             held_out_failed: false,
             divergence: Divergence::default(),
             patience: Patience::default(),
@@ -108,8 +112,11 @@ impl Run {
             ));
         }
         let (samples, iterations) = self.method.shape();
+        if self.options.reward_scale {
+            parts::check(&rewards.reward.parts(), samples)?;
+        }
         Ok(EventKind::RunStarted {
-            prompt: self.prompt.to_string(),
+            prompt: self.prompt.text().to_owned(),
             method: self.method.name(),
             seed: self.options.rounds.seed,
             samples,
@@ -180,6 +187,11 @@ impl Run {
         self.unguided |= written.len() >= self.calls_left;
         if written.is_empty() || self.unguided {
             return Ok(answers);
+        }
+        if self.options.reward_scale {
+            let reason = "this `method` asks for rewards before any iteration has deviations to divide \
+                          them by; leave it out";
+            return Err(Error::field("reward-scale", reason));
         }
         self.calls_left -= written.len();
         let samples = samples(&self.prompt, written.iter().map(|(_, text)| text.as_str()));
@@ -294,8 +306,22 @@ impl Run {
         let prompt = Arc::clone(&self.prompt);
         let samples = samples(&prompt, texts.iter().copied());
         let begun = Instant::now();
-        let scores = score(&mut *rewards.reward, &samples)?;
+        let mut scores = score(&mut *rewards.reward, &samples)?;
         self.timings.reward_seconds += begun.elapsed().as_secs_f64();
+        let scale = self.options.reward_scale;
+        let parts = self.parts.get_or_insert_with(|| {
+            let parts = parts::measure(rewards.reward.parts(), &scores, scale);
+            if !parts.is_empty() {
+                tell(EventKind::RewardParts {
+                    decisive: parts::decisive(&parts),
+                    parts: parts.clone(),
+                });
+            }
+            parts
+        });
+        for score in scores.iter_mut().flatten().filter(|_| scale) {
+            score.reward = parts::scaled(parts, score);
+        }
         let watched = self.watch(rewards, &samples, tell);
         let mut watched = watched.into_iter();
         for (text, score) in texts.into_iter().zip(scores) {
@@ -395,15 +421,17 @@ impl Run {
             timings: self.timings,
         });
         Ok(Alignment {
-            prompt: self.prompt.to_string(),
+            prompt: self.prompt.text().to_owned(),
             response: best.text,
             reasoning: best.reasoning,
             reward: best.reward.unwrap_or(f64::NAN),
+            parts: best.parts,
             price: best.price,
             held_out: best.held_out,
             method: self.method.name(),
             seed: self.options.rounds.seed,
             samples: self.method.shape().0,
+            reward_parts: self.parts.unwrap_or_default(),
             stop,
             tokens_saved,
             iterations: self.iterations,

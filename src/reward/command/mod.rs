@@ -1,7 +1,9 @@
 //! Any program as the reward: it is kept running and talks in lines.
 //!
 //! For every response of a batch the program gets one line of JSON on its stdin,
-//! `{"id":0,"prompt":"…","response":"…"}` with ids from 0 up, and prints one line back:
+//! `{"id":0,"prompt":"…","response":"…"}` with ids from 0 up, and prints one line back. Where the
+//! prompt is the end of a conversation, or stands behind a system prompt, the line has
+//! `"messages":[{"role":"…","content":"…"},…]` too, all of them up to the response.
 //!
 //! - `1.5`: the reward of the first response that has none yet;
 //! - `{"id":0,"reward":1.5}`: in any order; without `"id"` in order, as above;
@@ -23,16 +25,29 @@ use std::time::{Duration, Instant};
 use self::session::{Fault, Session};
 use super::options::Options;
 use super::{
-    Answer, Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores,
-    process,
+    Answer, Reward, RewardKind, RewardLoader, RewardOption, RewardSource, Sample, SampleError,
+    Score, Scores, process,
 };
 use crate::error::{Error, Result};
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "command",
-    usage: "command:COMMAND[;timeout=SECONDS][;restarts=N]",
+    form: "command:COMMAND",
     about: "any program, which is kept running and talks in lines",
+    terms: &[],
+    options: &[
+        RewardOption::new(
+            "timeout",
+            "SECONDS",
+            "most time for the responses of an iteration, its start included [default: 30]",
+        ),
+        RewardOption::new(
+            "restarts",
+            "N",
+            "how many iterations in a row may fail before the run does [default: 3]",
+        ),
+    ],
     parse,
 };
 

@@ -117,8 +117,12 @@ impl Session {
         let mut open = 0;
         for (id, sample) in samples.iter().enumerate() {
             if answers[id].is_none() {
-                let Sample { prompt, response } = sample;
-                batch += &json!({"id": id, "prompt": prompt, "response": response}).to_string();
+                let (prompt, response) = (sample.prompt, sample.response);
+                let mut line = json!({"id": id, "prompt": prompt, "response": response});
+                if !sample.messages.is_empty() {
+                    line["messages"] = json!(sample.messages);
+                }
+                batch += &line.to_string();
                 batch.push('\n');
                 open += 1;
             }
@@ -269,7 +273,6 @@ fn parse_object(line: &str) -> Option<(Option<u64>, Answer)> {
 fn score(reward: f64) -> Score {
     Score {
         reward,
-        tokens: 0,
-        truncated: false,
+        ..Score::default()
     }
 }

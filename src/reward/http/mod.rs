@@ -19,7 +19,8 @@ use self::client::{Client, Failure};
 use super::options::Options;
 use super::text::fill;
 use super::{
-    Answer, Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores,
+    Answer, Reward, RewardKind, RewardLoader, RewardOption, RewardSource, Sample, SampleError,
+    Score, Scores,
 };
 use crate::error::{Error, Result};
 use crate::llama::ReasoningMarkers;
@@ -27,9 +28,43 @@ use crate::llama::ReasoningMarkers;
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "http",
-    usage: "http:URL[;api=rerank|chat][;model=…][;key-env=…][;question=…][;timeout=SECONDS]\
-            [;retries=N][;max-tokens=N]",
+    form: "http:URL",
     about: "a server: a reranker, or a chat model that is asked for a number",
+    terms: &[],
+    options: &[
+        RewardOption::new(
+            "api",
+            "rerank|chat",
+            "what the server understands [default: rerank]",
+        ),
+        RewardOption::new("model", "NAME", "the model, for a server that has several"),
+        RewardOption::new(
+            "key-env",
+            "NAME",
+            "the environment variable with the bearer token",
+        ),
+        RewardOption::new(
+            "question",
+            "TEXT",
+            "what a chat model is asked, with {response} and, if wanted, {prompt} [default: a whole \
+             number from 1 to 10]",
+        ),
+        RewardOption::new(
+            "timeout",
+            "SECONDS",
+            "most time for one attempt [default: 30]",
+        ),
+        RewardOption::new(
+            "retries",
+            "N",
+            "further attempts after a failed connection, a timeout, 429 and 5xx [default: 2]",
+        ),
+        RewardOption::new(
+            "max-tokens",
+            "N",
+            "most tokens of a chat model's reply, reasoning included [default: 8]",
+        ),
+    ],
     parse,
 };
 
@@ -198,7 +233,7 @@ impl HttpReward {
         let fenced = |text: &str| format!("{fence}\n{text}\n{fence}");
         let question = fill(
             self.question.as_deref().unwrap_or(DEFAULT_QUESTION),
-            &fenced(sample.prompt),
+            &fenced(&sample.transcript()),
             &fenced(sample.response),
         );
         Request {
@@ -228,7 +263,7 @@ impl HttpReward {
         let score = |reward| Score {
             reward,
             tokens,
-            truncated: false,
+            ..Score::default()
         };
         match self.api {
             HttpApi::Rerank => {

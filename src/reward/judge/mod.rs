@@ -18,11 +18,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::answers::Answers;
-use super::options::Options;
+use super::options::{self, Options};
 use super::text::fill;
 use super::{
-    PROBES, ReadText, Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score,
-    Scores,
+    PROBES, ReadText, Reward, RewardKind, RewardLoader, RewardOption, RewardSource, Sample,
+    SampleError, Score, Scores,
 };
 use crate::error::{Error, Result};
 use crate::llama::{
@@ -43,8 +43,34 @@ const RAW_ANSWER: &str = "\nAnswer:";
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "judge",
-    usage: "judge:FILE|self[;question=…][;yes=…;no=…][;scale=A..B][;ngl=N][;dev=…]",
+    form: "judge:FILE|self",
     about: "any model, or the generator itself, asked about the response",
+    terms: &[],
+    options: &[
+        RewardOption::new(
+            "question",
+            "TEXT",
+            "what it is asked, with {response} and, if wanted, {prompt}; \\n is a line break [default: \
+             whether the reply is good, or how good]",
+        ),
+        RewardOption::new(
+            "yes",
+            "WORD",
+            "the good answer, beside no=WORD [default: Yes]",
+        ),
+        RewardOption::new(
+            "no",
+            "WORD",
+            "the bad answer; the reward is ln p(yes) − ln p(no) [default: No]",
+        ),
+        RewardOption::new(
+            "scale",
+            "A..B",
+            "a whole number instead, 0 to 10 at most; the reward is the expected one",
+        ),
+        options::NGL,
+        options::DEV,
+    ],
     parse,
 };
 
@@ -207,13 +233,13 @@ impl Judge {
     /// # Errors
     /// Those of the chat template.
     pub fn tokenize(&self, sample: &Sample<'_>) -> Result<Vec<Token>> {
-        let model = self.reader.model();
+        let (model, prompt) = (self.reader.model(), sample.transcript());
         match &self.chat {
             Some(chat) => {
-                let text = fill(&self.question, sample.prompt, sample.response);
+                let text = fill(&self.question, &prompt, sample.response);
                 chat.tokenize(model, &[Message::new("user", text)], true)
             }
-            None => tokenize_guarded(model, &[sample.prompt, sample.response], |texts| {
+            None => tokenize_guarded(model, &[&prompt, sample.response], |texts| {
                 Ok(fill(&self.question, &texts[0], &texts[1]) + RAW_ANSWER)
             }),
         }
@@ -244,7 +270,7 @@ impl Judge {
                     Ok(Ok(Score {
                         reward: self.answers.reward(&read.positions),
                         tokens: read.decoded,
-                        truncated: false,
+                        ..Score::default()
                     }))
                 }
                 Err(error) => Ok(Err(error)),
