@@ -16,6 +16,7 @@ mod names;
 mod output;
 mod plan;
 mod progress;
+mod quantize;
 mod reward;
 mod run;
 mod score;
@@ -29,6 +30,7 @@ mod workbench;
 
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use aisp_llama::Error;
@@ -64,8 +66,15 @@ enum Command {
     Reward(reward::RewardCommand),
     /// Tell what a GGUF file is and what it can be used for
     Inspect(inspect::InspectArgs),
+    /// Write a model in fewer bits, by llama.cpp's quantiser
+    Quantize(quantize::QuantizeArgs),
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
+    /// Write the manual pages into a folder
+    Man {
+        #[arg(value_name = "DIR")]
+        into: PathBuf,
+    },
 }
 
 /// Runs the program with the arguments of a command line, the program's name first.
@@ -107,10 +116,16 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Score(args) => score::run(&args),
         Command::Reward(command) => reward::run(&command),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "aisp-llama", &mut script);
             output::print_out(&script)?;
+            Ok(0)
+        }
+        Command::Man { into } => {
+            std::fs::create_dir_all(&into).map_err(Error::io(&into))?;
+            clap_mangen::generate_to(Args::command(), &into).map_err(Error::io(&into))?;
             Ok(0)
         }
     }

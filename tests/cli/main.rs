@@ -17,6 +17,7 @@ mod hub;
 mod methods;
 mod placement;
 mod prompts;
+mod quantize;
 mod recurrent;
 mod rewards;
 mod runs;
