@@ -28,10 +28,11 @@ PLUGIN := --release --lib --no-default-features --features plugin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build bench performance lint plugin install setup tools head figures
+.PHONY: help demo test build bench performance lint plugin install install-program wheel setup tools \
+	head figures
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: setup ## set up, build, and answer one prompt plainly, by best-of-n, and aligned
 	@$(with_ccache) cargo build --release
@@ -65,6 +66,12 @@ lint: tools ## check format, clippy and documentation, without warnings
 
 plugin: ## build the sampler plugin, a library without llama.cpp inside
 	cargo rustc $(PLUGIN) --crate-type cdylib,staticlib --target-dir "$(CARGO_TARGET_DIR)/plugin"
+
+install-program: build ## install the program under PREFIX, with its manual pages and completions
+	@scripts/install_program.sh "$(CARGO_TARGET_DIR)/release/aisp-llama" "$(PREFIX)"
+
+wheel: tools ## build the Python wheel, the program inside, into dist/
+	@$(with_ccache) PYTHON="$(PYTHON)" scripts/wheel.sh dist
 
 install: plugin ## install the sampler plugin under PREFIX, with its headers
 	@scripts/install_plugin.sh "$(CARGO_TARGET_DIR)/plugin/release" "$(PREFIX)" "$(VERSION)"

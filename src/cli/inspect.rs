@@ -194,7 +194,8 @@ fn hint(quantisation: &str) -> Option<String> {
     slow.then(|| {
         format!(
             "{quantisation} has no packed kernels for batches on this CPU; the same model in \
-             Q4_0, Q4_K or IQ4_NL generates many candidates faster"
+             Q4_0, Q4_K or IQ4_NL generates many candidates faster: aisp-llama quantize F16.gguf \
+             OUT.gguf Q4_0"
         )
     })
 }

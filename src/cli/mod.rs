@@ -17,6 +17,7 @@ mod names;
 mod output;
 mod plan;
 mod progress;
+mod quantize;
 mod reward;
 mod run;
 mod score;
@@ -30,6 +31,7 @@ mod workbench;
 
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use aisp_llama::Error;
@@ -66,8 +68,15 @@ enum Command {
     Reward(reward::RewardCommand),
     /// Tell what a GGUF file is and what it can be used for
     Inspect(inspect::InspectArgs),
+    /// Write a model in fewer bits, by llama.cpp's quantiser
+    Quantize(quantize::QuantizeArgs),
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
+    /// Write the manual pages into a folder
+    Man {
+        #[arg(value_name = "DIR")]
+        into: PathBuf,
+    },
     /// Print the help of a command, or what `rewards` there are with all their options
     Help { topic: Vec<String> },
 }
@@ -124,10 +133,16 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Score(args) => score::run(&args),
         Command::Reward(command) => reward::run(&command),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "aisp-llama", &mut script);
             output::print_out(&script)?;
+            Ok(0)
+        }
+        Command::Man { into } => {
+            std::fs::create_dir_all(&into).map_err(Error::io(&into))?;
+            clap_mangen::generate_to(Args::command(), &into).map_err(Error::io(&into))?;
             Ok(0)
         }
         Command::Help { topic } if topic == ["rewards"] => {

@@ -22,6 +22,7 @@ mod model;
 mod obstacles;
 mod output;
 pub mod placement;
+mod quantize;
 mod reader;
 mod sequences;
 
@@ -46,6 +47,7 @@ pub use obstacles::{
     head_inside_obstacle, is_encoder,
 };
 pub use placement::{ModelOptions, Placement, SplitMode};
+pub use quantize::{QuantizeOptions, WEIGHT_TYPES, quantize};
 pub use reader::{Reader, Reading, TextLikelihood, TextReading};
 
 /// Sequences that one context can hold (`LLAMA_MAX_SEQ` of the pinned llama.cpp).

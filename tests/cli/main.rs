@@ -19,6 +19,7 @@ mod methods;
 mod placement;
 mod prompts;
 mod published;
+mod quantize;
 mod recurrent;
 mod reward_defaults;
 mod reward_parts;
