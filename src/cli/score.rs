@@ -122,7 +122,9 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<u8> {
                     ));
                 }
                 let reads = args.show.then(|| reward.reads(&pair.text.sample()));
-                let reads = reads.transpose()?.map(|each| each.into_iter().map(Read::from));
+                let reads = reads
+                    .transpose()?
+                    .map(|each| each.into_iter().map(Read::from));
                 let reads = reads.map(Iterator::collect);
                 out += &told(pair, score, error, reads, args.json)?;
                 out.push('\n');

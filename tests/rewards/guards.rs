@@ -58,7 +58,7 @@ fn read(path: &Path, head: &Path, text: &str, sample: [&str; 2]) -> (Vec<Token>,
     let mut loader = RewardLoader::new(None, ModelOptions::default(), 1);
     let reward = loader.load(&[spec]).unwrap();
     let [prompt, response] = sample;
-    let read = reward.reads(&Sample { prompt, response }).unwrap();
+    let read = reward.reads(&Sample::new(prompt, response)).unwrap();
     let model = loader.open(path, &Default::default()).unwrap();
     (read[0].tokens.clone(), model)
 }

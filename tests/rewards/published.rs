@@ -23,10 +23,7 @@ struct Case {
 
 impl Case {
     fn sample(&self) -> Sample<'_> {
-        Sample {
-            prompt: &self.prompt,
-            response: &self.response,
-        }
+        Sample::new(&self.prompt, &self.response)
     }
 }
 
