@@ -75,6 +75,12 @@ def random(model, seed, deviation=0.2):
     return model.eval()
 
 
+def small(head):
+    """Scores of a size at which half-precision attention and activations are below 1e-3."""
+    with torch.no_grad():
+        head.weight.mul_(0.4)
+
+
 def array(tensor):
     return tensor.detach().to(torch.float32).numpy()
 
@@ -238,7 +244,7 @@ def internlm2_reward():
     specials = ["</s>", "<|im_start|>", "<|im_end|>", "<|reward|>"]
     tokenizer, tokens, merges = byte_level(specials)
     model = random(LlamaModel(LlamaConfig(**decoder_settings(len(tokens)))), 2)
-    v_head = torch.randn(1, WIDTH) * 0.3
+    v_head = torch.randn(1, WIDTH) * 0.1
     scores = []
     for prompt, response in PAIRS:
         ids = tokenizer.encode(chat(prompt, response), add_special_tokens=False).ids
@@ -276,6 +282,7 @@ def skywork():
     tokenizer, tokens, merges = byte_level(specials)
     settings = decoder_settings(len(tokens)) | {"num_labels": 1, "pad_token_id": len(tokens) - 3}
     model = random(Qwen3ForSequenceClassification(Qwen3Config(**settings)), 3)
+    small(model.score)
     # It is published in half precision.
     model.score.weight.data = model.score.weight.data.to(torch.bfloat16).to(torch.float32)
     scores = []
@@ -381,6 +388,7 @@ def bert():
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     model = BertForSequenceClassification(BertConfig(**encoder_settings(len(pieces), 2, CONTEXT)))
     random(model, 4)
+    small(model.classifier)
     state = model.state_dict()
     with_pooler, without = [], []
     for prompt, response in PAIRS:
@@ -438,6 +446,7 @@ def xlm_roberta():
     tokenizer.add_special_tokens(special)
     settings = encoder_settings(len(pieces), 1, CONTEXT + 2) | {"pad_token_id": 1}
     model = random(XLMRobertaForSequenceClassification(XLMRobertaConfig(**settings)), 5)
+    small(model.classifier.out_proj)
     state = model.state_dict()
     found = []
     for prompt, response in PAIRS:

@@ -134,44 +134,35 @@ fn report(path: &Path, gguf: &Gguf) -> Result<Report> {
 
 /// Whether the file is a reward for -mr, and if not, what it needs.
 fn reward_use(path: &Path, gguf: &Gguf, beside: Option<&Path>) -> Use {
-    let inside = || match LinearHead::from_gguf(path, gguf, None) {
-        Err(error) => Some(error.reason()),
-        Ok(_) => None,
+    let told = |usable, reason| Use { usable, reason };
+    if let Some(obstacle) = head_inside_obstacle(gguf) {
+        return told(false, obstacle);
+    }
+    if let Some(head) = beside {
+        return told(true, format!("with the head beside it, {}", head.display()));
+    }
+    let Some(obstacle) = classifier_obstacle(gguf) else {
+        let reason = "a classification head that llama.cpp loads; two probe texts are scored when \
+                      it is used";
+        return told(true, reason.into());
     };
-    let (usable, reason) = match (classifier_obstacle(gguf), head_inside_obstacle(gguf)) {
-        (_, Some(obstacle)) => (false, obstacle),
-        (_, None) if let Some(head) = beside => {
-            (true, format!("with the head beside it, {}", head.display()))
+    let decodes = decoder_obstacle(gguf).is_none();
+    if decodes && has_head(gguf) {
+        let reason = "a head that is applied to the last token's pre-logits, outside llama.cpp";
+        return match LinearHead::from_gguf(path, gguf, None) {
+            Ok(_) => told(true, reason.into()),
+            Err(error) => told(false, error.reason()),
+        };
+    }
+    let also = match decodes {
+        true => {
+            ", asked as a judge (--reward judge:FILE), or by how likely it finds a response \
+             (--reward likelihood:FILE)"
         }
-        (None, _) => (
-            true,
-            "a classification head that llama.cpp loads; two probe texts are scored when it is \
-             used"
-                .into(),
-        ),
-        (Some(_), None) if has_head(gguf) && decoder_obstacle(gguf).is_none() => match inside() {
-            Some(reason) => (false, reason),
-            None => (
-                true,
-                "a head that is applied to the last token's pre-logits, outside llama.cpp".into(),
-            ),
-        },
-        (Some(obstacle), None) if decoder_obstacle(gguf).is_none() => (
-            false,
-            format!(
-                "{obstacle}; with a head beside it (--reward 'head:FILE;head=HEAD.safetensors'), \
-                 asked as a judge (--reward judge:FILE), or by how likely it finds a response \
-                 (--reward likelihood:FILE)"
-            ),
-        ),
-        (Some(obstacle), None) => (
-            false,
-            format!(
-                "{obstacle}; with a head beside it (--reward 'head:FILE;head=HEAD.safetensors')"
-            ),
-        ),
+        false => "",
     };
-    Use { usable, reason }
+    let head = "with a head beside it (--reward 'head:FILE;head=HEAD.safetensors')";
+    told(false, format!("{obstacle}; {head}{also}"))
 }
 
 /// The type that most bytes of the transformer blocks have.

@@ -78,7 +78,7 @@ mod tests {
         let gguf = parse(&bytes).unwrap();
         let mut all = Vec::new();
         gguf.copy_without(&path, &|_| false, &mut all).unwrap();
-        assert_eq!(all[..bytes.len()], bytes);
+        assert_eq!(parse(&all).unwrap().tensors(), gguf.tensors());
         let mut some = Vec::new();
         let without = |name: &str| name == "output_norm.weight";
         gguf.copy_without(&path, &without, &mut some).unwrap();

@@ -1,4 +1,5 @@
-//! Texts to pooled vectors: classifier scores (RANK pooling), mean features, those of the first token.
+//! Texts to pooled vectors: classifier scores (RANK pooling), mean features, those of the first
+//! token.
 //!
 //! One text a run: a text's numbers then depend on that text alone, which packing several
 //! texts into one attention would not guarantee to the last bit.
@@ -70,10 +71,14 @@ impl TokenTypes {
         if second.len() != first.len() || second.is_empty() {
             return Ok(None);
         }
+        // A BERT has no output matrix but that of its tokens.
+        let rows = model.output_rows()?;
+        if rows.width() != second.len() {
+            return Ok(None);
+        }
         Ok(Some(Self {
             separator,
-            // A BERT has no output matrix but that of its tokens.
-            rows: model.output_rows()?,
+            rows,
             difference: second.iter().zip(first).map(|(b, a)| b - a).collect(),
         }))
     }
@@ -199,8 +204,8 @@ impl Encoder {
             Some(vectors) => self.batch.raw_of(vectors),
             None => self.batch.raw(),
         };
-        // SAFETY: the batch's arrays live in `self.batch` and `vectors`; it fits one ubatch; the result
-        // belongs to the context and has `width` floats for sequence 0.
+        // SAFETY: the batch's arrays live in `self.batch` and `vectors`, of the model's width; it
+        // fits one ubatch; the result belongs to the context and has `width` floats for sequence 0.
         unsafe {
             let memory = sys::llama_get_memory(self.raw.as_ptr());
             if !memory.is_null() {

@@ -60,6 +60,15 @@ pub fn import_head(files: &dyn Files, options: &ImportOptions) -> Result<LinearH
         _ => None,
     };
     let encoder = head.dense.as_ref().and(pair);
+    // All of their kinds are called so: albert, deberta, roberta.
+    let kind = config["model_type"].as_str().unwrap_or_default();
+    if encoder.is_none() && kind.contains("bert") {
+        let reason = format!(
+            "an encoder of the kind {kind}, of which a head alone is another reward; convert it \
+             whole (convert_hf_to_gguf.py), and give that as `model-reward`"
+        );
+        return Err(Error::model(&source, reason));
+    }
     let has_template = tokenizer["chat_template"] != Json::Null
         || files.has(Path::new("chat_template.jinja"))
         || files.has(Path::new("chat_template.json"));

@@ -180,6 +180,20 @@ fn an_imported_head_says_where_it_is_from_and_what_it_reads() {
 }
 
 #[test]
+fn an_encoder_whose_layers_are_not_known_gives_no_head() {
+    let folder = TempDir::new().unwrap();
+    let skywork = fixture("skywork/model-00002-of-00002.safetensors");
+    std::fs::copy(skywork, folder.path().join("model.safetensors")).unwrap();
+    let config = folder.path().join("config.json");
+    let import = || import_head(&Folder(folder.path().into()), &ImportOptions::default());
+    std::fs::write(&config, "{\"model_type\": \"qwen3\"}").unwrap();
+    assert_eq!(import().unwrap().text, None);
+    std::fs::write(&config, "{\"model_type\": \"albert\"}").unwrap();
+    let error = import().unwrap_err().to_string();
+    assert!(error.contains("albert"), "{error}");
+}
+
+#[test]
 fn an_index_that_leads_elsewhere_is_refused() {
     let folder = TempDir::new().unwrap();
     let index = folder.path().join("model.safetensors.index.json");

@@ -71,6 +71,26 @@ pub struct Dense {
 }
 
 impl Dense {
+    fn read(
+        files: &dyn Files,
+        find: &impl Fn(&str) -> Result<Option<Place>>,
+        stem: &str,
+        place: &Place,
+        head: &LinearHead,
+    ) -> Result<Self> {
+        let width = head.weight.len() as u64;
+        if place.shape != [width, width] {
+            return Err(place.unusable("it has as many rows and columns as the head has weights"));
+        }
+        let weight = place.values(files)?;
+        let bias = match find(&format!("{stem}.bias"))? {
+            Some(bias) if bias.shape == [width] => bias.values(files)?,
+            Some(bias) => return Err(bias.unusable("it has a number for each row of its weights")),
+            None => vec![0.0; head.weight.len()],
+        };
+        Ok(Self { weight, bias })
+    }
+
     fn apply(&self, features: &[f32]) -> Vec<f64> {
         let rows = self.weight.chunks_exact(features.len().max(1));
         let outputs = rows.zip(&self.bias);
@@ -339,28 +359,6 @@ impl LinearHead {
             None => dot(&self.weight, features.iter().copied()),
         };
         sum + f64::from(self.bias)
-    }
-}
-
-impl Dense {
-    fn read(
-        files: &dyn Files,
-        find: &impl Fn(&str) -> Result<Option<Place>>,
-        stem: &str,
-        place: &Place,
-        head: &LinearHead,
-    ) -> Result<Self> {
-        let width = head.weight.len() as u64;
-        if place.shape != [width, width] {
-            return Err(place.unusable("it has as many rows and columns as the head has weights"));
-        }
-        let weight = place.values(files)?;
-        let bias = match find(&format!("{stem}.bias"))? {
-            Some(bias) if bias.shape == [width] => bias.values(files)?,
-            Some(bias) => return Err(bias.unusable("it has a number for each row of its weights")),
-            None => vec![0.0; head.weight.len()],
-        };
-        Ok(Self { weight, bias })
     }
 }
 
