@@ -17,6 +17,7 @@ mod http;
 mod judge;
 mod likelihood;
 mod qwen3;
+mod reasons;
 mod recurrent;
 mod stepwise;
 mod watching;
