@@ -13,6 +13,7 @@ const KINDS: &[&RewardKind] = &[
     &super::classifier::KIND,
     &super::head::KIND,
     &super::judge::KIND,
+    &super::rubric::KIND,
     &super::likelihood::KIND,
     &super::rule::KIND,
     &super::command::KIND,

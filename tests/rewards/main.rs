@@ -19,6 +19,7 @@ mod likelihood;
 mod qwen3;
 mod reasons;
 mod recurrent;
+mod rubric;
 mod stepwise;
 mod watching;
 
