@@ -14,6 +14,7 @@ const KINDS: &[&RewardKind] = &[
     &super::head::KIND,
     &super::judge::KIND,
     &super::rubric::KIND,
+    &super::pairwise::KIND,
     &super::likelihood::KIND,
     &super::rule::KIND,
     &super::command::KIND,

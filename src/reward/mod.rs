@@ -17,6 +17,7 @@ mod likelihood;
 mod load;
 mod mix;
 mod options;
+mod pairwise;
 mod probe;
 mod process;
 mod rubric;
@@ -38,6 +39,7 @@ pub use kinds::kinds;
 pub use likelihood::{Likelihood, LikelihoodOptions};
 pub use load::RewardLoader;
 pub use mix::Mix;
+pub use pairwise::{Pairwise, PairwiseOptions};
 pub use probe::{ProbeAspect, ProbePair, ProbeReport, ProbeVerdict, probe, probe_pairs};
 pub use process::kill_commands;
 pub use rubric::{Rubric, RubricOptions, RubricQuestion};
@@ -103,6 +105,27 @@ pub trait Reward: Send {
     /// Only when nothing more can be scored; a single unusable sample is a
     /// [`SampleError`] in its place.
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores>;
+
+    /// The same for responses of one run beside its best ones so far, its `elites`, with the rewards
+    /// that they were given: for a reward that only [compares](Self::compares). By default they do
+    /// not matter.
+    ///
+    /// # Errors
+    /// Those of [`score`](Self::score).
+    fn score_beside(
+        &mut self,
+        samples: &[Sample<'_>],
+        elites: &[(Sample<'_>, f64)],
+    ) -> Result<Scores> {
+        let _ = elites;
+        self.score(samples)
+    }
+
+    /// Whether a score is nothing by itself, and says only how a response compares with those that
+    /// it was scored with, and with the elites; no other reward can then be added to it.
+    fn compares(&self) -> bool {
+        false
+    }
 }
 
 impl<R: Reward + ?Sized> Reward for Box<R> {
@@ -112,6 +135,18 @@ impl<R: Reward + ?Sized> Reward for Box<R> {
 
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         (**self).score(samples)
+    }
+
+    fn score_beside(
+        &mut self,
+        samples: &[Sample<'_>],
+        elites: &[(Sample<'_>, f64)],
+    ) -> Result<Scores> {
+        (**self).score_beside(samples, elites)
+    }
+
+    fn compares(&self) -> bool {
+        (**self).compares()
     }
 }
 

@@ -16,6 +16,7 @@ mod head;
 mod http;
 mod judge;
 mod likelihood;
+mod pairwise;
 mod qwen3;
 mod reasons;
 mod recurrent;

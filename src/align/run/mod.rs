@@ -28,7 +28,7 @@ use crate::align::record::{
     Alignment, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings,
 };
 use crate::align::request::{AlignOptions, Stop};
-use crate::align::rewards::{RunRewards, beginnings, samples, score};
+use crate::align::rewards::{RunRewards, beginnings, beside, samples, score};
 use crate::align::tally::Tally;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
@@ -293,10 +293,13 @@ impl Run {
         let texts = self.tally.unknown(candidates);
         let prompt = Arc::clone(&self.prompt);
         let samples = samples(&prompt, texts.iter().copied());
+        let elites = self.tally.elites();
         let begun = Instant::now();
-        let scores = score(&mut *rewards.reward, &samples)?;
+        let rewarded = beside(&prompt, &elites, |elite| Some(elite.reward));
+        let scores = score(&mut *rewards.reward, &samples, &rewarded)?;
         self.timings.reward_seconds += begun.elapsed().as_secs_f64();
-        let watched = self.watch(rewards, &samples, tell);
+        let watched = beside(&prompt, &elites, |elite| elite.held_out);
+        let watched = self.watch(rewards, &samples, &watched, tell);
         let mut watched = watched.into_iter();
         for (text, score) in texts.into_iter().zip(scores) {
             self.tally.learn(text, score, watched.next().flatten());
@@ -310,6 +313,7 @@ impl Run {
         &mut self,
         rewards: &mut RunRewards<'_>,
         samples: &[Sample<'_>],
+        elites: &[(Sample<'_>, f64)],
         tell: &mut dyn FnMut(EventKind),
     ) -> Vec<Option<f64>> {
         let wanted = !samples.is_empty() && !self.held_out_failed;
@@ -317,7 +321,7 @@ impl Run {
             return Vec::new();
         };
         let begun = Instant::now();
-        let scores = reward.score(samples);
+        let scores = score(&mut **reward, samples, elites);
         self.timings.held_out_seconds += begun.elapsed().as_secs_f64();
         match scores {
             Ok(scores) => scores
