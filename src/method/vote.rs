@@ -115,7 +115,8 @@ impl VoteSettings {
         let compile = |text: &String| {
             Regex::new(text).map_err(|error| {
                 let error = error.to_string();
-                let reason = error.lines().last().unwrap_or_default().trim();
+                let reason = error.lines().last().unwrap_or_default();
+                let reason = reason.trim_start_matches("error: ");
                 Error::field("answer-pattern", format!("{text:?}: {reason}"))
             })
         };
