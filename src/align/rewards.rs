@@ -2,6 +2,7 @@
 
 use super::events::RunId;
 use super::request::Prompt;
+use super::tally::Elite;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
 use crate::reward::{Reward, Sample, Scores};
@@ -73,12 +74,32 @@ pub(super) fn samples<'a>(
     responses.map(sample).collect()
 }
 
-/// The scores of `samples`, as many as there are.
-pub(super) fn score(reward: &mut dyn Reward, samples: &[Sample<'_>]) -> Result<Scores> {
+/// The best responses to a prompt so far, with what is `said` of each.
+pub(super) fn beside<'a>(
+    prompt: &'a Prompt,
+    elites: &'a [Elite],
+    said: impl Fn(&Elite) -> Option<f64>,
+) -> Vec<(Sample<'a>, f64)> {
+    let (text, messages) = (prompt.text(), prompt.conversation());
+    let sample = |elite: &'a Elite| Sample {
+        prompt: text,
+        response: &elite.text,
+        messages,
+    };
+    let elites = elites.iter();
+    elites.filter_map(|e| Some((sample(e), said(e)?))).collect()
+}
+
+/// The scores of `samples` beside `elites`, as many as there are.
+pub(super) fn score(
+    reward: &mut dyn Reward,
+    samples: &[Sample<'_>],
+    elites: &[(Sample<'_>, f64)],
+) -> Result<Scores> {
     if samples.is_empty() {
         return Ok(Vec::new());
     }
-    let scores = reward.score(samples)?;
+    let scores = reward.score_beside(samples, elites)?;
     if scores.len() == samples.len() {
         return Ok(scores);
     }

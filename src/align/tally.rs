@@ -17,6 +17,16 @@ struct Failures {
     last: String,
 }
 
+/// Responses that rewards which compare are given beside new ones.
+const ELITES: usize = 2;
+
+/// One of the best responses so far.
+pub(super) struct Elite {
+    pub(super) text: String,
+    pub(super) reward: f64,
+    pub(super) held_out: Option<f64>,
+}
+
 /// Why a candidate without a text has no reward.
 const EMPTY: &str = "empty response";
 
@@ -139,6 +149,19 @@ impl Tally {
     /// The best candidate, where one has a reward.
     pub(super) fn best(&self) -> Option<&ScoredCandidate> {
         self.ranked.first().filter(|c| c.reward.is_some())
+    }
+
+    /// The best responses so far, each once.
+    pub(super) fn elites(&self) -> Vec<Elite> {
+        let once = self.ranked.iter().filter(|c| !c.repeat);
+        let elite = |c: &ScoredCandidate| {
+            Some(Elite {
+                text: c.text.clone(),
+                reward: c.reward?,
+                held_out: c.held_out,
+            })
+        };
+        once.filter_map(elite).take(ELITES).collect()
     }
 
     /// The candidates of an iteration whose text is new.

@@ -18,12 +18,15 @@ mod likelihood;
 mod load;
 mod mix;
 mod options;
+mod pairwise;
 mod probe;
 mod process;
+mod rubric;
 mod rule;
 mod sample;
 mod source;
 mod spec;
+mod steps;
 mod terms;
 mod text;
 pub mod train;
@@ -40,12 +43,15 @@ pub use kinds::{kinds, reward_help};
 pub use likelihood::{Likelihood, LikelihoodOptions};
 pub use load::RewardLoader;
 pub use mix::Mix;
+pub use pairwise::{Pairwise, PairwiseOptions};
 pub use probe::{ProbeAspect, ProbePair, ProbeReport, ProbeVerdict, probe, probe_pairs};
 pub use process::kill_commands;
+pub use rubric::{Rubric, RubricOptions, RubricQuestion};
 pub use rule::{RuleResult, Rules};
 pub use sample::{OwnedSample, Sample, TextOrMessages};
 pub use source::{RewardKind, RewardOption, RewardSource};
 pub use spec::RewardSpec;
+pub use steps::{StepCount, Steps};
 pub use text::{RewardText, TextOrigin, TooLong};
 
 use std::path::Path;
@@ -140,6 +146,27 @@ pub trait Reward: Send {
     /// [`SampleError`] in its place.
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores>;
 
+    /// The same for responses of one run beside its best ones so far, its `elites`, with the rewards
+    /// that they were given: for a reward that only [compares](Self::compares). By default they do
+    /// not matter.
+    ///
+    /// # Errors
+    /// Those of [`score`](Self::score).
+    fn score_beside(
+        &mut self,
+        samples: &[Sample<'_>],
+        elites: &[(Sample<'_>, f64)],
+    ) -> Result<Scores> {
+        let _ = elites;
+        self.score(samples)
+    }
+
+    /// Whether a score is nothing by itself, and says only how a response compares with those that
+    /// it was scored with, and with the elites; no other reward can then be added to it.
+    fn compares(&self) -> bool {
+        false
+    }
+
     /// What models read of a sample to score it, a text for each; none where no model of this
     /// program reads it.
     ///
@@ -170,6 +197,18 @@ impl<R: Reward + ?Sized> Reward for Box<R> {
 
     fn reads(&self, sample: &Sample<'_>) -> Result<Vec<ReadText>> {
         (**self).reads(sample)
+    }
+
+    fn score_beside(
+        &mut self,
+        samples: &[Sample<'_>],
+        elites: &[(Sample<'_>, f64)],
+    ) -> Result<Scores> {
+        (**self).score_beside(samples, elites)
+    }
+
+    fn compares(&self) -> bool {
+        (**self).compares()
     }
 }
 

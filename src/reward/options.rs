@@ -1,5 +1,6 @@
 //! The options of one description, `MAIN[;OPTION=VALUE]…`, taken out one by one.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -93,6 +94,17 @@ impl Options {
                 .filter(|s| (0.001..=86_400.0).contains(s))
                 .map(Duration::from_secs_f64)
                 .ok_or_else(|| "must be seconds between 0.001 and 86400".into())
+        })
+    }
+
+    /// A scale of whole numbers, `A..B` with 0 ≤ A < B ≤ 10.
+    pub fn scale(&mut self) -> Result<Option<RangeInclusive<u32>>> {
+        self.take("scale", |text| {
+            let (low, high) = text.split_once("..").unwrap_or_default();
+            match (low.parse(), high.parse()) {
+                (Ok(low), Ok(high)) if low < high && high <= 10 => Ok(low..=high),
+                _ => Err("must be A..B with 0 <= A < B <= 10".into()),
+            }
         })
     }
 

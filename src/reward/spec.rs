@@ -32,6 +32,16 @@ impl RewardLoader {
             Some((1.0, reward)) if parts.is_empty() => Ok(reward),
             last => {
                 parts.extend(last);
+                if let Some((_, reward)) = parts.iter().find(|(_, reward)| reward.compares()) {
+                    return Err(Error::field(
+                        "reward",
+                        format!(
+                            "{} only compares the responses of a run, and has no unit that a \
+                             weight or another reward could be put beside; give it alone",
+                            reward.name()
+                        ),
+                    ));
+                }
                 Ok(Box::new(Mix::new(parts)?))
             }
         }

@@ -17,9 +17,12 @@ mod head;
 mod http;
 mod judge;
 mod likelihood;
+mod pairwise;
 mod published;
 mod qwen3;
+mod reasons;
 mod recurrent;
+mod rubric;
 mod stepwise;
 mod watching;
 

@@ -29,11 +29,11 @@ use crate::align::record::{
     Alignment, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings,
 };
 use crate::align::request::{AlignOptions, Prompt, Stop};
-use crate::align::rewards::{RunRewards, beginnings, samples, score};
+use crate::align::rewards::{RunRewards, beginnings, beside, samples, score};
 use crate::align::tally::Tally;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
-use crate::method::{Method, Outcome, Proposal};
+use crate::method::{Method, Outcome, Proposal, Ranked};
 use crate::reward::Sample;
 use crate::rollout::{Candidate, End, Written};
 
@@ -305,8 +305,10 @@ impl Run {
         let texts = self.tally.unknown(candidates);
         let prompt = Arc::clone(&self.prompt);
         let samples = samples(&prompt, texts.iter().copied());
+        let elites = self.tally.elites();
         let begun = Instant::now();
-        let mut scores = score(&mut *rewards.reward, &samples)?;
+        let rewarded = beside(&prompt, &elites, |elite| Some(elite.reward));
+        let mut scores = score(&mut *rewards.reward, &samples, &rewarded)?;
         self.timings.reward_seconds += begun.elapsed().as_secs_f64();
         let scale = self.options.reward_scale;
         let parts = self.parts.get_or_insert_with(|| {
@@ -322,7 +324,8 @@ impl Run {
         for score in scores.iter_mut().flatten().filter(|_| scale) {
             score.reward = parts::scaled(parts, score);
         }
-        let watched = self.watch(rewards, &samples, tell);
+        let watched = beside(&prompt, &elites, |elite| elite.held_out);
+        let watched = self.watch(rewards, &samples, &watched, tell);
         let mut watched = watched.into_iter();
         for (text, score) in texts.into_iter().zip(scores) {
             self.tally.learn(text, score, watched.next().flatten());
@@ -336,6 +339,7 @@ impl Run {
         &mut self,
         rewards: &mut RunRewards<'_>,
         samples: &[Sample<'_>],
+        elites: &[(Sample<'_>, f64)],
         tell: &mut dyn FnMut(EventKind),
     ) -> Vec<Option<f64>> {
         let wanted = !samples.is_empty() && !self.held_out_failed;
@@ -343,7 +347,7 @@ impl Run {
             return Vec::new();
         };
         let begun = Instant::now();
-        let scores = reward.score(samples);
+        let scores = score(&mut **reward, samples, elites);
         self.timings.held_out_seconds += begun.elapsed().as_secs_f64();
         match scores {
             Ok(scores) => scores
@@ -399,10 +403,16 @@ impl Run {
         names: ModelNames,
         tell: &mut dyn FnMut(EventKind),
     ) -> Result<Alignment> {
-        let rewards: Vec<f64> = self.tally.ranked.iter().map_while(|c| c.reward).collect();
-        let answer = match rewards.is_empty() {
+        let ranked = self.tally.ranked.iter().map_while(|c| {
+            Some(Ranked {
+                reward: c.reward?,
+                text: &c.text,
+            })
+        });
+        let ranked: Vec<Ranked<'_>> = ranked.collect();
+        let answer = match ranked.is_empty() {
             true => 0,
-            false => self.method.answer(&rewards).min(rewards.len() - 1),
+            false => self.method.answer(&ranked).min(ranked.len() - 1),
         };
         let answer = self.tally.ranked.get(answer).filter(|c| c.reward.is_some());
         let Some(best) = answer.cloned() else {

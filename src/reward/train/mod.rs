@@ -7,7 +7,7 @@
 
 mod data;
 mod fit;
-mod lbfgs;
+pub(super) mod lbfgs;
 mod measure;
 mod report;
 mod split;

@@ -1,5 +1,7 @@
 //! The HTTP reward, against a server of a few lines on this machine.
 
+mod forms;
+mod many;
 mod server;
 
 use std::net::TcpListener;
