@@ -23,6 +23,7 @@ mod search;
 mod soft_best_of_n;
 mod spec;
 mod value_file;
+mod vote;
 
 use std::fmt;
 use std::path::Path;
@@ -200,6 +201,15 @@ pub struct Outcome<'a> {
     pub pre_logits: &'a [f32],
 }
 
+/// A candidate that may be the answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ranked<'a> {
+    /// Its reward.
+    pub reward: f64,
+    /// Its text, without reasoning.
+    pub text: &'a str,
+}
+
 /// A candidate's place in a run: the key of its randomness.
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -258,10 +268,10 @@ pub trait Method: Send {
         reward
     }
 
-    /// Which of the scored candidates is the answer; `rewards` are those of all of them, the one
-    /// that is [worth](Self::worth) most first.
-    fn answer(&mut self, rewards: &[f64]) -> usize {
-        let _ = rewards;
+    /// Which of the scored candidates is the answer; they are all of them, the one that is
+    /// [worth](Self::worth) most first.
+    fn answer(&mut self, candidates: &[Ranked<'_>]) -> usize {
+        let _ = candidates;
         0
     }
 }

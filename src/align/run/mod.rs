@@ -32,7 +32,7 @@ use crate::align::rewards::{RunRewards, beginnings, beside, samples, score};
 use crate::align::tally::Tally;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
-use crate::method::{Method, Outcome, Proposal};
+use crate::method::{Method, Outcome, Proposal, Ranked};
 use crate::reward::Sample;
 use crate::rollout::{Candidate, End, Written};
 
@@ -377,10 +377,16 @@ impl Run {
         names: ModelNames,
         tell: &mut dyn FnMut(EventKind),
     ) -> Result<Alignment> {
-        let rewards: Vec<f64> = self.tally.ranked.iter().map_while(|c| c.reward).collect();
-        let answer = match rewards.is_empty() {
+        let ranked = self.tally.ranked.iter().map_while(|c| {
+            Some(Ranked {
+                reward: c.reward?,
+                text: &c.text,
+            })
+        });
+        let ranked: Vec<Ranked<'_>> = ranked.collect();
+        let answer = match ranked.is_empty() {
             true => 0,
-            false => self.method.answer(&rewards).min(rewards.len() - 1),
+            false => self.method.answer(&ranked).min(ranked.len() - 1),
         };
         let answer = self.tally.ranked.get(answer).filter(|c| c.reward.is_some());
         let Some(best) = answer.cloned() else {
