@@ -16,6 +16,7 @@ const KINDS: &[&RewardKind] = &[
     &super::rubric::KIND,
     &super::pairwise::KIND,
     &super::likelihood::KIND,
+    &super::steps::KIND,
     &super::rule::KIND,
     &super::command::KIND,
     &super::http::KIND,

@@ -24,6 +24,7 @@ mod rubric;
 mod rule;
 mod source;
 mod spec;
+mod steps;
 mod terms;
 mod text;
 pub mod train;
@@ -46,6 +47,7 @@ pub use rubric::{Rubric, RubricOptions, RubricQuestion};
 pub use rule::{RuleResult, Rules};
 pub use source::{RewardKind, RewardSource};
 pub use spec::RewardSpec;
+pub use steps::{StepCount, Steps};
 pub use text::{RewardText, TooLong};
 
 use std::path::Path;
