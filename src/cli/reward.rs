@@ -9,7 +9,7 @@ use aisp_llama::reward::train::{Dataset, Objective, TrainOptions, train};
 use aisp_llama::reward::{
     FeaturePooling, Features, FeaturesOptions, RewardText, Sample, TooLong, probe, probe_pairs,
 };
-use aisp_llama::{Error, Result};
+use aisp_llama::{Error, Result, text};
 use clap::Subcommand;
 
 use super::flags::{LoadArgs, RewardArgs};
@@ -192,7 +192,7 @@ fn run_probe(args: &ProbeArgs) -> anyhow::Result<u8> {
         .pairs
         .as_deref()
         .map(|path| {
-            let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+            let text = text::read(path).map_err(Error::io(path))?;
             Ok::<_, Error>((path.display().to_string(), text))
         })
         .transpose()?;

@@ -1,10 +1,11 @@
 //! `score`: prompt/response pairs in, scores out.
 
-use std::io::BufRead;
+use std::path::Path;
 
 use aisp_llama::Error;
 use aisp_llama::llama::ChatOptions;
 use aisp_llama::reward::{Sample, SampleError, Score};
+use aisp_llama::text;
 use serde::{Deserialize, Serialize};
 
 use super::flags::{LoadArgs, RewardArgs};
@@ -47,8 +48,8 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<u8> {
     let mut scored = 0;
     let mut last = String::new();
     // Line by line, so that a reader at the other end of a pipe need not wait.
-    for (index, line) in std::io::stdin().lock().lines().enumerate() {
-        let line = line?;
+    for (index, line) in text::lines(std::io::stdin().lock()).enumerate() {
+        let line = line.map_err(Error::io(Path::new("stdin")))?;
         if line.trim().is_empty() {
             continue;
         }

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Value};
+use crate::text;
 
 /// Names under which heads are stored, without `.weight` and `.bias`.
 const STEMS: [&str; 6] = [
@@ -330,7 +331,7 @@ fn safetensors_header(path: &Path) -> Result<(Metadata, u64)> {
 }
 
 fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(Error::io(path))
+    text::regular(path).map_err(Error::io(path))
 }
 
 /// Writes beside `path` and renames, so that nobody reads half a file.

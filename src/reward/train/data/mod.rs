@@ -5,13 +5,13 @@
 //! group.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::text;
 
 /// A rated response.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,7 +77,7 @@ impl Dataset {
     /// # Errors
     /// [`Error::Io`]; [`Error::Field`] that names the line.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(Error::io(path))?;
+        let text = text::read(path).map_err(Error::io(path))?;
         Self::parse(&text, &path.display().to_string())
     }
 
