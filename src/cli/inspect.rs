@@ -1,13 +1,14 @@
 //! `inspect`: what a GGUF file is and what it can be used for, from its header alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{
     CacheType, SequenceMemory, classifier_obstacle, decoder_obstacle, generator_obstacle, has_head,
-    head_inside_obstacle, repacked_on_this_cpu,
+    head_inside_obstacle, model_obstacle, repacked_on_this_cpu,
 };
 use aisp_llama::reward::RewardText;
+use aisp_llama::text::{acts, brief, printable};
 use aisp_llama::{Error, Result};
 use serde::Serialize;
 
@@ -62,9 +63,9 @@ struct Use {
 /// Runs the command; the answer is the exit code.
 pub fn run(args: &InspectArgs) -> anyhow::Result<u8> {
     let gguf = Gguf::open(&args.file).map_err(Error::gguf(&args.file))?;
-    let report = report(args.file.display().to_string(), &gguf)?;
+    let report = report(&args.file, &gguf)?;
     let text = if args.json {
-        serde_json::to_string_pretty(&report)? + "\n"
+        json(&report)?
     } else {
         table(&report)
     };
@@ -72,10 +73,15 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn report(file: String, gguf: &Gguf) -> Result<Report> {
+/// Most characters of a text of the file.
+const SHOWN: usize = 200;
+
+fn report(path: &Path, gguf: &Gguf) -> Result<Report> {
+    let obstacle = model_obstacle(path, gguf);
+    let said = |key: &str| gguf.str(key).map(|text| brief(text, SHOWN));
     let number = |suffix: &str| gguf.arch_key(suffix).and_then(|v| v.as_f64());
     let whole = |suffix: &str| gguf.arch_key(suffix).and_then(|v| v.as_u64());
-    let generator = match generator_obstacle(gguf) {
+    let generator = match obstacle.clone().or_else(|| generator_obstacle(gguf)) {
         Some(reason) => Use {
             usable: false,
             reason,
@@ -89,17 +95,23 @@ fn report(file: String, gguf: &Gguf) -> Result<Report> {
             },
         },
     };
-    let reward = reward_use(gguf);
+    let reward = match obstacle {
+        Some(reason) => Use {
+            usable: false,
+            reason,
+        },
+        None => reward_use(gguf),
+    };
     let text = has_head(gguf)
         .then(|| RewardText::of_file(gguf))
         .transpose()?;
     let blocks = block_quantisation(gguf);
     let memory = SequenceMemory::of(gguf, CacheType::F16, CacheType::F16);
     Ok(Report {
-        file,
-        name: gguf.str("general.name").map(Into::into),
-        licence: gguf.str("general.license").map(Into::into),
-        architecture: gguf.architecture().unwrap_or("unknown").into(),
+        file: path.display().to_string(),
+        name: said("general.name"),
+        licence: said("general.license"),
+        architecture: said("general.architecture").unwrap_or_else(|| "unknown".into()),
         file_type: gguf.file_type_name(),
         quantisation: gguf.quantisation(),
         parameters: gguf.parameters(),
@@ -120,8 +132,18 @@ fn report(file: String, gguf: &Gguf) -> Result<Report> {
         reward,
         reward_text: text.as_ref().map(|(text, _)| text.to_string()),
         reward_text_stated: text.map(|(_, stated)| stated),
-        reward_description: gguf.str("aisp.reward.description").map(Into::into),
+        reward_description: said("aisp.reward.description"),
     })
+}
+
+/// The report as JSON that a terminal can show as well.
+fn json(report: &Report) -> serde_json::Result<String> {
+    let text = serde_json::to_string_pretty(report)? + "\n";
+    let escaped = text.chars().map(|character| match acts(character) {
+        true => format!("\\u{:04x}", u32::from(character)),
+        false => character.into(),
+    });
+    Ok(escaped.collect())
 }
 
 /// Whether the file alone is a reward for -mr, and if not, what it needs.
@@ -185,7 +207,7 @@ fn table(report: &Report) -> String {
     let mut out = String::new();
     let mut row = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            out.push_str(&format!("{name:<15} {value}\n"));
+            out.push_str(&format!("{name:<15} {}\n", printable(&value)));
         }
     };
     let verdict = |u: &Use| {

@@ -32,6 +32,7 @@ use std::io;
 use std::process::ExitCode;
 
 use aisp_llama::Error;
+use aisp_llama::llama::try_model;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use names::Names;
@@ -66,6 +67,9 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
+    /// Load the model that is asked for on stdin and decode a batch of it
+    #[command(hide = true)]
+    TryModel,
 }
 
 /// Runs the program with the arguments of a command line, the program's name first.
@@ -113,6 +117,13 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
             output::print_out(&script)?;
             Ok(0)
         }
+        Command::TryModel => match try_model(io::stdin())? {
+            Some(reason) => {
+                output::print_out(reason.as_bytes())?;
+                Ok(3)
+            }
+            None => Ok(0),
+        },
     }
 }
 
@@ -133,6 +144,15 @@ fn report(error: &anyhow::Error, names: &Names<'_>) -> ExitCode {
 /// 1 run failed, 2 usage, 3 model file unusable, 4 reward failed.
 fn exit_code(error: &Error) -> u8 {
     match error {
+        // The file was read, and is none that can be taken.
+        Error::Io { cause, .. }
+            if matches!(
+                cause.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            2
+        }
         Error::Engine(_) | Error::Run(_) | Error::Io { .. } => 1,
         Error::Field { .. } => 2,
         Error::Gguf { .. } | Error::Model { .. } => 3,

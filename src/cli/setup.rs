@@ -31,15 +31,15 @@ pub fn log(verbose: bool) {
         .init();
 }
 
-/// The folder that `make setup` fills.
-fn cache_folder() -> Option<PathBuf> {
+/// The folder for what is kept between runs, and what `make setup` fetches.
+pub fn cache_folder() -> Option<PathBuf> {
     let set = |name: &str| {
         std::env::var_os(name)
             .filter(|v| !v.is_empty())
             .map(PathBuf::from)
     };
     let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
-    Some(base.join("aisp-llama").join("models"))
+    Some(base.join("aisp-llama"))
 }
 
 /// The generator that the flags ask for.
@@ -63,6 +63,7 @@ fn default_path(field: &str, name: &str) -> Result<PathBuf> {
             let reason = "not given, and there is no cache folder (HOME is not set)";
             Error::field(field, reason)
         })?
+        .join("models")
         .join(name);
     if path.exists() {
         return Ok(path);

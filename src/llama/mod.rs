@@ -16,11 +16,14 @@ mod context;
 mod encoder;
 mod grammar;
 mod hook;
+mod isolation;
 mod load;
+mod log;
 mod memory;
 mod model;
 mod obstacles;
 mod output;
+mod parts;
 pub mod placement;
 mod reader;
 mod sequences;
@@ -38,11 +41,12 @@ pub use context::{Context, ContextOptions, LogitsRoute, Row};
 pub use encoder::{Encoder, Pooling};
 pub use grammar::{Grammar, GrammarState};
 pub use hook::{Edit, RowsEdit};
+pub use isolation::{Isolation, try_model};
 pub use memory::{ContextMemory, SequenceMemory, available_memory};
 pub use model::{Model, Token};
 pub use obstacles::{
-    classifier_obstacle, decoder_obstacle, generator_obstacle, has_head, head_inside_obstacle,
-    is_encoder,
+    ARCHITECTURES, classifier_obstacle, decoder_obstacle, generator_obstacle, has_head,
+    head_inside_obstacle, is_encoder, model_obstacle,
 };
 pub use placement::{ModelOptions, Placement, SplitMode};
 pub use reader::{Reader, Reading, TextLikelihood, TextReading};
@@ -79,11 +83,13 @@ pub fn step_rows(candidates: usize) -> usize {
     candidates.next_multiple_of(ROW_GROUP).max(LEAST_ROWS)
 }
 
-/// Starts llama.cpp once per process and sends its log to `tracing`.
+/// Starts llama.cpp once per process and sends its log to `tracing`. What it ends the process with
+/// goes to stderr alone, without the backtrace that a debugger would make.
 pub fn backend() -> &'static LlamaBackend {
     static BACKEND: OnceLock<LlamaBackend> = OnceLock::new();
     BACKEND.get_or_init(|| {
         llama_cpp_2::send_logs_to_tracing(llama_cpp_2::LogOptions::default());
+        log::listen();
         LlamaBackend::init().expect("the backend is initialised here alone, once")
     })
 }
