@@ -2,6 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/damage.rs"]
+mod damage;
 #[allow(unused_imports)]
 #[path = "../../src/gguf/testing.rs"]
 mod testing;
@@ -13,7 +15,9 @@ mod bad_options;
 mod commands;
 mod compare;
 mod compare_failures;
+mod damaged;
 mod hub;
+mod inputs;
 mod methods;
 mod placement;
 mod prompts;
