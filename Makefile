@@ -28,8 +28,8 @@ PLUGIN := --release --lib --no-default-features --features plugin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build bench performance lint plugin install install-program wheel setup tools \
-	head figures
+.PHONY: help demo test build damaged bench performance lint plugin install install-program wheel setup \
+	tools head figures
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ test: ## set up with the test models as well, and run all tests
 
 build: tools ## build the program
 	@$(with_ccache) cargo build --release
+
+damaged: tools ## run the program on some 1,500 damaged models, and count how it ends
+	@$(with_ccache) AISP_LLAMA_DAMAGED=all cargo test --release --test cli damaged::whatever -- --nocapture
 
 bench: setup ## run the benchmarks
 	@$(with_ccache) cargo bench --bench aisp

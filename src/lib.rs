@@ -60,6 +60,8 @@ pub mod reward;
 #[cfg(feature = "engine")]
 pub mod rollout;
 #[cfg(feature = "engine")]
+pub mod text;
+#[cfg(feature = "engine")]
 pub mod train;
 
 #[cfg(feature = "engine")]

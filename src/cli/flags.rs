@@ -8,7 +8,7 @@ use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{ChatOptions, ChatTemplate, Message, Think};
 use aisp_llama::method::Rounds;
 use aisp_llama::reward::{RewardSpec, RewardText, TooLong, kinds};
-use aisp_llama::{Error, Prompt, ReasoningOptions, Result};
+use aisp_llama::{Error, Prompt, ReasoningOptions, Result, text};
 use jiff::civil::DateTime;
 use serde_json::Map;
 
@@ -150,7 +150,7 @@ impl ChatArgs {
     pub fn options(&self) -> Result<ChatOptions> {
         let template = match (&self.chat_template, &self.chat_template_file) {
             (Some(text), _) => Some(text.clone()),
-            (None, Some(path)) => Some(std::fs::read_to_string(path).map_err(Error::io(path))?),
+            (None, Some(path)) => Some(text::read(path).map_err(Error::io(path))?),
             (None, None) => None,
         };
         let mut variables = match &self.chat_template_kwargs {

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{
     CacheType, SequenceMemory, classifier_loss, classifier_obstacle, decoder_obstacle,
-    generator_obstacle, has_head, head_inside_obstacle, repacked_on_this_cpu,
+    generator_obstacle, has_head, head_inside_obstacle, model_obstacle, repacked_on_this_cpu,
 };
 use aisp_llama::reward::{LinearHead, RewardText, TextOrigin, head_beside};
+use aisp_llama::text::{acts, brief, printable};
 use aisp_llama::{Error, Result};
 use serde::Serialize;
 
@@ -67,7 +68,7 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<u8> {
     let gguf = Gguf::open(&args.file).map_err(Error::gguf(&args.file))?;
     let report = report(&args.file, &gguf)?;
     let text = if args.json {
-        serde_json::to_string_pretty(&report)? + "\n"
+        json(&report)?
     } else {
         table(&report)
     };
@@ -75,10 +76,15 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// Most characters of a text of the file.
+const SHOWN: usize = 200;
+
 fn report(path: &Path, gguf: &Gguf) -> Result<Report> {
+    let obstacle = model_obstacle(path, gguf);
+    let said = |key: &str| gguf.str(key).map(|text| brief(text, SHOWN));
     let number = |suffix: &str| gguf.arch_key(suffix).and_then(|v| v.as_f64());
     let whole = |suffix: &str| gguf.arch_key(suffix).and_then(|v| v.as_u64());
-    let generator = match generator_obstacle(gguf) {
+    let generator = match obstacle.clone().or_else(|| generator_obstacle(gguf)) {
         Some(reason) => Use {
             usable: false,
             reason,
@@ -93,7 +99,13 @@ fn report(path: &Path, gguf: &Gguf) -> Result<Report> {
         },
     };
     let beside = Some(head_beside(path)).filter(|head| head.is_file());
-    let reward = reward_use(path, gguf, beside.as_deref());
+    let reward = match obstacle {
+        Some(reason) => Use {
+            usable: false,
+            reason,
+        },
+        None => reward_use(path, gguf, beside.as_deref()),
+    };
     let head = beside.map(|head| LinearHead::read(&head, None));
     let head = head.transpose()?;
     let text = (head.is_some() || has_head(gguf))
@@ -103,9 +115,9 @@ fn report(path: &Path, gguf: &Gguf) -> Result<Report> {
     let memory = SequenceMemory::of(gguf, CacheType::F16, CacheType::F16);
     Ok(Report {
         file: path.display().to_string(),
-        name: gguf.str("general.name").map(Into::into),
-        licence: gguf.str("general.license").map(Into::into),
-        architecture: gguf.architecture().unwrap_or("unknown").into(),
+        name: said("general.name"),
+        licence: said("general.license"),
+        architecture: said("general.architecture").unwrap_or_else(|| "unknown".into()),
         file_type: gguf.file_type_name(),
         quantisation: gguf.quantisation(),
         parameters: gguf.parameters(),
@@ -128,8 +140,18 @@ fn report(path: &Path, gguf: &Gguf) -> Result<Report> {
         reward_text_from: text.as_ref().map(|(_, origin)| *origin),
         reward_text_stated: text.map(|(_, origin)| origin == TextOrigin::Stated),
         reward_warning: classifier_loss(gguf).filter(|_| head.is_none()),
-        reward_description: gguf.str("aisp.reward.description").map(Into::into),
+        reward_description: said("aisp.reward.description"),
     })
+}
+
+/// The report as JSON that a terminal can show as well.
+fn json(report: &Report) -> serde_json::Result<String> {
+    let text = serde_json::to_string_pretty(report)? + "\n";
+    let escaped = text.chars().map(|character| match acts(character) {
+        true => format!("\\u{:04x}", u32::from(character)),
+        false => character.into(),
+    });
+    Ok(escaped.collect())
 }
 
 /// Whether the file is a reward for -mr, and if not, what it needs.
@@ -195,7 +217,7 @@ fn table(report: &Report) -> String {
     let mut out = String::new();
     let mut row = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            out.push_str(&format!("{name:<15} {value}\n"));
+            out.push_str(&format!("{name:<15} {}\n", printable(&value)));
         }
     };
     let verdict = |u: &Use| {

@@ -35,6 +35,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use aisp_llama::Error;
+use aisp_llama::llama::try_model;
 use aisp_llama::reward::reward_help;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -79,6 +80,9 @@ enum Command {
     },
     /// Print the help of a command, or what `rewards` there are with all their options
     Help { topic: Vec<String> },
+    /// Load the model that is asked for on stdin and decode a batch of it
+    #[command(hide = true)]
+    TryModel,
 }
 
 /// Runs the program with the arguments of a command line, the program's name first.
@@ -155,6 +159,13 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
             // Help is an error to the parser.
             Ok(asked.map_or_else(|help| answer(&help), |_| 0))
         }
+        Command::TryModel => match try_model(io::stdin())? {
+            Some(reason) => {
+                output::print_out(reason.as_bytes())?;
+                Ok(3)
+            }
+            None => Ok(0),
+        },
     }
 }
 
@@ -175,6 +186,15 @@ fn report(error: &anyhow::Error, names: &Names<'_>) -> ExitCode {
 /// 1 run failed, 2 usage, 3 model file unusable, 4 reward failed.
 fn exit_code(error: &Error) -> u8 {
     match error {
+        // The file was read, and is none that can be taken.
+        Error::Io { cause, .. }
+            if matches!(
+                cause.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            2
+        }
         Error::Engine(_) | Error::Run(_) | Error::Io { .. } => 1,
         Error::Field { .. } => 2,
         Error::Gguf { .. } | Error::Model { .. } => 3,

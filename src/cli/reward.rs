@@ -10,7 +10,7 @@ use aisp_llama::reward::{
     FeaturePooling, Features, FeaturesOptions, Folder, ImportOptions, RewardText, TooLong,
     import_gguf, import_head, probe, probe_pairs,
 };
-use aisp_llama::{Error, Result};
+use aisp_llama::{Error, Result, text};
 use clap::Subcommand;
 
 use super::flags::{LoadArgs, RewardArgs};
@@ -301,7 +301,7 @@ fn run_probe(args: &ProbeArgs) -> anyhow::Result<u8> {
         .pairs
         .as_deref()
         .map(|path| {
-            let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+            let text = text::read(path).map_err(Error::io(path))?;
             Ok::<_, Error>((path.display().to_string(), text))
         })
         .transpose()?;

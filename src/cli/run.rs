@@ -1,6 +1,5 @@
 //! `run`: one prompt in, one aligned answer out.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,6 +10,7 @@ use aisp_llama::llama::{LogitsRoute, Model};
 use aisp_llama::method::{MethodSpec, Rounds};
 use aisp_llama::report::{Trace, write_plot};
 use aisp_llama::reward::Reward;
+use aisp_llama::text;
 use aisp_llama::{
     AlignOptions, Aligner, Alignment, Budget, EngineOptions, Error, Prompt, Result, RunRewards,
     Stop, StopReason,
@@ -341,8 +341,9 @@ fn prompt(args: &RunArgs) -> Result<Prompt> {
     let text = match (&args.prompt, &args.file) {
         (Some(text), _) => text.clone(),
         (None, Some(path)) => {
-            let mut text = read(path)?;
-            // A file ends with a line break that is not meant for the model.
+            // A file ends with a line break that is not meant for the model, and other systems write
+            // them otherwise.
+            let mut text = read(path)?.replace("\r\n", "\n");
             if text.ends_with('\n') {
                 text.pop();
             }
@@ -350,20 +351,17 @@ fn prompt(args: &RunArgs) -> Result<Prompt> {
         }
         (None, None) => String::new(),
     };
-    if text.is_empty() {
+    if text.trim().is_empty() {
         return Err(Error::field("prompt", "the prompt is empty"));
     }
     Ok(args.chat.prompt(text))
 }
 
 fn read(path: &Path) -> Result<String> {
-    let io = Error::io(path);
     if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map_err(io)?;
-        return Ok(text);
+        return text::read_from(std::io::stdin()).map_err(Error::io(Path::new("stdin")));
     }
-    std::fs::read_to_string(path).map_err(io)
+    text::read(path).map_err(Error::io(path))
 }
 
 fn print(

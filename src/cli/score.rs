@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader};
+use std::path::Path;
 
-use aisp_llama::Error;
 use aisp_llama::llama::{ChatOptions, Token};
 use aisp_llama::reward::{OwnedSample, ReadText, Sample, SampleError, Score, TextOrMessages};
+use aisp_llama::{Error, text};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -95,7 +96,7 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<u8> {
     let mut scored = 0;
     let mut last = String::new();
     let mut input = Lines::new(io::stdin().lock());
-    while let Some(lines) = input.held()? {
+    while let Some(lines) = input.held().map_err(Error::io(Path::new("stdin")))? {
         for lines in lines.chunks(BATCH) {
             let (pairs, wrong) = parse(lines);
             let samples: Vec<Sample<'_>> = pairs.iter().map(|pair| pair.text.sample()).collect();
@@ -187,7 +188,11 @@ fn outcome(result: Option<Result<Score, SampleError>>) -> (Score, Option<String>
 fn parse(lines: &[Numbered]) -> (Vec<Pair>, Option<Error>) {
     let mut pairs = Vec::new();
     for (line, text) in lines {
-        let parsed = serde_json::from_slice(text).map_err(|e| e.to_string());
+        let text = match text::utf8(text.clone(), *line) {
+            Ok(text) => text,
+            Err(error) => return (pairs, Some(Error::io(Path::new("stdin"))(error))),
+        };
+        let parsed = serde_json::from_str(&text).map_err(|e| e.to_string());
         let pair = parsed.and_then(|pair: PairLine| {
             let text = OwnedSample::new(pair.messages.or(pair.prompt), pair.response)?;
             let (line, id) = (*line, pair.id);
@@ -245,13 +250,20 @@ impl<R: io::Read> Lines<R> {
             if ended || whole.is_some() {
                 return Ok(Some(self.split()));
             }
+            if self.begun.len() as u64 > text::MAX_LINE_BYTES {
+                let line = format!("line {}", self.count + 1);
+                return Err(text::too_long(&line, text::MAX_LINE_BYTES));
+            }
         }
     }
 
     /// The lines of what has come.
     fn split(&mut self) -> Vec<Numbered> {
         let bytes = std::mem::take(&mut self.begun);
-        let whole = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        let mut whole = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        if self.count == 0 {
+            whole = whole.strip_prefix(text::MARK.as_bytes()).unwrap_or(whole);
+        }
         let numbered = whole.split(|&byte| byte == b'\n').zip(self.count + 1..);
         let lines = numbered.map(|(line, number)| (number, line.trim_ascii().to_vec()));
         let lines: Vec<Numbered> = lines.collect();

@@ -32,15 +32,20 @@ pub fn log(verbose: bool) {
         .init();
 }
 
-/// Where `make setup` puts the model `name`.
-fn cached(name: &str) -> Option<PathBuf> {
+/// The folder for what is kept between runs, and what `make setup` fetches.
+pub fn cache_folder() -> Option<PathBuf> {
     let set = |name: &str| {
         std::env::var_os(name)
             .filter(|v| !v.is_empty())
             .map(PathBuf::from)
     };
     let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
-    Some(base.join("aisp-llama").join("models").join(name))
+    Some(base.join("aisp-llama"))
+}
+
+/// Where `make setup` puts the model `name`.
+fn cached(name: &str) -> Option<PathBuf> {
+    Some(cache_folder()?.join("models").join(name))
 }
 
 /// The generator that the flags ask for.

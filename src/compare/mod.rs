@@ -34,6 +34,7 @@ use crate::error::{Error, Result};
 use crate::llama::Think;
 pub use crate::math::{mean, standard_deviation};
 use crate::method::{MethodSpec, Rounds};
+use crate::text;
 
 /// The file with the rows of a comparison.
 const RESULTS: &str = "results.jsonl";
@@ -137,7 +138,7 @@ impl FileId {
     /// # Errors
     /// [`Error::Io`] when it cannot be read.
     pub fn of(path: &Path) -> Result<Self> {
-        let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
+        let mut file = text::regular(path).map_err(Error::io(path))?;
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
         loop {
@@ -168,7 +169,7 @@ pub fn read_prompts(path: &Path) -> Result<Vec<String>> {
     struct Line {
         prompt: String,
     }
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = text::read(path).map_err(Error::io(path))?;
     let wrong = |reason: String| Error::field("prompts", format!("{}: {reason}", path.display()));
     let mut prompts = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|l| !l.1.trim().is_empty()) {

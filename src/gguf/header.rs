@@ -150,7 +150,7 @@ fn scalar<R: Read>(
         5 => Value::I32(i32::from_le_bytes(source.bytes(field)?)),
         6 => Value::F32(f32::from_le_bytes(source.bytes(field)?)),
         7 => Value::Bool(bool_from(source.bytes(field)?)),
-        8 => Value::String(source.str(scratch, MAX_STRING_BYTES, field)?.to_owned()),
+        8 => Value::String(source.text(scratch, MAX_STRING_BYTES, field)?.into_owned()),
         10 => Value::U64(u64::from_le_bytes(source.bytes(field)?)),
         11 => Value::I64(i64::from_le_bytes(source.bytes(field)?)),
         12 => Value::F64(f64::from_le_bytes(source.bytes(field)?)),
@@ -195,7 +195,7 @@ fn array<R: Read>(
             let mut strings = StrArray::default();
             for index in 0..len {
                 let field = Field::Element(index, key);
-                strings.push(source.str(scratch, MAX_STRING_BYTES, field)?);
+                strings.push(&source.text(scratch, MAX_STRING_BYTES, field)?);
             }
             Array::String(strings)
         }

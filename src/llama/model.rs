@@ -1,5 +1,6 @@
 //! A GGUF file in memory: loading, vocabulary, tokens to text and back.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use llama_cpp_2::token_type::LlamaTokenAttr;
 use llama_cpp_sys_2 as sys;
 
 use super::load::{Adapter, LoadParams, adapt, override_header};
-use super::obstacles::{decoder_obstacle, generator_obstacle};
+use super::log::heard;
+use super::obstacles::{decoder_obstacle, generator_obstacle, model_obstacle};
 use super::placement::ModelOptions;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorType};
@@ -20,6 +22,14 @@ use crate::output::{Decoder, OutputRows};
 
 /// A token id.
 pub type Token = i32;
+
+/// What is wrong with a model that computes `what`.
+pub(super) fn no_numbers(what: impl fmt::Display) -> String {
+    format!(
+        "it computes {what}, so some of its weights are no numbers; download it again, or convert \
+         the model again"
+    )
+}
 
 /// A loaded GGUF model, shared by the contexts made from it.
 pub struct Model {
@@ -35,33 +45,38 @@ pub struct Model {
 
 impl Model {
     /// Loads `path`; its header is read and checked first, so that a broken file is an
-    /// error with a reason instead of llama.cpp's "failed to load".
+    /// error with a reason instead of llama.cpp's "failed to load", or the end of the process.
+    /// [`ModelOptions::isolation`] tries it in another process before.
     ///
     /// # Errors
     /// [`Error::Gguf`] when the file, or that of an adapter, is not a sound GGUF, [`Error::Model`]
-    /// when llama.cpp refuses it, [`Error::Field`] for options that cannot be.
+    /// when llama.cpp refuses it or would not survive it, [`Error::Field`] for options that cannot be.
     pub fn load(path: &Path, options: &ModelOptions) -> Result<Self> {
         let mut gguf = Gguf::open(path).map_err(Error::gguf(path))?;
-        if gguf.architecture().is_none() {
-            return Err(Error::model(
-                path,
-                "general.architecture: missing, so this GGUF is not a model; \
-                 give the model file, not an adapter, projector or vocabulary",
-            ));
-        }
         override_header(&mut gguf, &options.override_kv)?;
+        if let Some(reason) = model_obstacle(path, &gguf) {
+            return Err(Error::model(path, reason));
+        }
         let params = LoadParams::new(options, &gguf)?;
-        let mut inner = params.load(path).ok_or_else(|| {
+        if let Some(isolation) = &options.isolation {
+            isolation.check(path, options, &gguf)?;
+        }
+        let (inner, reason) = heard(|| params.load(path));
+        let mut inner = inner.ok_or_else(|| {
             let patterns = match options.override_tensor.is_empty() {
                 true => "",
                 false => "; is every pattern of `override-tensor` a regular expression?",
             };
+            let architecture = gguf.architecture().unwrap_or("?");
+            let reason = match reason.is_empty() {
+                true => "without a reason; `verbose` shows its log",
+                false => &reason,
+            };
             Error::model(
                 path,
                 format!(
-                    "llama.cpp cannot load this model (architecture {}){patterns}; `verbose` shows \
-                     its log",
-                    gguf.architecture().unwrap_or("?")
+                    "llama.cpp cannot load this model (architecture {architecture}): \
+                     {reason}{patterns}"
                 ),
             )
         })?;
@@ -163,6 +178,11 @@ impl Model {
             }
         };
         Ok(Some(values))
+    }
+
+    /// The error that this model computes what is no number.
+    pub(crate) fn computes(&self, what: impl fmt::Display) -> Error {
+        Error::model(&self.path, no_numbers(what))
     }
 
     /// `general.architecture`.

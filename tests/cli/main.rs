@@ -2,6 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/damage.rs"]
+mod damage;
 #[allow(unused_imports)]
 #[path = "../../src/gguf/testing.rs"]
 mod testing;
@@ -14,7 +16,9 @@ mod commands;
 mod compare;
 mod compare_failures;
 mod conversations;
+mod damaged;
 mod hub;
+mod inputs;
 mod methods;
 mod placement;
 mod prompts;

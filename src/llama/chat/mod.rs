@@ -16,6 +16,7 @@ use serde_json::Value as Json;
 
 use super::model::{Model, Token};
 use crate::error::{Error, Result};
+use crate::text::brief;
 pub use reasoning::{ReasoningMarkers, Think};
 pub(crate) use tokens::tokenize_guarded;
 
@@ -226,8 +227,9 @@ impl ChatTemplate {
             Error::field(
                 "chat-template",
                 format!(
-                    "cannot render the conversation: {e}; give another template, or use \
-                     `chat` = false"
+                    "cannot render the conversation: {}; give another template, or use `chat` = \
+                     false",
+                    brief(&e.to_string(), 400)
                 ),
             )
         })
@@ -243,7 +245,10 @@ impl ChatTemplate {
             let rendered = builtin::render(&self.source, messages, open_turn);
             let wrong = || {
                 let kind = minijinja::ErrorKind::InvalidOperation;
-                minijinja::Error::new(kind, format!("llama.cpp cannot fill {}", self.source))
+                minijinja::Error::new(
+                    kind,
+                    format!("llama.cpp cannot fill {}", brief(&self.source, 60)),
+                )
             };
             return rendered.ok_or_else(wrong);
         }

@@ -2,7 +2,6 @@
 //!
 //! Files are read through [`Files`], a part at a time: those of this computer, or of a server.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use safetensors::tensor::{Dtype, Metadata};
 use crate::error::{Error, Result};
 use crate::gguf::{TensorInfo, TensorType};
 use crate::llama::row_decoder;
+use crate::text;
 
 /// Longest header a safetensors file may have, in bytes, by its specification.
 const MAX_HEADER: u64 = 100_000_000;
@@ -51,7 +51,7 @@ impl Files for Folder {
     fn read(&self, file: &Path, offset: u64, length: u64) -> Result<Vec<u8>> {
         let path = self.0.join(file);
         let mut bytes = Vec::new();
-        File::open(&path)
+        text::regular(&path)
             .and_then(|mut file| {
                 file.seek(SeekFrom::Start(offset))?;
                 file.take(length).read_to_end(&mut bytes)

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // every test program uses a part of it
 
+pub mod llama;
 pub mod recurrent;
 
 use std::path::{Path, PathBuf};

@@ -5,7 +5,6 @@
 //! group.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -14,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::llama::Message;
 use crate::reward::{OwnedSample, Sample, TextOrMessages};
+use crate::text;
 
 /// A rated response.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,7 +86,7 @@ impl Dataset {
     /// # Errors
     /// [`Error::Io`]; [`Error::Field`] that names the line.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(Error::io(path))?;
+        let text = text::read(path).map_err(Error::io(path))?;
         Self::parse(&text, &path.display().to_string())
     }
 
