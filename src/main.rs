@@ -26,6 +26,8 @@ fn wait_asleep() {
     if std::env::var_os(POLICY).is_none()
         && let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next())
     {
+        // One that comes meanwhile waits until it is known what to do.
+        let _ = cli::endings().thread_block();
         let mut again = std::process::Command::new(program);
         again.arg0(name).args(arguments).env(POLICY, "passive");
         // Comes back only where that is not possible; then threads spin.

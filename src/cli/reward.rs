@@ -9,7 +9,7 @@ use aisp_llama::reward::train::{Dataset, Objective, TrainOptions, train};
 use aisp_llama::reward::{
     FeaturePooling, Features, FeaturesOptions, RewardText, Sample, TooLong, probe, probe_pairs,
 };
-use aisp_llama::{Error, Result};
+use aisp_llama::{Error, Result, check_output};
 use clap::Subcommand;
 
 use super::flags::{LoadArgs, RewardArgs};
@@ -112,6 +112,7 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<u8> {
         folds: args.folds,
         seed: args.seed,
     };
+    check_output(&args.output)?;
     let dataset = Dataset::read(&args.data)?;
     // The parser sees to it that there is one of them.
     let path = args.hub.path()?.or_else(|| args.model.clone());

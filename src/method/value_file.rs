@@ -8,6 +8,7 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use crate::control::{Layer, ValueNetwork};
 use crate::error::{Error, Result};
+use crate::save::save;
 
 /// Largest file that is read: 1 GB.
 const MAX_BYTES: u64 = 1 << 30;
@@ -58,7 +59,7 @@ impl ValueNetwork {
             })
             .collect::<Result<Vec<_>>>()?;
         let content = serialize(views, None).map_err(failed)?;
-        std::fs::write(path, content).map_err(Error::io(path))
+        save(path, content)
     }
 
     /// Reads a network that [`write`](Self::write) wrote.

@@ -12,6 +12,8 @@ mod head;
 mod head_file;
 mod http;
 mod judge;
+#[cfg(unix)]
+mod keeper;
 mod kinds;
 mod likelihood;
 mod load;
@@ -38,7 +40,6 @@ pub use likelihood::{Likelihood, LikelihoodOptions};
 pub use load::RewardLoader;
 pub use mix::Mix;
 pub use probe::{ProbeAspect, ProbePair, ProbeReport, ProbeVerdict, probe, probe_pairs};
-pub use process::kill_commands;
 pub use rule::{RuleResult, Rules};
 pub use source::{RewardKind, RewardSource};
 pub use spec::RewardSpec;
@@ -89,6 +90,11 @@ pub type Answer = std::result::Result<Score, SampleError>;
 
 /// What a reward says of some samples, in their order.
 pub type Scores = Vec<Answer>;
+
+/// What a reward that was given up says of itself.
+fn given_up() -> Error {
+    Error::Reward("given up, as the run is to stop".into())
+}
 
 /// Something that scores responses.
 pub trait Reward: Send {

@@ -13,6 +13,8 @@ mod bad_options;
 mod commands;
 mod compare;
 mod compare_failures;
+#[cfg(target_os = "linux")]
+mod faults;
 mod hub;
 mod methods;
 mod placement;

@@ -8,15 +8,16 @@
 //! Source of the format: <https://github.com/huggingface/safetensors>, "Format".
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata};
 use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Value};
+use crate::save::save;
 
 /// Names under which heads are stored, without `.weight` and `.bias`.
 const STEMS: [&str; 6] = [
@@ -215,7 +216,7 @@ impl LinearHead {
         content.extend(header.as_bytes());
         let values = self.weight.iter().chain([&self.bias]);
         content.extend(values.flat_map(|v| v.to_le_bytes()));
-        replace(path, &content)
+        save(path, &content)
     }
 
     /// The reward of `features` `[d]`, accumulated in f64.
@@ -331,19 +332,6 @@ fn safetensors_header(path: &Path) -> Result<(Metadata, u64)> {
 
 fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(Error::io(path))
-}
-
-/// Writes beside `path` and renames, so that nobody reads half a file.
-fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let written = fs::write(&partial, content).and_then(|()| fs::rename(&partial, path));
-    written.map_err(|source| {
-        // The failure itself is reported; a file left behind would be another.
-        let _ = fs::remove_file(&partial);
-        Error::io(path)(source)
-    })
 }
 
 #[cfg(test)]

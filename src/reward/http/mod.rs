@@ -11,18 +11,22 @@
 mod client;
 
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use self::client::{Client, Failure};
 use super::options::Options;
+use super::process::spawn_thread;
 use super::text::fill;
 use super::{
     Answer, Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores,
+    given_up,
 };
 use crate::error::{Error, Result};
 use crate::llama::ReasoningMarkers;
+use crate::stop::Stop;
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
@@ -57,8 +61,9 @@ fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
 }
 
 impl RewardSource for HttpOptions {
-    fn load(&self, _loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
-        Ok(Box::new(HttpReward::new(self.clone())?))
+    fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
+        let reward = HttpReward::stopping(self.clone(), loader.stop.clone())?;
+        Ok(Box::new(reward))
     }
 }
 
@@ -130,11 +135,12 @@ impl Default for HttpOptions {
 /// [`Error::Reward`]. So is at once a refusal (a status below 500 other than 429).
 /// Redirects are not followed.
 pub struct HttpReward {
-    client: Client,
+    client: Arc<Client>,
     api: HttpApi,
     model: Option<String>,
     question: Option<String>,
     max_tokens: usize,
+    stop: Stop,
     /// Batches in a row without any answer.
     failed: usize,
 }
@@ -155,6 +161,14 @@ impl HttpReward {
     /// [`Error::Field`] for an unusable URL, a question without `{response}`, no time, or a
     /// variable without a key.
     pub fn new(options: HttpOptions) -> Result<Self> {
+        Self::stopping(options, Stop::new())
+    }
+
+    /// The same for a server that is given up, when it is silent, soon after a request on `stop`.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn stopping(options: HttpOptions, stop: Stop) -> Result<Self> {
         let path = match options.api {
             HttpApi::Rerank => "/rerank",
             HttpApi::Chat => "/v1/chat/completions",
@@ -167,7 +181,8 @@ impl HttpReward {
             return Err(KIND.refuse("the question must contain {response}"));
         }
         Ok(Self {
-            client: Client::new(&options, path)?,
+            client: Arc::new(Client::new(&options, path)?),
+            stop,
             api: options.api,
             model: options.model,
             question: options.question,
@@ -209,6 +224,18 @@ impl HttpReward {
             }),
             members: vec![member],
         }
+    }
+
+    /// Posts on a thread of its own, which is left to itself when the run is to stop.
+    fn post(&self, body: Value) -> Result<std::result::Result<Vec<u8>, Failure>> {
+        let (sender, answer) = sync_channel(1);
+        let client = Arc::clone(&self.client);
+        spawn_thread("http", move || {
+            // Nobody may be waiting for it any more.
+            let _ = sender.send(client.post(&body));
+        })
+        .map_err(|e| Error::Reward(format!("{}: {e}", self.client.shown())))?;
+        self.stop.receive(&answer, None).map_err(|_| given_up())
     }
 
     /// Puts what the server said in its place; `Err` is for all samples of the request.
@@ -277,23 +304,23 @@ impl Reward for HttpReward {
         let mut answers: Vec<Answer> = vec![Err(empty); samples.len()];
         let mut answered = false;
         let mut last = None;
-        for request in self.requests(samples) {
+        for Request { body, members } in self.requests(samples) {
             let outcome = match last.take() {
                 // Asking on would cost a timeout for each of them.
                 Some(down @ Failure::Down(_)) => Err(down),
-                _ => self.client.post(&request.body),
+                _ => self.post(body)?,
             };
             let failure = match outcome {
                 Ok(bytes) => {
                     answered = true;
-                    self.read(&bytes, &request.members, &mut answers)
+                    self.read(&bytes, &members, &mut answers)
                         .map_err(Failure::Request)
                 }
                 Err(Failure::Refused(reason)) => return Err(Error::Reward(reason)),
                 Err(failure) => Err(failure),
             };
             if let Err(failure) = failure {
-                for &member in &request.members {
+                for &member in &members {
                     answers[member] = Err(SampleError::Other(failure.to_string()));
                 }
                 last = Some(failure);

@@ -24,9 +24,11 @@ use self::pattern::Pattern;
 use self::wording::Phrase;
 use super::terms::{self, Term};
 use super::{
-    Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores, process,
+    Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores, given_up,
+    process,
 };
 use crate::error::Result;
+use crate::stop::Stop;
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
@@ -71,8 +73,10 @@ impl RewardSource for RuleSource {
         self.files.iter().map(PathBuf::as_path).collect()
     }
 
-    fn load(&self, _loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
-        Ok(Box::new(Rules::parse(&self.expression)?))
+    fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
+        let mut rules = Rules::parse(&self.expression)?;
+        rules.stop = loader.stop.clone();
+        Ok(Box::new(rules))
     }
 }
 
@@ -155,6 +159,7 @@ pub struct RuleResult {
 pub struct Rules {
     terms: Vec<Weighted>,
     expression: String,
+    stop: Stop,
 }
 
 impl Rules {
@@ -173,6 +178,7 @@ impl Rules {
         Ok(Self {
             terms,
             expression: expression.trim().to_owned(),
+            stop: Stop::new(),
         })
     }
 
@@ -188,7 +194,7 @@ impl Rules {
         let terms = self.terms.iter();
         terms
             .map(|term| {
-                let score = match term.rule.score(response)? {
+                let score = match term.rule.score(response, &self.stop)? {
                     // What says nothing keeps within no limit and avoids no word.
                     _ if response.is_empty() => 0.0,
                     score if term.negated => 1.0 - score,
@@ -225,7 +231,12 @@ impl Reward for Rules {
                 truncated: false,
             })
         };
-        Ok(samples.iter().map(score).collect())
+        let scores = samples.iter().map(score).collect();
+        match self.stop.is_overdue() {
+            // A rule that was given up has no score.
+            true => Err(given_up()),
+            false => Ok(scores),
+        }
     }
 }
 
