@@ -28,7 +28,7 @@ PLUGIN := --release --lib --no-default-features --features plugin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build bench performance lint plugin install setup tools head figures
+.PHONY: help demo test soak fuzz build bench performance lint plugin install setup tools head figures
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,12 @@ test: ## set up with the test models as well, and run all tests
 
 build: tools ## build the program
 	@$(with_ccache) cargo build --release
+
+soak: ## kill comparisons, watch memory: an hour; SOAK_MINUTES of watching, 20 if not set
+	@$(with_ccache) cargo test --release --test soak -- --test-threads 1 --nocapture
+
+fuzz: ## feed every parser with what a fuzzer makes, FUZZ_SECONDS each (60); needs nightly and cargo-fuzz
+	scripts/fuzz.sh
 
 bench: setup ## run the benchmarks
 	@$(with_ccache) cargo bench --bench aisp
