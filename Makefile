@@ -28,8 +28,8 @@ PLUGIN := --release --lib --no-default-features --features plugin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build damaged bench performance lint plugin install install-program wheel setup \
-	tools head figures
+.PHONY: help demo test damaged soak fuzz build bench performance lint plugin install install-program \
+	wheel setup tools head figures
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,11 @@ build: tools ## build the program
 
 damaged: tools ## run the program on some 1,500 damaged models, and count how it ends
 	@$(with_ccache) AISP_LLAMA_DAMAGED=all cargo test --release --test cli damaged::whatever -- --nocapture
+soak: ## kill comparisons, watch memory: an hour; SOAK_MINUTES of watching, 20 if not set
+	@$(with_ccache) cargo test --release --test soak -- --test-threads 1 --nocapture
+
+fuzz: ## feed every parser with what a fuzzer makes, FUZZ_SECONDS each (60); needs nightly and cargo-fuzz
+	scripts/fuzz.sh
 
 bench: setup ## run the benchmarks
 	@$(with_ccache) cargo bench --bench aisp

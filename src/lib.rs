@@ -60,6 +60,10 @@ pub mod reward;
 #[cfg(feature = "engine")]
 pub mod rollout;
 #[cfg(feature = "engine")]
+mod save;
+#[cfg(feature = "engine")]
+mod stop;
+#[cfg(feature = "engine")]
 pub mod text;
 #[cfg(feature = "engine")]
 pub mod train;
@@ -68,11 +72,15 @@ pub mod train;
 pub use align::{
     AlignOptions, Aligner, Alignment, Batch, Budget, Ended, EngineOptions, Event, EventKind,
     IterationStats, ModelNames, Prompt, ReasoningOptions, Rewards, RunId, RunRewards, ScaledPart,
-    ScoredCandidate, Stop, StopReason, Timings, Usage, default_threads,
+    ScoredCandidate, StopReason, Timings, Usage, default_threads,
 };
 pub use error::{Error, Result};
 /// The arrays of the public functions.
 pub use ndarray;
+#[cfg(feature = "engine")]
+pub use save::{check_output, save};
+#[cfg(feature = "engine")]
+pub use stop::Stop;
 
 /// Keeps the README's Rust compiling.
 #[cfg(all(doctest, feature = "engine"))]

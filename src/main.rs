@@ -32,6 +32,8 @@ fn prepare() {
     if !missing.is_empty()
         && let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next())
     {
+        // One that comes meanwhile waits until it is known what to do.
+        let _ = cli::endings().thread_block();
         let mut again = std::process::Command::new(program);
         again.arg0(name).args(arguments).envs(missing);
         // Comes back only where that is not possible; then threads spin.

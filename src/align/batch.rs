@@ -15,13 +15,14 @@ use std::sync::Arc;
 use super::events::{Event, RunId};
 use super::open::Seat;
 use super::record::{Alignment, ModelNames};
-use super::request::{AlignOptions, Prompt, Stop};
+use super::request::{AlignOptions, Prompt};
 use super::rewards::Rewards;
 use super::run::Run;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
 use crate::method::Method;
 use crate::rollout::{Beginning, Candidate, Job, JobId, PromptId, Rollout, RolloutOptions};
+use crate::stop::Stop;
 
 /// A rollout with the runs that share it.
 pub struct Batch {

@@ -29,7 +29,7 @@ pub use parts::ScaledPart;
 pub use record::{
     Alignment, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings, Usage,
 };
-pub use request::{AlignOptions, Budget, Prompt, Stop};
+pub use request::{AlignOptions, Budget, Prompt};
 pub use rewards::{Rewards, RunRewards};
 pub use think::ReasoningOptions;
 use think::{Answers, Opened, Search, Thought, Thoughts};
@@ -38,6 +38,7 @@ use crate::error::{Error, Result};
 use crate::llama::{Attention, ChatOptions, LogitsRoute, Model, Token};
 use crate::method::{Facts, Method, Rounds};
 use crate::rollout::Work;
+use crate::stop::Stop;
 
 /// How an [`Aligner`] runs its generator.
 #[derive(Clone, Debug)]

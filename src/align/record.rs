@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::parts::ScaledPart;
+use crate::error::{Error, Result};
 use crate::method::Telemetry;
 use crate::rollout::{End, Price};
 
@@ -98,6 +99,8 @@ pub enum StopReason {
     Patience,
     /// A request to stop.
     Interrupted,
+    /// The reward failed as a whole, behind what is the answer.
+    RewardFailed,
 }
 
 /// What a run cost.
@@ -201,6 +204,9 @@ pub struct Alignment {
     pub reward_parts: Vec<ScaledPart>,
     /// Why the run ended.
     pub stop: StopReason,
+    /// Why the reward failed as a whole, where that ended the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// Tokens that the iterations it did not come to would have taken, as many each as those it
     /// came to; only where the target, the patience or the divergence ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,4 +223,29 @@ pub struct Alignment {
     /// All candidates, the best first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<ScoredCandidate>,
+}
+
+impl Alignment {
+    /// The same where a failure of the reward has ended another search for it.
+    pub(super) fn cut_short_by(mut self, error: &Error) -> Self {
+        if let (Error::Reward(reason), None) = (error, &self.failure) {
+            self.failure = Some(reason.clone());
+            if self.stop != StopReason::Interrupted {
+                self.stop = StopReason::RewardFailed;
+            }
+        }
+        self
+    }
+
+    /// Itself, for whom only a run that came to its end counts.
+    ///
+    /// # Errors
+    /// [`Error::Reward`] where a failure of the reward cut it short; an interrupted one is its own
+    /// [`StopReason`].
+    pub fn whole(self) -> Result<Self> {
+        match (self.stop, &self.failure) {
+            (StopReason::RewardFailed, Some(reason)) => Err(Error::Reward(reason.clone())),
+            _ => Ok(self),
+        }
+    }
 }

@@ -1,8 +1,5 @@
 //! What is asked for: a prompt, a method, limits.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::record::Usage;
 use crate::error::{Error, Result};
 use crate::llama::Message;
@@ -97,30 +94,6 @@ impl Budget {
             }
         }
         None
-    }
-}
-
-/// A request to stop, given from another thread or a signal handler. The best response so
-/// far is still the answer.
-#[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    /// No request yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Asks the run to stop after the step it is in.
-    pub fn request(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the run was asked to stop.
-    #[must_use]
-    pub fn is_requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -4,13 +4,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::request::{AlignOptions, Prompt, Stop};
+use super::request::{AlignOptions, Prompt};
 use super::{Aligner, Alignment, Batch, RunId};
 use crate::control::{NoiseKey, prompt_seed};
 use crate::error::{Error, Result};
 use crate::llama::{ChatOptions, ChatTemplate, Model, ReasoningMarkers, Token, Turn};
 use crate::method::{Facts, Method};
 use crate::rollout::{Candidate, End, Form, Job, PromptId, SamplingOptions, Steer, TokenChoice};
+use crate::stop::Stop;
 
 /// How reasoning is drawn: what the makers of DeepSeek-R1 and Qwen3 recommend.
 const CHOICE: TokenChoice = TokenChoice::Sample(SamplingOptions {
@@ -167,15 +168,19 @@ impl Answers {
             (Ok(answer), None) => self.best = Some(answer),
             (Ok(answer), Some(best)) => {
                 let usage = best.usage.and(&answer.usage);
+                let failure = best.failure.clone().or(answer.failure.clone());
                 let mut better = match answer.reward > best.reward {
                     true => answer,
                     false => best,
                 };
                 better.usage = usage;
+                if let Some(reason) = failure {
+                    better = better.cut_short_by(&Error::Reward(reason));
+                }
                 self.best = Some(better);
             }
             (Err(error), best) => {
-                self.best = best;
+                self.best = best.map(|best| best.cut_short_by(&error));
                 self.failed = self.failed.take().or(Some(error));
             }
         }

@@ -10,7 +10,7 @@ use aisp_llama::llama::{ChatOptions, Model};
 use aisp_llama::report::Trace;
 use aisp_llama::{
     AlignOptions, Aligner, Alignment, EngineOptions, Error, Event, EventKind, Prompt, Result,
-    RunRewards, Stop, StopReason,
+    RunRewards, StopReason,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -58,22 +58,20 @@ pub fn run(
     let texts = read_prompts(prompts)?;
     let path = setup::model_path(&args.model)?;
     let settings = settings(args, options, &engine.chat, &path)?;
-    let stop = Stop::new();
-    setup::stop_on_interrupt(&stop)?;
     let (mut folder, lines) = Folder::open(into, ANSWERS, &settings)?;
     let mut missing = vec![true; texts.len()];
     let mut failed = 0;
     for line in lines {
+        let number = line.number;
         let done: Done = folder.read(line)?;
         if texts.get(done.index) != Some(&done.prompt) {
-            let reason = format!(
-                "{}: the answer of index {} is to another prompt; give another folder",
-                into.join(ANSWERS).display(),
-                done.index
-            );
-            return Err(Error::field("output", reason).into());
+            let reason = format!("the answer of index {} is to another prompt", done.index);
+            return Err(folder.refuse(number, &reason).into());
         }
-        missing[done.index] = false;
+        if !std::mem::take(&mut missing[done.index]) {
+            let reason = format!("the answer of index {} stands there twice", done.index);
+            return Err(folder.refuse(number, &reason).into());
+        }
         failed += usize::from(done.error.is_some());
     }
     let wanted: Vec<usize> = (0..texts.len()).filter(|&i| missing[i]).collect();
@@ -102,15 +100,17 @@ pub fn run(
             .map(|&i| args.chat.prompt(texts[i].clone()))
             .collect();
         let started = Instant::now();
+        let stop = setup::stop_on_interrupt();
         let mut done = |number: usize, result: Result<Alignment>| {
             let index = wanted[number];
-            let of = match result {
+            let of = match result.and_then(Alignment::whole) {
                 // What was cut short is begun again.
                 Ok(run) if run.stop == StopReason::Interrupted => return Ok(()),
                 Ok(mut run) => {
                     run.candidates.truncate(args.candidates);
                     Ok(run)
                 }
+                Err(_) if setup::is_interrupted() => return Ok(()),
                 Err(error) if is_its_own(&error) => Err(error.to_string()),
                 Err(error) => return Err(error),
             };

@@ -40,6 +40,8 @@ use aisp_llama::reward::reward_help;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use names::Names;
+#[cfg(target_os = "linux")]
+pub use setup::endings;
 
 /// Test-time alignment of local GGUF models.
 #[derive(Debug, Parser)]
@@ -87,6 +89,10 @@ enum Command {
 
 /// Runs the program with the arguments of a command line, the program's name first.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    if let Err(error) = setup::handle_signals() {
+        output::note(&format!("error: {error}"));
+        return ExitCode::FAILURE;
+    }
     let mut program = Args::command();
     // Makes the global flags those of every command.
     program.build();
@@ -107,7 +113,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     setup::log(args.verbose);
     match dispatch(args.command) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => report(&error, &Names::running(&program, &matches)),
+        Err(error) => {
+            let code = report(&error, &Names::running(&program, &matches));
+            // What failed after it has been given up.
+            match setup::is_interrupted() {
+                true => ExitCode::from(output::INTERRUPTED),
+                false => code,
+            }
+        }
     }
 }
 

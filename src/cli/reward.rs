@@ -10,7 +10,7 @@ use aisp_llama::reward::{
     FeaturePooling, Features, FeaturesOptions, Folder, ImportOptions, RewardText, TooLong,
     import_gguf, import_head, probe, probe_pairs,
 };
-use aisp_llama::{Error, Result, text};
+use aisp_llama::{Error, Result, check_output, text};
 use clap::Subcommand;
 
 use super::flags::{LoadArgs, RewardArgs};
@@ -226,8 +226,8 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<u8> {
         folds: args.folds,
         seed: args.seed,
     };
+    check_output(&args.output)?;
     let dataset = Dataset::read(&args.data)?;
-    setup::check_output(&args.output)?;
     // The parser sees to it that there is one of them.
     let path = args.hub.path()?.or_else(|| args.model.clone());
     let path = path.ok_or_else(|| Error::field("model", "give a GGUF file"))?;

@@ -13,7 +13,7 @@ use aisp_llama::reward::Reward;
 use aisp_llama::text;
 use aisp_llama::{
     AlignOptions, Aligner, Alignment, Budget, EngineOptions, Error, Prompt, Result, RunRewards,
-    Stop, StopReason,
+    StopReason, check_output,
 };
 use clap::ArgGroup;
 
@@ -207,8 +207,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     }
     let prompt = prompt(args)?;
     let path = setup::model_path(&args.model)?;
-    let stop = Stop::new();
-    setup::stop_on_interrupt(&stop)?;
+    args.plot.as_deref().map_or(Ok(()), check_output)?;
     let mut trace = args.trace.as_deref().map(Trace::create).transpose()?;
     let model = Arc::new(Model::load(&path, &args.model.options())?);
     model.check_generator()?;
@@ -225,6 +224,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let mut rewards = RunRewards::new(reward.as_mut(), &mut held_out);
     let load_seconds = started.elapsed().as_secs_f64();
     let mut progress = Progress::new(args.samples.samples);
+    let stop = setup::stop_on_interrupt();
     let aligned = aligner.align(&prompt, &mut rewards, &options, &stop, &mut |event| {
         progress.show(event);
         if let Some(trace) = &mut trace {
@@ -240,11 +240,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     if let Some(path) = &args.plot {
         write_plot(&alignment, path)?;
     }
-    Ok(if alignment.stop == StopReason::Interrupted {
-        INTERRUPTED
-    } else {
-        0
-    })
+    match alignment.whole()?.stop {
+        StopReason::Interrupted => Ok(INTERRUPTED),
+        _ => Ok(0),
+    }
 }
 
 /// Says what a run does.

@@ -2,12 +2,16 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use aisp_llama::llama::{ChatOptions, Model};
 use aisp_llama::method::Rounds;
-use aisp_llama::reward::{Reward, RewardLoader, RewardSpec, kill_commands};
+use aisp_llama::reward::{Reward, RewardLoader, RewardSpec};
 use aisp_llama::{Error, Result, Stop};
+
+#[cfg(unix)]
+use nix::sys::signal::{SigSet, Signal};
 
 use super::flags::{HeldOutArgs, LoadArgs, ModelArgs, RewardArgs};
 use super::output::{self, INTERRUPTED};
@@ -29,6 +33,8 @@ pub fn log(verbose: bool) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
+        // It would panic where stderr is closed.
+        .log_internal_errors(false)
         .init();
 }
 
@@ -130,6 +136,7 @@ pub fn load_reward(
     let mut loader = RewardLoader::new(generator, load.options(), load.threads_batch());
     loader.attention = load.attention();
     loader.chat = chat.clone();
+    loader.stop = STOP.clone();
     loader.text.clone_from(&args.reward_text);
     loader.too_long = args.reward_too_long.unwrap_or_default();
     loader.load(&specs)
@@ -173,23 +180,6 @@ pub fn short(name: &str) -> String {
     name.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// Fails where a file could not be written at the end of the work: a folder that is not there,
-/// say. Leaves nothing behind.
-pub fn check_output(path: &Path) -> Result<()> {
-    let existed = path.exists();
-    let opened = std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(path);
-    let removed = match existed {
-        true => Ok(()),
-        false => opened
-            .as_ref()
-            .map_or(Ok(()), |_| std::fs::remove_file(path)),
-    };
-    opened.map(drop).and(removed).map_err(Error::io(path))
-}
-
 /// The held-out reward, where one is given.
 pub fn load_held_out(
     args: &HeldOutArgs,
@@ -204,6 +194,7 @@ pub fn load_held_out(
     let mut loader = RewardLoader::new(generator, load.options(), load.threads_batch());
     loader.attention = load.attention();
     loader.chat = chat.clone();
+    loader.stop = STOP.clone();
     let reward = loader.load(std::slice::from_ref(spec));
     reward.map(Some).map_err(blame("held-out-reward"))
 }
@@ -216,15 +207,51 @@ fn blame(field: &str) -> impl Fn(Error) -> Error {
     }
 }
 
-/// From here on an interrupt asks `stop` for the best answer so far; a second one ends at once.
-pub fn stop_on_interrupt(stop: &Stop) -> anyhow::Result<()> {
-    let handler = stop.clone();
-    ctrlc::set_handler(move || {
-        if handler.is_requested() {
-            kill_commands();
-            std::process::exit(INTERRUPTED.into());
+/// What an interrupt asks, once there is something that can be asked.
+static STOP: LazyLock<Stop> = LazyLock::new(Stop::new);
+/// Whether there is.
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// The signals that ask the program to end.
+#[cfg(unix)]
+pub fn endings() -> SigSet {
+    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]
+        .into_iter()
+        .collect()
+}
+
+/// From here on an interrupt ends the program, and with it what rewards have started; a file that has
+/// grown as large as files may here is a failed write. Comes first, so that no command is without it.
+pub fn handle_signals() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| {
+        if !ASKED.load(Ordering::Relaxed) || STOP.is_requested() {
+            end();
         }
-        handler.request();
+        STOP.request();
     })?;
+    #[cfg(unix)]
+    {
+        signal_hook::flag::register(Signal::SIGXFSZ as i32, Arc::default())?;
+        endings().thread_unblock()?;
+    }
     Ok(())
+}
+
+/// From here on an interrupt asks for the best answer so far; a second one ends the program.
+pub fn stop_on_interrupt() -> Stop {
+    ASKED.store(true, Ordering::Relaxed);
+    STOP.clone()
+}
+
+/// Whether an interrupt has asked for the best answer so far.
+pub fn is_interrupted() -> bool {
+    STOP.is_requested()
+}
+
+/// Ends the program at once: what other threads are about goes on to the very end.
+fn end() -> ! {
+    #[cfg(unix)]
+    signal_hook::low_level::exit(INTERRUPTED.into());
+    #[cfg(not(unix))]
+    std::process::exit(INTERRUPTED.into());
 }

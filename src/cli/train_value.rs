@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aisp_llama::llama::Model;
 use aisp_llama::method::{MethodSpec, Rounds};
 use aisp_llama::train::{TrainValueOptions, TrainedValue, train_value};
-use aisp_llama::{Aligner, EngineOptions, Prompt, RunRewards, Stop};
+use aisp_llama::{Aligner, EngineOptions, Prompt, RunRewards, check_output};
 
 use super::flags::{LengthArgs, ModelArgs, PromptsArgs, RewardArgs};
 use super::output::{self, INTERRUPTED};
@@ -72,7 +72,7 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
     options.validate(prompts.len())?;
     let path = setup::model_path(&args.model)?;
     setup::reward_specs(&args.reward, Some(&path))?;
-    setup::check_output(&args.output)?;
+    check_output(&args.output)?;
     let load = &args.model.load;
     let model = Arc::new(Model::load(&path, &args.model.options())?);
     let chat = args.prompts.chat.options()?;
@@ -92,8 +92,7 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
         .into_iter()
         .map(|text| args.prompts.chat.prompt(text))
         .collect();
-    let stop = Stop::new();
-    setup::stop_on_interrupt(&stop)?;
+    let stop = setup::stop_on_interrupt();
     let mut told = |done| output::note(&format!("{done}/{} prompts", prompts.len()));
     let trained = train_value(
         &mut aligner,
@@ -108,7 +107,7 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
     };
     trained.network.write(&args.output)?;
     output::print_out(report(args.json, &trained)?.as_bytes())?;
-    Ok(0)
+    Ok(if stop.is_requested() { INTERRUPTED } else { 0 })
 }
 
 fn report(json: bool, trained: &TrainedValue) -> anyhow::Result<String> {

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aisp_llama::compare::{
-    By, Coherence, Failure, FileId, Plan, Row, Store, files, summary, write_plots,
+    By, Coherence, Failure, FileId, Folder, Plan, Row, Store, files, summary, write_plots,
 };
 use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::Model;
 use aisp_llama::method::MethodSpec;
 use aisp_llama::reward::{Reward, RewardSpec};
-use aisp_llama::{Aligner, EngineOptions, Error, Result, RunRewards, Stop};
+use aisp_llama::{Aligner, EngineOptions, Error, Result, RunRewards, save};
 
 use super::flags::{HeldOutArgs, LengthArgs, ModelArgs, PromptsArgs, RewardArgs, SamplesArgs};
 use super::{output, setup};
@@ -43,7 +43,6 @@ pub struct Workbench {
     reward: Box<dyn Reward>,
     held_out: Option<Box<dyn Reward>>,
     coherence: Coherence,
-    stop: Stop,
 }
 
 /// What a plan has come to.
@@ -69,8 +68,9 @@ impl Outcome {
 }
 
 impl Workbench {
-    /// Loads what `ground` names.
-    pub fn load(ground: &GroundArgs, mut plan: Plan) -> anyhow::Result<Self> {
+    /// Loads what `ground` names, for work whose rows go into `folder`.
+    pub fn load(ground: &GroundArgs, mut plan: Plan, folder: &Path) -> anyhow::Result<Self> {
+        Folder::check(folder)?;
         let load = &ground.model.load;
         let model = Arc::new(Model::load(
             &setup::model_path(&ground.model)?,
@@ -104,15 +104,12 @@ impl Workbench {
             Some(path) => Arc::new(Model::load(path, &load.options())?),
             None => model,
         };
-        let stop = Stop::new();
-        setup::stop_on_interrupt(&stop)?;
         Ok(Self {
             plan,
             aligner,
             reward,
             held_out,
             coherence: Coherence::new(embedding, load.threads())?,
-            stop,
         })
     }
 
@@ -140,7 +137,7 @@ impl Workbench {
         };
         let (aligner, coherence) = (&mut self.aligner, &mut self.coherence);
         let mut rewards = RunRewards::new(self.reward.as_mut(), &mut self.held_out);
-        let stop = &self.stop;
+        let stop = &setup::stop_on_interrupt();
         let finished = plan.run(
             aligner,
             &mut rewards,
@@ -171,7 +168,7 @@ impl Workbench {
 
 fn write_tables(plan: &Plan, rows: &[Row], failures: &[Failure], folder: &Path) -> Result<()> {
     let [_, _, path] = files(folder);
-    std::fs::write(&path, summary(plan, rows, failures)).map_err(Error::io(&path))?;
+    save(&path, summary(plan, rows, failures))?;
     write_plots(plan, rows, folder)
 }
 

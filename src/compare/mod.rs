@@ -29,11 +29,14 @@ pub use stats::{Interval, paired_t};
 pub use summary::summary;
 pub use tuning::{CHECK, CHECK_SEEDS, Stage, Verdict, is_confirmed, stages, verdicts};
 
-use crate::align::{AlignOptions, Aligner, Budget, EventKind, Prompt, Rewards, Stop, StopReason};
+use crate::align::{
+    AlignOptions, Aligner, Alignment, Budget, EventKind, Prompt, Rewards, StopReason,
+};
 use crate::error::{Error, Result};
 use crate::llama::Think;
 pub use crate::math::{mean, standard_deviation};
 use crate::method::{MethodSpec, Rounds};
+use crate::stop::Stop;
 use crate::text;
 
 /// The file with the rows of a comparison.
@@ -366,14 +369,15 @@ impl Plan {
                     failed = Some(reason.clone());
                 }
             });
-            if let Some(reason) = failed {
+            if let Some(reason) = failed.filter(|_| !stop.is_requested()) {
                 return Err(Error::Reward(format!("held-out reward: {reason}")));
             }
-            let alignment = match aligned {
+            let alignment = match aligned.and_then(Alignment::whole) {
                 Ok(alignment) => alignment,
+                // Whoever stops it is to blame for what failed meanwhile.
+                Err(_) if stop.is_requested() => return Ok(false),
                 Err(error) => match Failure::of(self, cell, &error) {
                     None => return Err(self.in_cell(cell, error)),
-                    Some(_) if stop.is_requested() => return Ok(false),
                     Some(failure) => {
                         done(Err(&failure));
                         failures.push(failure);

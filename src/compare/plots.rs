@@ -6,8 +6,9 @@ use plotters::style::RGBColor;
 
 use super::rows::{Checkpoint, Row};
 use super::{Plan, mean};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::report::chart::{Panel, Series, draw};
+use crate::save::save;
 
 const BOUND: RGBColor = RGBColor(0x88, 0x88, 0x88);
 
@@ -100,7 +101,7 @@ pub fn write_plots(plan: &Plan, rows: &[Row], folder: &Path) -> Result<()> {
         {
             continue;
         }
-        std::fs::write(&path, draw(&title, &panels)?).map_err(Error::io(&path))?;
+        save(&path, draw(&title, &panels)?)?;
     }
     Ok(())
 }

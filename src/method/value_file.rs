@@ -9,6 +9,7 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use crate::control::{Layer, ValueNetwork};
 use crate::error::{Error, Result};
+use crate::save::save;
 use crate::text;
 
 /// Largest file that is read: 1 GB.
@@ -60,7 +61,7 @@ impl ValueNetwork {
             })
             .collect::<Result<Vec<_>>>()?;
         let content = serialize(views, None).map_err(failed)?;
-        std::fs::write(path, content).map_err(Error::io(path))
+        save(path, content)
     }
 
     /// Reads a network that [`write`](Self::write) wrote.

@@ -215,6 +215,17 @@ impl Session {
         Ok(())
     }
 
+    /// Whether so many tokens may be in one array of candidates.
+    pub(super) fn check_count(&self, tokens: usize) -> Result<(), Failure> {
+        let vocabulary = self.parts.output.vocabulary();
+        if tokens <= vocabulary {
+            return Ok(());
+        }
+        Err(Failure::Argument(format!(
+            "apply: {tokens} tokens; the vocabulary of model_path has {vocabulary}"
+        )))
+    }
+
     /// Makes the logits of `tokens`, some or all of the vocabulary in any order, those of
     /// z + v; on the exact tier they are already, and only that is checked.
     pub(super) fn apply(&mut self, index: i32, tokens: &mut [aisp_token]) -> Result<(), Failure> {
@@ -258,6 +269,9 @@ impl Session {
                 perturbation.perturb(&candidate.tokens, row_of, row)?;
             }
             let shifts = self.parts.output.logits(v.view())?;
+            if !shifts.iter().all(|shift| shift.is_finite()) {
+                return Err(self.parts.output.not_finite().into());
+            }
             for (candidate, shift) in asking.into_iter().zip(shifts.rows()) {
                 candidate.shift = Some((position, shift.to_vec()));
             }

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::head_file::{Files, LinearHead, head_beside, missing, replace};
+use super::head_file::{Files, LinearHead, head_beside, missing};
 use super::{FeaturePooling, RewardText};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::llama::head_inside_obstacle;
+use crate::save::save_by;
 
 /// Most bytes that are read of a description, an index, or a template.
 const MAX_JSON: u64 = 64 << 20;
@@ -201,7 +202,7 @@ pub fn import_gguf(source: &Path, output: &Path, options: &ImportOptions) -> Res
     head.metadata
         .extend(facts.map(|(key, value)| (key.to_owned(), value)));
     let own = ["weight", "bias"].map(|part| format!("{}.{part}", head.tensor));
-    replace(output, |out| {
+    save_by(output, |out| {
         gguf.copy_without(source, &|name| own.iter().any(|own| own == name), out)
     })?;
     let beside = head_beside(output);

@@ -13,6 +13,8 @@ mod head_file;
 mod http;
 mod import;
 mod judge;
+#[cfg(unix)]
+mod keeper;
 mod kinds;
 mod likelihood;
 mod load;
@@ -45,7 +47,6 @@ pub use load::RewardLoader;
 pub use mix::Mix;
 pub use pairwise::{Pairwise, PairwiseOptions};
 pub use probe::{ProbeAspect, ProbePair, ProbeReport, ProbeVerdict, probe, probe_pairs};
-pub use process::kill_commands;
 pub use rubric::{Rubric, RubricOptions, RubricQuestion};
 pub use rule::{RuleResult, Rules};
 pub use sample::{OwnedSample, Sample, TextOrMessages};
@@ -121,6 +122,11 @@ impl ReadText {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         Self { text, tokens }
     }
+}
+
+/// What a reward that was given up says of itself.
+fn given_up() -> Error {
+    Error::Reward("given up, as the run is to stop".into())
 }
 
 /// Something that scores responses.

@@ -17,6 +17,8 @@ mod compare;
 mod compare_failures;
 mod conversations;
 mod damaged;
+#[cfg(target_os = "linux")]
+mod faults;
 mod hub;
 mod inputs;
 mod methods;

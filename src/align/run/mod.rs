@@ -28,7 +28,7 @@ use crate::align::patience::Patience;
 use crate::align::record::{
     Alignment, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings,
 };
-use crate::align::request::{AlignOptions, Prompt, Stop};
+use crate::align::request::{AlignOptions, Prompt};
 use crate::align::rewards::{RunRewards, beginnings, beside, samples, score};
 use crate::align::tally::Tally;
 use crate::error::{Error, Result};
@@ -36,6 +36,7 @@ use crate::llama::{Model, Token};
 use crate::method::{Method, Outcome, Proposal, Ranked};
 use crate::reward::Sample;
 use crate::rollout::{Candidate, End, Written};
+use crate::stop::Stop;
 
 /// One run.
 pub(super) struct Run {
@@ -60,6 +61,8 @@ pub(super) struct Run {
     divergence: Divergence,
     patience: Patience,
     stopped: Option<StopReason>,
+    /// Why the reward has failed as a whole, which ended the run.
+    failure: Option<String>,
     /// How many candidates of the iteration that is open the budget of tokens pays for, where it
     /// is not all.
     paid: Option<usize>,
@@ -75,9 +78,10 @@ impl Run {
     pub(super) fn new(
         prompt: Arc<Prompt>,
         options: AlignOptions,
-        method: Box<dyn Method>,
+        mut method: Box<dyn Method>,
         stop: Stop,
     ) -> Self {
+        method.stops_with(&stop);
         let now = Instant::now();
         Self {
             prompt,
@@ -96,6 +100,7 @@ impl Run {
             divergence: Divergence::default(),
             patience: Patience::default(),
             stopped: None,
+            failure: None,
             paid: None,
             calls_left: options.budget.reward_calls.unwrap_or(usize::MAX),
             unguided: false,
@@ -195,7 +200,13 @@ impl Run {
         }
         self.calls_left -= written.len();
         let samples = samples(&self.prompt, written.iter().map(|(_, text)| text.as_str()));
-        let scores = rewards.reward.score(&samples)?;
+        let scores = match score(&mut *rewards.reward, &samples, &[]) {
+            Ok(scores) => scores,
+            Err(error) => {
+                self.end_by(error)?;
+                return Ok(answers);
+            }
+        };
         self.tally.usage.reward_calls += written.len();
         for ((index, _), score) in written.into_iter().zip(scores) {
             if let Ok(score) = score {
@@ -253,7 +264,7 @@ impl Run {
             self.tally.usage.generated_tokens += candidate.tokens.len() - candidate.known;
         }
         // There is an answer, and these are not to change it: the run ended without them.
-        if self.out_of_guidance() || self.ended_before() {
+        if self.out_of_guidance() || self.ended_before() || self.failure.is_some() {
             self.asked = Instant::now();
             return Ok(());
         }
@@ -276,7 +287,9 @@ impl Run {
             tell(EventKind::CandidateScored(scored.clone()));
             self.tally.give_up(scored);
         }
-        self.score(&mut rewards, &used, tell)?;
+        if let Err(error) = self.score(&mut rewards, &used, tell) {
+            return self.end_by(error);
+        }
         let mut outcomes = Vec::with_capacity(used.len());
         let mut generated = 0;
         for (index, candidate) in used {
@@ -416,7 +429,8 @@ impl Run {
         };
         let answer = self.tally.ranked.get(answer).filter(|c| c.reward.is_some());
         let Some(best) = answer.cloned() else {
-            return Err(self.tally.no_answer());
+            let failure = self.failure.map(Error::Reward);
+            return Err(failure.unwrap_or_else(|| self.tally.no_answer()));
         };
         self.timings.total_seconds = self.started.elapsed().as_secs_f64();
         self.timings.tokens_per_second =
@@ -443,6 +457,7 @@ impl Run {
             samples: self.method.shape().0,
             reward_parts: self.parts.unwrap_or_default(),
             stop,
+            failure: self.failure,
             tokens_saved,
             iterations: self.iterations,
             usage: self.tally.usage,

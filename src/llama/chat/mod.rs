@@ -407,7 +407,11 @@ mod tests {
         let rounds = "{% for a in range(9999) %}".repeat(4) + &"{% endfor %}".repeat(4);
         let doubled = "{% set ns = namespace(a='12345678') %}{% for i in range(60) %}\
                        {% set ns.a = ns.a + ns.a %}{% endfor %}{{ ns.a }}";
-        for source in [rounds.as_str(), doubled] {
+        let shared = "{% set ns = namespace(a=[1]) %}{% for i in range(60) %}\
+                      {% set ns.a = [ns.a, ns.a] %}{% endfor %}{{ ns.a | tojson(indent=9) }}";
+        let copied = "{% set ns = namespace(a='x' * 1000000) %}{% for i in range(9999) %}\
+                      {% set b = ns.a.istitle() %}{% endfor %}";
+        for source in [rounds.as_str(), doubled, shared, copied] {
             let error = template(source).render(&[], true).unwrap_err().to_string();
             assert!(error.contains("fuel"), "{error}");
         }

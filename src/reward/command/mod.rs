@@ -26,9 +26,10 @@ use self::session::{Fault, Session};
 use super::options::Options;
 use super::{
     Answer, Reward, RewardKind, RewardLoader, RewardOption, RewardSource, Sample, SampleError,
-    Score, Scores, process,
+    Score, Scores, given_up, process,
 };
 use crate::error::{Error, Result};
+use crate::stop::Stop;
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
@@ -68,8 +69,9 @@ impl RewardSource for CommandOptions {
         process::files(&self.command)
     }
 
-    fn load(&self, _loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
-        Ok(Box::new(CommandReward::new(self.clone())?))
+    fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
+        let reward = CommandReward::stopping(self.clone(), loader.stop.clone())?;
+        Ok(Box::new(reward))
     }
 }
 
@@ -111,6 +113,7 @@ impl Default for CommandOptions {
 pub struct CommandReward {
     options: CommandOptions,
     session: Option<Session>,
+    stop: Stop,
     /// Batches that failed in a row.
     failures: usize,
 }
@@ -122,6 +125,14 @@ impl CommandReward {
     /// [`Error::Field`] for an empty command or no time, [`Error::Reward`] where the program
     /// cannot be started.
     pub fn new(options: CommandOptions) -> Result<Self> {
+        Self::stopping(options, Stop::new())
+    }
+
+    /// The same for a program that is given up, when it is silent, soon after a request on `stop`.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn stopping(options: CommandOptions, stop: Stop) -> Result<Self> {
         if options.command.trim().is_empty() {
             return Err(KIND.refuse("it is empty"));
         }
@@ -131,10 +142,11 @@ impl CommandReward {
         let mut reward = Self {
             options,
             session: None,
+            stop,
             failures: 0,
         };
-        let mut session =
-            Session::start(&reward.options.command).map_err(|e| reward.fatal(e.to_string()))?;
+        let session = Session::start(&reward.options.command, &reward.stop);
+        let mut session = session.map_err(|e| reward.fatal(e.to_string()))?;
         // Better now than after the models were loaded.
         if let Some(fault) = session.missing_program() {
             return Err(reward.fatal(fault.to_string()));
@@ -168,7 +180,7 @@ impl CommandReward {
         let deadline = Instant::now().checked_add(self.options.timeout);
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => Session::start(&self.options.command)
+            None => Session::start(&self.options.command, &self.stop)
                 .map_err(|e| Fault::Failed(format!("cannot start: {e}")))?,
         };
         let Err(fault) = session.ask(samples, answers, deadline) else {
@@ -208,6 +220,7 @@ impl Reward for CommandReward {
             match self.attempt(samples, &mut answers) {
                 Ok(()) => {}
                 Err(Fault::NotFound(reason)) => return Err(self.fatal(reason)),
+                Err(Fault::Stopped) => return Err(given_up()),
                 Err(fault) => last = fault.to_string(),
             }
         }

@@ -13,8 +13,6 @@
 mod place;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -24,6 +22,7 @@ use self::place::{Header, Place, safetensors_header};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Value};
 use crate::llama::HEADS;
+use crate::save::save;
 
 /// Dense layers with tanh, and the heads behind them: as llama.cpp names them, and as the models of
 /// BERT and RoBERTa do.
@@ -340,12 +339,11 @@ impl LinearHead {
         while !header.len().is_multiple_of(8) {
             header.push(' ');
         }
-        replace(path, |out| {
-            out.write_all(&(header.len() as u64).to_le_bytes())?;
-            out.write_all(header.as_bytes())?;
-            let mut values = tensors.iter().flat_map(|(.., values)| *values);
-            values.try_for_each(|v| out.write_all(&v.to_le_bytes()))
-        })
+        let mut content = (header.len() as u64).to_le_bytes().to_vec();
+        content.extend(header.as_bytes());
+        let values = tensors.iter().flat_map(|(.., values)| *values);
+        content.extend(values.flat_map(|v| v.to_le_bytes()));
+        save(path, &content)
     }
 
     /// The reward of `features` `[d]`, accumulated in f64.
@@ -392,27 +390,6 @@ pub(super) fn missing(path: &Path, name: Option<&str>) -> Error {
 #[must_use]
 pub fn head_beside(model: &Path) -> PathBuf {
     model.with_extension("head.safetensors")
-}
-
-/// Writes beside `path` and renames, so that nobody reads half a file.
-pub(super) fn replace(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let written = fs::File::create(&partial).and_then(|file| {
-        let mut out = io::BufWriter::new(file);
-        write(&mut out)?;
-        out.flush()
-    });
-    let written = written.and_then(|()| fs::rename(&partial, path));
-    written.map_err(|source| {
-        // The failure itself is reported; a file left behind would be another.
-        let _ = fs::remove_file(&partial);
-        Error::io(path)(source)
-    })
 }
 
 #[cfg(test)]

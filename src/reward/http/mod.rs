@@ -16,6 +16,7 @@ mod lists;
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -25,11 +26,13 @@ use serde_json::{Value, json};
 use self::chat::Question;
 use self::client::{Client, Failure};
 use super::options::Options;
+use super::process::spawn_thread;
 use super::{
     Answer, Reward, RewardKind, RewardLoader, RewardOption, RewardSource, RewardText, Sample,
-    SampleError, Score, Scores,
+    SampleError, Score, Scores, given_up,
 };
 use crate::error::{Error, Result};
+use crate::stop::Stop;
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
@@ -132,8 +135,9 @@ fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
 const MAX_FAILED: usize = 3;
 
 impl RewardSource for HttpOptions {
-    fn load(&self, _loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
-        Ok(Box::new(HttpReward::new(self.clone())?))
+    fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
+        let reward = HttpReward::stopping(self.clone(), loader.stop.clone())?;
+        Ok(Box::new(reward))
     }
 }
 
@@ -254,9 +258,10 @@ impl Default for HttpOptions {
 /// the batch its scores, and three batches in a row without any answer are an [`Error::Reward`]. So
 /// is at once any other refusal (a status below 500 other than 429). Redirects are not followed.
 pub struct HttpReward {
-    client: Client,
+    client: Arc<Client>,
     options: HttpOptions,
     question: Question,
+    stop: Stop,
     /// Whether the server has ever answered.
     answered: bool,
     /// Batches in a row without any answer.
@@ -273,6 +278,14 @@ impl HttpReward {
     /// [`Error::Field`] for an unusable URL, a question without `{response}`, no time, no requests at
     /// once, or a variable without a key.
     pub fn new(options: HttpOptions) -> Result<Self> {
+        Self::stopping(options, Stop::new())
+    }
+
+    /// The same for a server that is given up, when it is silent, soon after a request on `stop`.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn stopping(options: HttpOptions, stop: Stop) -> Result<Self> {
         let question = options.question.clone();
         if question.as_ref().is_some_and(|q| !q.contains("{response}")) {
             return Err(KIND.refuse("the question must contain {response}"));
@@ -281,9 +294,10 @@ impl HttpReward {
             return Err(KIND.refuse("parallel=0: must be at least 1"));
         }
         Ok(Self {
-            client: Client::new(&options, options.api.path())?,
+            client: Arc::new(Client::new(&options, options.api.path())?),
             question: Question::new(question, options.scale.clone()),
             options,
+            stop,
             answered: false,
             failed: 0,
         })
@@ -330,7 +344,7 @@ impl HttpReward {
                 let answer = before.map_or_else(
                     || {
                         let own: Vec<Sample<'_>> = members.iter().map(|&i| samples[i]).collect();
-                        self.client.post(&self.body(&own))
+                        self.post(self.body(&own))
                     },
                     Err,
                 );
@@ -348,6 +362,19 @@ impl HttpReward {
         });
         let answers = answers.into_iter().filter_map(OnceLock::into_inner);
         groups.into_iter().zip(answers).collect()
+    }
+
+    /// Posts on a thread of its own, which is left to itself when the run is to stop.
+    fn post(&self, body: Value) -> std::result::Result<Vec<u8>, Failure> {
+        let (sender, answer) = sync_channel(1);
+        let client = Arc::clone(&self.client);
+        spawn_thread("http", move || {
+            // Nobody may be waiting for it any more.
+            let _ = sender.send(client.post(&body));
+        })
+        .map_err(|e| Failure::Down(format!("{}: {e}", self.client.shown())))?;
+        let silent = |_| Err(Failure::Down("given up".into()));
+        self.stop.receive(&answer, None).unwrap_or_else(silent)
     }
 
     /// Puts what the server said in its place; `Err` is for all samples of the request.
@@ -453,6 +480,9 @@ impl Reward for HttpReward {
                     answers[member] = Err(SampleError::Other(reason.clone()));
                 }
             }
+        }
+        if failed.is_some() && self.stop.is_overdue() {
+            return Err(given_up());
         }
         if let Some(reason) = unfit.filter(|_| !self.answered) {
             return Err(Error::Reward(reason));

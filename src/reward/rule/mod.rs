@@ -25,9 +25,10 @@ use self::wording::Phrase;
 use super::terms::{self, Term};
 use super::{
     Reward, RewardKind, RewardLoader, RewardOption, RewardSource, Sample, SampleError, Score,
-    Scores, process,
+    Scores, given_up, process,
 };
 use crate::error::Result;
+use crate::stop::Stop;
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
@@ -74,8 +75,10 @@ impl RewardSource for RuleSource {
         self.files.iter().map(PathBuf::as_path).collect()
     }
 
-    fn load(&self, _loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
-        Ok(Box::new(Rules::parse(&self.expression)?))
+    fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
+        let mut rules = Rules::parse(&self.expression)?;
+        rules.stop = loader.stop.clone();
+        Ok(Box::new(rules))
     }
 }
 
@@ -192,6 +195,7 @@ pub struct RuleResult {
 pub struct Rules {
     terms: Vec<Weighted>,
     expression: String,
+    stop: Stop,
 }
 
 impl Rules {
@@ -210,6 +214,7 @@ impl Rules {
         Ok(Self {
             terms,
             expression: expression.trim().to_owned(),
+            stop: Stop::new(),
         })
     }
 
@@ -225,7 +230,7 @@ impl Rules {
         let terms = self.terms.iter();
         terms
             .map(|term| {
-                let score = match term.rule.score(response)? {
+                let score = match term.rule.score(response, &self.stop)? {
                     // What says nothing keeps within no limit and avoids no word.
                     _ if response.is_empty() => 0.0,
                     score if term.negated => 1.0 - score,
@@ -265,7 +270,12 @@ impl Reward for Rules {
                 ..Score::default()
             })
         };
-        Ok(samples.iter().map(score).collect())
+        let scores = samples.iter().map(score).collect();
+        match self.stop.is_overdue() {
+            // A rule that was given up has no score.
+            true => Err(given_up()),
+            false => Ok(scores),
+        }
     }
 }
 
