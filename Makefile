@@ -53,10 +53,11 @@ build: tools ## build the program
 
 damaged: tools ## run the program on some 1,500 damaged models, and count how it ends
 	@$(with_ccache) AISP_LLAMA_DAMAGED=all cargo test --release --test cli damaged::whatever -- --nocapture
+
 soak: ## kill comparisons, watch memory: an hour; SOAK_MINUTES of watching, 20 if not set
 	@$(with_ccache) cargo test --release --test soak -- --test-threads 1 --nocapture
 
-fuzz: ## feed every parser with what a fuzzer makes, FUZZ_SECONDS each (60); needs nightly and cargo-fuzz
+fuzz: ## feed every parser with what a fuzzer makes, FUZZ_SECONDS each, 60 if not set
 	scripts/fuzz.sh
 
 bench: setup ## run the benchmarks
