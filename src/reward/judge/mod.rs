@@ -85,7 +85,7 @@ pub(super) const KIND: RewardKind = RewardKind {
         RewardOption::new(
             "marker",
             "TEXT",
-            "what stands between them and the answer [default: Verdict:]",
+            "what stands between them and the answer [default: the word Verdict:]",
         ),
         options::NGL,
         options::DEV,
