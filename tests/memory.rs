@@ -73,11 +73,11 @@ fn the_controller_stays_below_ten_megabytes_whatever_the_samples() {
     assert!(many < few + 100_000, "{few} {many}");
 }
 
-/// Peak bytes of a search whose texts are all different.
+/// Peak bytes of a search whose texts are all different, and as long as its horizon.
 fn peak_of_search(iterations: u32, samples: u32, length: usize, width: usize) -> usize {
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
-    let mut search = Search::new(SearchOptions::new(512, width, 0.5, 1)).unwrap();
+    let mut search = Search::new(SearchOptions::new(length, width, 0.5, 1)).unwrap();
     for iteration in 0..iterations {
         drop(search.propose(samples));
         let trial = |candidate| {
