@@ -45,17 +45,15 @@ impl Facts {
     /// Spread of the rows of the output matrix around their mean.
     ///
     /// # Errors
-    /// Those of [`OutputRows::spread`]; [`Error::Model`] where the matrix has NaN or infinity in it, or
-    /// equal rows.
+    /// Those of [`OutputRows::spread`]; [`Error::Model`] where its rows are all equal.
     pub fn row_spread(&self) -> Result<f64> {
         if let Some(spread) = self.row_spread.get() {
             return Ok(*spread);
         }
         let spread = self.output()?.spread()?;
-        // NaN is neither.
-        if !(spread > 0.0 && spread.is_finite()) {
-            let reason = "its output matrix has no rows that differ by numbers: some of its weights \
-                          are no numbers, or all alike; download it again, or convert the model again";
+        if spread <= 0.0 {
+            let reason = "its output matrix has no rows that differ: its weights are all alike; download \
+                          it again, or convert the model again";
             return Err(Error::model(self.model.path(), reason));
         }
         Ok(*self.row_spread.get_or_init(|| spread))

@@ -272,7 +272,8 @@ impl OutputRows {
     pub(crate) fn not_finite(&self) -> Error {
         Error::model(
             &self.path,
-            "the output matrix has a weight that is infinite or no number; the file is damaged",
+            "some of its weights, in the output matrix, are infinite or no numbers: the file is damaged; \
+             download it again",
         )
     }
 

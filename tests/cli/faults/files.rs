@@ -79,7 +79,7 @@ fn an_output_that_cannot_be_written_is_told_before_the_work() {
     let place = Place::new();
     fs::write(place.path("file"), "").unwrap();
     let run = place.run(&["--reward", "rule:words=1", "--plot", "none/plot.svg"]);
-    let train = "train-value -m tiny.gguf --prompts prompts.jsonl -o none/value.safetensors";
+    let train = "train-value -m tiny.gguf --prompts prompts.jsonl --reward rule:words=1 -o none/value.safetensors";
     let head = "reward train -m tiny.gguf --data no-such-file -o none/head.safetensors";
     let compare = compare("rule:words=1")
         .join(" ")
