@@ -59,7 +59,7 @@ fn what_cannot_be_quantised_is_refused_and_nothing_is_written() {
         (
             [model, into, "Q8_0"],
             2,
-            "quantised already; start from F16 or BF16, or give --allow-requantize",
+            "its weights are Q4_1 already; start from F16 or BF16, or give --allow-requantize",
         ),
         ([own, own, "Q8_0"], 2, "the file that is read"),
         ([own, into, "Q9"], 2, "Q8_0"),

@@ -246,7 +246,9 @@ fn an_interrupt_in_an_iteration_prints_the_best_so_far() {
     let mut child = spawn(&["--iterations", "1000", "-n", "48", "--json"]);
     let mut errors = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    // The first iteration is over and the second has begun.
+    // Behind what the run does: the first iteration is over and the second has begun.
+    errors.read_line(&mut line).unwrap();
+    line.clear();
     errors.read_line(&mut line).unwrap();
     assert!(line.starts_with("iteration 1/1000"), "{line}");
     let kill = Command::new("kill")
