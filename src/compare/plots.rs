@@ -27,7 +27,8 @@ const COLORS: [RGBColor; 8] = [
 /// `reward-price.svg` (best reward against what it cost), `iterations.svg` (mean and best by iteration).
 ///
 /// # Errors
-/// [`Error::Io`] when a file cannot be written, [`Error::Run`] when a drawing fails.
+/// [`Error::Io`](crate::Error::Io) when a file cannot be written, [`Error::Run`](crate::Error::Run) when a
+/// drawing fails.
 pub fn write_plots(plan: &Plan, rows: &[Row], folder: &Path) -> Result<()> {
     let best = |c: &Checkpoint| c.best;
     let average = |c: &Checkpoint| c.mean;
