@@ -28,10 +28,11 @@ PLUGIN := --release --lib --no-default-features --features plugin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build bench performance lint plugin install setup tools head figures
+.PHONY: help demo test damaged soak fuzz build bench performance lint plugin install install-program \
+	wheel setup tools head figures
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: setup ## set up, build, and answer one prompt plainly, by best-of-n, and aligned
 	@$(with_ccache) cargo build --release
@@ -50,6 +51,15 @@ test: ## set up with the test models as well, and run all tests
 build: tools ## build the program
 	@$(with_ccache) cargo build --release
 
+damaged: tools ## run the program on some 1,500 damaged models, and count how it ends
+	@$(with_ccache) AISP_LLAMA_DAMAGED=all cargo test --release --test cli damaged::whatever -- --nocapture
+
+soak: ## kill comparisons, watch memory: an hour; SOAK_MINUTES of watching, 20 if not set
+	@$(with_ccache) cargo test --release --test soak -- --test-threads 1 --nocapture
+
+fuzz: ## feed every parser with what a fuzzer makes, FUZZ_SECONDS each, 60 if not set
+	scripts/fuzz.sh
+
 bench: setup ## run the benchmarks
 	@$(with_ccache) cargo bench --bench aisp
 
@@ -65,6 +75,12 @@ lint: tools ## check format, clippy and documentation, without warnings
 
 plugin: ## build the sampler plugin, a library without llama.cpp inside
 	cargo rustc $(PLUGIN) --crate-type cdylib,staticlib --target-dir "$(CARGO_TARGET_DIR)/plugin"
+
+install-program: build ## install the program under PREFIX, with its manual pages and completions
+	@scripts/install_program.sh "$(CARGO_TARGET_DIR)/release/aisp-llama" "$(PREFIX)"
+
+wheel: tools ## build the Python wheel, the program inside, into dist/
+	@$(with_ccache) PYTHON="$(PYTHON)" scripts/wheel.sh dist
 
 install: plugin ## install the sampler plugin under PREFIX, with its headers
 	@scripts/install_plugin.sh "$(CARGO_TARGET_DIR)/plugin/release" "$(PREFIX)" "$(VERSION)"

@@ -83,8 +83,7 @@ mod sampler_types {
             .current_dir(std::env::var_os("CARGO_MANIFEST_DIR")?)
             .output()
             .ok()?;
-        let metadata: serde_json_build::Value =
-            serde_json_build::from_slice(&output.stdout).ok()?;
+        let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
         let packages = metadata["packages"].as_array()?;
         let package = packages.iter().find(|p| p["name"] == "llama-cpp-sys-2")?;
         let manifest = Path::new(package["manifest_path"].as_str()?);

@@ -163,10 +163,7 @@ fn scoring(c: &mut Criterion) {
     };
     let mut reward = Classifier::load(&common::path(common::REWARD), &options).unwrap();
     let text = "A warm film about a lost dog that finds its way home across the country.";
-    let samples = [Sample {
-        prompt: "",
-        response: text,
-    }; 16];
+    let samples = [Sample::new("", text); 16];
     let mut group = c.benchmark_group("reward");
     group.throughput(Throughput::Elements(16)).sample_size(20);
     group.bench_function("16 responses of 17 tokens", |b| {

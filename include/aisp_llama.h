@@ -61,12 +61,12 @@ typedef struct aisp_options {
   int tier;
   // An aisp_method.
   int method;
-  // Candidates of one iteration, 1 to 4096 (16).
+  // Candidates of one iteration, 1 to 4096 (16). Times `horizon` they are at most 67108864.
   uint32_t samples;
   // Iterations (8).
   uint32_t iterations;
   // Response positions that are perturbed, usually the most tokens of a response; 1 to
-  // 131072.
+  // 131072. Times the width of the pre-logits they are at most 268435456.
   uint32_t horizon;
   // Seed of the noise (0).
   uint64_t seed;
@@ -100,7 +100,8 @@ typedef struct aisp_host {
   // sizeof(aisp_host).
   size_t size;
   // Turns `count` values of ggml type `type` at `data` into floats at `out`; answers 0 for a
-  // type it cannot turn. With `data` NULL it only answers.
+  // type it cannot turn. With `data` NULL it only answers. Must return: what it throws, or jumps
+  // over with longjmp, would end the program.
   int (*decode)(int type, const void *data, float *out, int64_t count);
 } aisp_host;
 
@@ -173,7 +174,8 @@ uint64_t aisp_prompt_seed(uint64_t seed,
 struct aisp *aisp_create(const struct aisp_options *options, const struct aisp_host *host);
 
 // Opens the next iteration. Answers its number of candidates, 0 when all iterations are done,
-// or a negative aisp_status.
+// or a negative aisp_status. Each of them begins with the prompt's last token, decoded once for
+// each: the logits of the prompt itself are perturbed for nobody.
 int32_t aisp_begin(struct aisp *handle);
 
 // Exact tier: says which candidate each output row of the next decode belongs to, −1 for none.

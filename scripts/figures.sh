@@ -43,10 +43,12 @@ compare() {
 on_film() { compare "$@" -m "$smollm" -mr "$film"; }
 tuning() { on_film "$@" --prompts "$prompts/film-reviews-tuning.jsonl" --seeds 1; }
 reviews() { on_film "$@" --prompts "$prompts/film-reviews.jsonl"; }
-half() {
-    head -n 12 "$prompts/film-reviews.jsonl" >half.jsonl
-    on_film "$@" --prompts half.jsonl
+# Half of the prompts of file $1, in a file of their own that it names.
+first_half() {
+    head -n 12 "$prompts/$1.jsonl" >"half-$1.jsonl"
+    echo "half-$1.jsonl"
 }
+half() { on_film "$@" --prompts "$(first_half film-reviews)"; }
 
 value_network() {
     if [ ! -f value.safetensors ]; then
@@ -123,7 +125,7 @@ search:early-rejection=auto,aisp:steer=0,aisp"
         commands
         # shellcheck disable=SC2046
         compare hash -m "$smollm" --reward "command:${PYTHON:-python3} hash.py" $(tokens 128) \
-            --prompts "$prompts/film-reviews.jsonl" --methods "$ours"
+            --prompts "$(first_half film-reviews)" --methods "$ours"
         ;;
     # The same with another of best-of-n's settings that tuning does not tell from that one.
     temperatures)
@@ -149,29 +151,28 @@ search:early-rejection=auto,aisp:steer=0,aisp"
         *-judge) set -- "$1" --reward judge:self ;;
         *) set -- "$1" --reward "command:${PYTHON:-python3} slow.py" ;;
         esac
-        head -n 12 "$prompts/film-reviews.jsonl" >half.jsonl
-        compare "$@" -m "$smollm" --prompts half.jsonl --by seconds --budget 16 --seeds 1 \
+        compare "$@" -m "$smollm" --prompts "$(first_half film-reviews)" --by seconds --budget 16 --seeds 1 \
             --methods "best-of-n:$all,search,aisp,$misvo,$guided"
         ;;
-    # Models, rewards and prompts that no default was chosen on.
+    # Models, rewards and prompts that no default was chosen on; half of the prompts where a cell takes
+    # minutes, but for the judge's, whose answers are printed.
     gemma)
         length=64
         # shellcheck disable=SC2046
-        compare gemma -m "$gemma" --no-chat -mr "$film" --prompts "$prompts/film-reviews.jsonl" \
-            $(tokens 128) --methods "$ours"
+        compare gemma -m "$gemma" --no-chat -mr "$film" $(tokens 128) \
+            --prompts "$(first_half film-reviews)" --methods "$two"
         ;;
     rule)
         length=64
         # shellcheck disable=SC2046
-        compare rule -m "$smollm" --prompts "$prompts/general.jsonl" $(tokens 128) \
-            --reward 'rule:words=10..12;contains=like a;excludes=the;ends-with=!' \
-            --methods "$ours"
+        compare rule -m "$smollm" --prompts "$(first_half general)" $(tokens 128) \
+            --reward 'rule:words=10..12;contains=like a;excludes=the;ends-with=!' --methods "$two"
         ;;
     judge)
         length=64
         # shellcheck disable=SC2046
         compare judge -m "$smollm" --prompts "$prompts/general.jsonl" $(tokens 128) \
-            --reward judge:self --methods "$ours"
+            --reward judge:self --methods "$two"
         ;;
     # What RE-Control's steering does to one greedy answer.
     steering)

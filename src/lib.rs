@@ -59,8 +59,14 @@ pub mod report;
 pub mod reward;
 #[cfg(feature = "engine")]
 pub mod rollout;
+#[cfg(feature = "engine")]
+mod save;
 #[cfg(feature = "server")]
 pub mod serve;
+#[cfg(feature = "engine")]
+mod stop;
+#[cfg(feature = "engine")]
+pub mod text;
 #[cfg(feature = "engine")]
 pub mod train;
 
@@ -68,12 +74,16 @@ pub mod train;
 pub use align::{
     AlignOptions, Aligner, Alignment, Batch, Budget, Ended, EngineOptions, Event, EventKind,
     IterationStats, ModelNames, Opened, Prompt, ReasoningOptions, Request, Rewards, RunId,
-    RunRewards, ScoredCandidate, Session, Stop, StopReason, Timings, Told, Usage, Wrap,
+    RunRewards, ScaledPart, ScoredCandidate, Session, StopReason, Timings, Told, Usage, Wrap,
     default_threads,
 };
 pub use error::{Error, Result};
 /// The arrays of the public functions.
 pub use ndarray;
+#[cfg(feature = "engine")]
+pub use save::{check_output, save};
+#[cfg(feature = "engine")]
+pub use stop::Stop;
 
 /// Keeps the README's Rust compiling.
 #[cfg(all(doctest, feature = "engine"))]

@@ -24,6 +24,25 @@ pub(crate) fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
     Some(xy / (xx * yy).sqrt()).filter(|found| found.is_finite())
 }
 
+/// Mean; NaN for no values.
+#[must_use]
+#[cfg(feature = "engine")]
+pub fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Sample standard deviation; 0 for fewer than two values.
+#[must_use]
+#[cfg(feature = "engine")]
+pub fn standard_deviation(values: &[f64]) -> f64 {
+    if values.len() < 2 {
+        return 0.0;
+    }
+    let centre = mean(values);
+    let squares: f64 = values.iter().map(|x| (x - centre).powi(2)).sum();
+    (squares / (values.len() - 1) as f64).sqrt()
+}
+
 /// The largest of `logits` and `log Σ exp(l − largest)`, whose sum is what a logit's
 /// log-probability is the logit minus. Apart, as their sum would cost the last digits.
 #[cfg(feature = "engine")]

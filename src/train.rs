@@ -6,11 +6,12 @@
 
 use std::sync::mpsc::channel;
 
-use crate::align::{AlignOptions, Aligner, Prompt, Rewards, Stop, StopReason};
+use crate::align::{AlignOptions, Aligner, Alignment, Prompt, Rewards, StopReason};
 use crate::control::{Lesson, ValueErrors, ValueNetwork, ValueOptions};
 use crate::error::{Error, Result};
 use crate::method::{Lessons, Rounds};
 use crate::rollout::SamplingOptions;
+use crate::stop::Stop;
 
 /// How a value network is trained.
 #[derive(Clone, Debug)]
@@ -88,7 +89,8 @@ struct Parts {
 }
 
 /// Draws responses to `prompts`, and trains a network on their rewards. `told` hears how many
-/// prompts are done. `None` when `stop` came first.
+/// prompts are done. `None` when `stop` came before the first pass over the responses was done; later it
+/// ends the training, with the best network so far.
 ///
 /// # Errors
 /// Those of [`TrainValueOptions::validate`] and [`Aligner::align`].
@@ -105,7 +107,9 @@ pub fn train_value(
         return Ok(None);
     };
     let width = aligner.model().width();
-    let network = train(&parts, options, width);
+    let Some(network) = train(&parts, options, width, stop) else {
+        return Ok(None);
+    };
     Ok(Some(TrainedValue {
         errors: ValueErrors::of(&network, &parts.held_out),
         network,
@@ -136,6 +140,7 @@ fn collect(
         let method = Lessons::new(&run.rounds, &options.sampling, width, sender);
         let run = aligner
             .align_by(prompt, rewards, &run, Box::new(method), stop, &mut |_| {})
+            .and_then(Alignment::whole)
             .map_err(|error| error.in_prompts(index))?;
         if run.stop == StopReason::Interrupted {
             return Ok(None);
@@ -151,8 +156,13 @@ fn collect(
     Ok(Some(parts))
 }
 
-/// Trains epoch by epoch, and keeps the network of the best one.
-fn train(parts: &Parts, options: &TrainValueOptions, width: usize) -> ValueNetwork {
+/// Trains epoch by epoch, until `stop`, and keeps the network of the best one, if there is one.
+fn train(
+    parts: &Parts,
+    options: &TrainValueOptions,
+    width: usize,
+    stop: &Stop,
+) -> Option<ValueNetwork> {
     let hidden = options.hidden.unwrap_or(width).max(1);
     let mut epoch = ValueOptions {
         hidden: vec![hidden; options.layers],
@@ -164,13 +174,18 @@ fn train(parts: &Parts, options: &TrainValueOptions, width: usize) -> ValueNetwo
     let mut network = ValueNetwork::new(&parts.training, &epoch);
     let mut trainer = network.trainer(options.learning_rate);
     let mut best = (f64::INFINITY, network.clone());
+    let mut any = false;
     for _ in 0..options.epochs.max(1) {
-        network.train_on(&parts.training, &epoch, &mut trainer, &mut |_, _| {});
+        let goes_on = &mut |_| !stop.is_requested();
+        if !network.train_on(&parts.training, &epoch, &mut trainer, goes_on) {
+            break;
+        }
+        any = true;
         epoch.seed = epoch.seed.wrapping_add(1);
         let now = ValueErrors::of(&network, &parts.choosing).last;
         if now < best.0 {
             best = (now, network.clone());
         }
     }
-    best.1
+    any.then_some(best.1)
 }

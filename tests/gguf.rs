@@ -99,11 +99,6 @@ refused! {
         => START + 17, "key of metadata pair 1", "\"k\" is a duplicate key";
     key_that_is_not_utf8_is_refused: build().pair(b"a\xff", 0, [0])
         => START, "key of metadata pair 0", "byte 1 is not UTF-8";
-    string_that_is_not_utf8_is_refused: build().pair("k", 8, text(b"\xc3"))
-        => START + 13, "value of \"k\"", "byte 0 is not UTF-8";
-    element_that_is_not_utf8_is_refused:
-        build().pair("k", 9, array(8, 2, &[text("a"), text(b"\x80")].concat()))
-        => START + 34, "element 1 of \"k\"", "not UTF-8";
     unknown_value_type_is_refused: build().pair("k", 13, [0; 8])
         => START + 9, "value type of \"k\"", "13 is not a value type";
     unknown_element_type_is_refused: build().pair("k", 9, array(13, 0, &[]))
@@ -163,6 +158,19 @@ refused! {
     too_long_tensor_name_is_refused:
         build().tensor(&"t".repeat(MAX_TENSOR_NAME_BYTES as usize + 1), &[1], 0)
         => START, "name of tensor 0", "cap of 63";
+}
+
+#[test]
+fn values_need_not_be_utf8() {
+    let list = array(8, 2, &[text("a"), text(b"b\x80")].concat());
+    let gguf = build()
+        .pair("k", 8, text(b"\xc3x"))
+        .pair("l", 9, list)
+        .read()
+        .unwrap();
+    assert_eq!(gguf.str("k"), Some("\u{fffd}x"));
+    let list = gguf.get("l").unwrap().as_str_array().unwrap();
+    assert_eq!(list.iter().collect::<Vec<_>>(), ["a", "b\u{fffd}"]);
 }
 
 #[test]

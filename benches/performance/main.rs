@@ -4,11 +4,12 @@
 //!
 //! Every figure is a ratio of two things that were run in turn, a few times each, in one process; the
 //! page has the median of the ratios and their range. Needs the models of the tests and of the
-//! figures, an idle machine, and the better part of an hour. With names only those rows are run, and
-//! nothing is written.
+//! figures, an idle machine, and the better part of an hour. With names only those rows are run, `growth` being
+//! the model of the cost, and nothing is written. `BATCHED_BENCH` may name llama.cpp's own program.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+mod growth;
 mod plain;
 mod rows;
 
@@ -47,6 +48,14 @@ fn main() {
             shown(found)
         );
     }
+    if wanted("growth") {
+        let (text, plot) = growth::page();
+        page.push_str(&text);
+        page.push_str("\n![How the cost grows](performance.svg)\n");
+        if names.is_empty() {
+            std::fs::write("docs/performance.svg", plot).expect("docs/ is there");
+        }
+    }
     print!("{page}");
     if names.is_empty() {
         std::fs::write("docs/performance.md", page).expect("docs/ is there");
@@ -56,6 +65,9 @@ fn main() {
 /// Median and range of the ratios.
 fn shown(found: &Measured) -> String {
     let mut ratios = found.ratios.clone();
+    if ratios.is_empty() {
+        return format!("– | {}", found.note);
+    }
     ratios.sort_by(f64::total_cmp);
     let last = ratios.len() - 1;
     format!(

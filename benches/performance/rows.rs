@@ -15,6 +15,11 @@ use crate::{common, plain};
 const TURNS: usize = 5;
 const FEW: usize = 3;
 
+/// The model of most rows.
+pub const SMOLLM: &str = "SmolLM2-135M-Instruct.Q4_0.gguf";
+/// Tokens of a response beside plain decoding.
+const LENGTH: usize = 128;
+
 /// One row.
 pub struct RowOf {
     pub name: &'static str,
@@ -37,6 +42,13 @@ pub const ROWS: &[RowOf] = &[
         first: "`aisp`, first iteration",
         second: "llama.cpp's own batched decoding",
         run: || against_plain("aisp:steer=0", 16),
+    },
+    RowOf {
+        name: "batched-bench",
+        what: "tokens a second, 16 sequences of 128 tokens, no rewards",
+        first: "`aisp`, first iteration",
+        second: "llama.cpp's `batched-bench`",
+        run: against_batched_bench,
     },
     RowOf {
         name: "noise",
@@ -118,9 +130,9 @@ fn load(name: &str) -> Arc<Model> {
     Arc::new(Model::load(&common::path(name), &options).unwrap())
 }
 
-fn smollm() -> Arc<Model> {
+pub fn smollm() -> Arc<Model> {
     static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
-    Arc::clone(MODEL.get_or_init(|| load("SmolLM2-135M-Instruct.Q4_0.gguf")))
+    Arc::clone(MODEL.get_or_init(|| load(SMOLLM)))
 }
 
 fn gemma() -> Arc<Model> {
@@ -153,14 +165,14 @@ fn measured(ratios: Vec<f64>) -> Measured {
 }
 
 /// A model with its options and reward, for whole runs.
-struct Bench {
+pub struct Bench {
     aligner: Aligner,
     reward: Classifier,
-    options: AlignOptions,
+    pub options: AlignOptions,
 }
 
 impl Bench {
-    fn new(model: Arc<Model>, method: &str, rounds: Rounds, engine: EngineOptions) -> Self {
+    pub fn new(model: Arc<Model>, method: &str, rounds: Rounds, engine: EngineOptions) -> Self {
         Self {
             aligner: Aligner::new(model, engine).unwrap(),
             reward: reward(),
@@ -172,7 +184,7 @@ impl Bench {
         }
     }
 
-    fn run(&mut self, prompt: &Prompt) -> Alignment {
+    pub fn run(&mut self, prompt: &Prompt) -> Alignment {
         let Self {
             aligner,
             reward,
@@ -184,7 +196,7 @@ impl Bench {
     }
 }
 
-fn rounds(samples: usize, iterations: usize, max_tokens: usize) -> Rounds {
+pub fn rounds(samples: usize, iterations: usize, max_tokens: usize) -> Rounds {
     Rounds {
         samples,
         iterations,
@@ -193,7 +205,7 @@ fn rounds(samples: usize, iterations: usize, max_tokens: usize) -> Rounds {
     }
 }
 
-fn review(chat: bool) -> Prompt {
+pub fn review(chat: bool) -> Prompt {
     let text = "Write one sentence reviewing a movie about a lost dog.";
     match chat {
         true => Prompt::user(None, text),
@@ -202,28 +214,56 @@ fn review(chat: bool) -> Prompt {
 }
 
 /// A prompt behind which hardly any response ends early.
-const STORY: &str = "Chapter 1. It was a dark and stormy night, and";
+pub const STORY: &str = "Chapter 1. It was a dark and stormy night, and";
 
 /// New tokens a second of one iteration, generation alone.
-fn generation(bench: &mut Bench, prompt: &Prompt) -> f64 {
+pub fn generation(bench: &mut Bench, prompt: &Prompt) -> f64 {
     let run = bench.run(prompt);
     run.usage.generated_tokens as f64 / run.timings.generation_seconds
+}
+
+/// One iteration of responses that are all as long as they may be, as llama.cpp's are.
+fn to_the_end(method: &str, samples: usize) -> Bench {
+    let rounds = rounds(samples, 1, LENGTH);
+    let mut bench = Bench::new(smollm(), method, rounds, EngineOptions::default());
+    bench.options.form.ignore_end = true;
+    bench
 }
 
 fn against_plain(method: &str, samples: usize) -> Measured {
     let model = smollm();
     let tokens: Vec<Token> = model.tokenize(STORY, true, true);
-    let mut bench = Bench::new(
-        Arc::clone(&model),
-        method,
-        rounds(samples, 1, 128),
-        EngineOptions::default(),
-    );
+    let mut bench = to_the_end(method, samples);
     let prompt = Prompt::Raw(STORY.into());
     measured(in_turn(
         TURNS,
         || generation(&mut bench, &prompt),
-        || plain::tokens_a_second(&model, &tokens, samples, 128, default_threads()),
+        || plain::tokens_a_second(&model, &tokens, samples, LENGTH, default_threads()),
+    ))
+}
+
+/// llama.cpp's own program, where `BATCHED_BENCH` says where it is.
+fn against_batched_bench() -> Measured {
+    let Some(program) = std::env::var_os("BATCHED_BENCH") else {
+        return Measured {
+            ratios: Vec::new(),
+            note: "not run, as `BATCHED_BENCH` named no program".into(),
+        };
+    };
+    let mut bench = to_the_end("aisp:steer=0", 16);
+    let prompt = Prompt::Raw(STORY.into());
+    measured(in_turn(
+        TURNS,
+        || generation(&mut bench, &prompt),
+        || {
+            plain::batched_bench(
+                &program,
+                &common::path(SMOLLM),
+                16,
+                LENGTH,
+                default_threads(),
+            )
+        },
     ))
 }
 
@@ -311,7 +351,12 @@ fn best_of_n() -> Measured {
     measured(in_turn(FEW, || rate(&mut own), || rate(&mut other)))
 }
 
-fn prompts() -> Measured {
+/// Prompts of one kind.
+pub fn reviews() -> Vec<Prompt> {
+    let of = |subject: &str| {
+        let text = format!("Write one sentence reviewing a movie about {subject}.");
+        Prompt::user(None, text)
+    };
     let subjects = [
         "a lost dog",
         "a heist",
@@ -322,46 +367,50 @@ fn prompts() -> Measured {
         "a wedding",
         "a long winter",
     ];
-    let of = |subject: &&str| {
-        let text = format!("Write one sentence reviewing a movie about {subject}.");
-        Prompt::user(None, text)
+    subjects.map(of).into()
+}
+
+/// The answers to all prompts, side by side.
+pub fn all_of(bench: &mut Bench, prompts: &[Prompt]) -> Vec<String> {
+    let Bench {
+        aligner,
+        reward,
+        options,
+    } = bench;
+    let mut answers = vec![String::new(); prompts.len()];
+    let mut done = |number: usize, run: aisp_llama::Result<Alignment>| {
+        answers[number] = run?.response;
+        Ok(())
     };
-    let prompts: Vec<Prompt> = subjects.iter().map(of).collect();
+    let (stop, mut observe) = (Stop::new(), |_: &_| {});
+    aligner
+        .align_all(prompts, reward, options, &stop, &mut observe, &mut done)
+        .unwrap();
+    answers
+}
+
+fn prompts() -> Measured {
+    let prompts = reviews();
     let bench = || {
         let engine = EngineOptions::default();
         Bench::new(smollm(), "search", rounds(16, 4, 24), engine)
     };
     let (mut all, mut each) = (bench(), bench());
-    let mut answers = [vec![String::new(); 8], vec![String::new(); 8]];
-    let [side_by_side, one_by_one] = &mut answers;
+    let (mut side_by_side, mut one_by_one) = (Vec::new(), Vec::new());
     let ratios = in_turn(
         FEW,
         || {
             let begun = Instant::now();
-            let Bench {
-                aligner,
-                reward,
-                options,
-            } = &mut all;
-            let mut done = |number: usize, run: aisp_llama::Result<Alignment>| {
-                side_by_side[number] = run?.response;
-                Ok(())
-            };
-            let (stop, mut observe) = (Stop::new(), |_: &_| {});
-            aligner
-                .align_all(&prompts, reward, options, &stop, &mut observe, &mut done)
-                .unwrap();
+            side_by_side = all_of(&mut all, &prompts);
             1.0 / begun.elapsed().as_secs_f64()
         },
         || {
             let begun = Instant::now();
-            for (prompt, answer) in prompts.iter().zip(one_by_one.iter_mut()) {
-                *answer = each.run(prompt).response;
-            }
+            one_by_one = prompts.iter().map(|p| each.run(p).response).collect();
             1.0 / begun.elapsed().as_secs_f64()
         },
     );
-    assert_eq!(answers[0], answers[1]);
+    assert_eq!(side_by_side, one_by_one);
     measured(ratios)
 }
 

@@ -16,13 +16,14 @@ use std::sync::Arc;
 use super::events::{Event, RunId};
 use super::open::Seat;
 use super::record::{Alignment, ModelNames};
-use super::request::{AlignOptions, Stop};
+use super::request::{AlignOptions, Prompt};
 use super::rewards::Rewards;
 use super::run::Run;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
 use crate::method::Method;
 use crate::rollout::{Beginning, Candidate, Job, JobId, PromptId, Rollout, RolloutOptions};
+use crate::stop::Stop;
 
 /// A rollout with the runs that share it.
 pub struct Batch {
@@ -110,15 +111,15 @@ impl Batch {
         self.runs.is_empty()
     }
 
-    /// Adds a run of `method`, whatever that of `options` is, on a prompt: its `tokens`, and the `text` that the reward sees. A
-    /// request on `stop`, and a limit of time, end the run after the step it is in; finished
+    /// Adds a run of `method`, whatever that of `options` is, on a prompt: as the reward sees it, and
+    /// its `tokens`. A request on `stop`, and a limit of time, end the run after the step it is in; finished
     /// candidates are still scored.
     ///
     /// # Errors
     /// [`Error::Field`] for options out of range, or a prompt that does not fit.
     pub fn add(
         &mut self,
-        text: &str,
+        prompt: Prompt,
         tokens: Vec<Token>,
         options: AlignOptions,
         method: Box<dyn Method>,
@@ -127,13 +128,14 @@ impl Batch {
         options.check_limits()?;
         self.rollout
             .check_room(tokens.len(), options.rounds.max_tokens)?;
-        let prompt = self.rollout.add_prompt_for(tokens, options.form.clone())?;
+        let form = options.form.clone();
+        let tokens = self.rollout.add_prompt_for(tokens, form)?;
         let id = RunId(self.added);
         self.added += 1;
-        let run = Run::new(text.into(), options, method, stop);
+        let run = Run::new(prompt.into(), options, method, stop);
         let member = Member {
             run,
-            prompt,
+            prompt: tokens,
             begun: false,
         };
         self.runs.insert(id, member);

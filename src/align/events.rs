@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::parts::ScaledPart;
 use super::record::{IterationStats, ScoredCandidate, StopReason, Timings, Usage};
 
 /// A run of a [`Batch`](super::Batch): the number it has there, in the order in which they were
@@ -51,6 +52,15 @@ pub enum EventKind {
     CandidateScored(ScoredCandidate),
     /// An iteration is done.
     IterationDone(IterationStats),
+    /// The first iteration is scored by a reward that is a sum.
+    RewardParts {
+        /// What of, in the order of [`ScoredCandidate::parts`].
+        parts: Vec<ScaledPart>,
+        /// Which of them decides everything: it moves the reward at least four times as much as all
+        /// others together, by deviation × weight.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        decisive: Option<usize>,
+    },
     /// The held-out reward failed as a whole; the run goes on without it.
     HeldOutFailed {
         /// Why.

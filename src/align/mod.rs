@@ -10,6 +10,7 @@ mod batch;
 mod divergence;
 mod events;
 mod open;
+mod parts;
 mod patience;
 mod record;
 mod request;
@@ -25,10 +26,11 @@ use std::sync::Arc;
 
 pub use batch::{Batch, Ended};
 pub use events::{Event, EventKind, RunId};
+pub use parts::ScaledPart;
 pub use record::{
     Alignment, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings, Usage,
 };
-pub use request::{AlignOptions, Budget, Prompt, Stop};
+pub use request::{AlignOptions, Budget, Prompt};
 pub use rewards::{Rewards, RunRewards};
 pub use session::{Request, Session, Told, Wrap};
 use think::{Answers, Search, Thought, Thoughts};
@@ -38,6 +40,7 @@ use crate::error::{Error, Result};
 use crate::llama::{Attention, ChatOptions, LogitsRoute, Model, Token};
 use crate::method::{Facts, Method, Rounds};
 use crate::rollout::Work;
+use crate::stop::Stop;
 
 /// How an [`Aligner`] runs its generator.
 #[derive(Clone, Debug)]
@@ -229,6 +232,7 @@ impl Aligner {
         stop: &Stop,
         observe: &mut dyn FnMut(&Event),
     ) -> Result<Alignment> {
+        check_scale(options, reasonings)?;
         let opened = self.open(prompt)?;
         let longest = opened.tokens.len() + self.reasoning_tokens(&opened);
         let mut options = opened.options(options);
@@ -241,7 +245,7 @@ impl Aligner {
         self.batch_for(longest, options.rounds.max_tokens)?;
         let searches = thoughts.into_iter().flatten().map(|thought| Search {
             number: 0,
-            prompt: prompt.text(),
+            prompt,
             thought,
             options: options.clone(),
             method: method.take(),
@@ -276,6 +280,7 @@ impl Aligner {
         observe: &mut dyn FnMut(&Event),
         done: &mut dyn FnMut(usize, Result<Alignment>) -> Result<()>,
     ) -> Result<()> {
+        check_scale(options, self.options.reasoning.count)?;
         let mut opened = Vec::new();
         let mut of: Vec<(usize, &Prompt, AlignOptions)> = Vec::new();
         let mut longest = (0, 0);
@@ -309,7 +314,7 @@ impl Aligner {
             let (number, prompt, options) = of;
             thoughts.into_iter().map(move |thought| Search {
                 number,
-                prompt: prompt.text(),
+                prompt,
                 thought,
                 options: options.clone(),
                 method: None,
@@ -396,5 +401,17 @@ impl Aligner {
                  `max-tokens`"
             ),
         ))
+    }
+}
+
+/// The answers behind several reasonings are compared, each from a run with deviations of its own.
+fn check_scale(options: &AlignOptions, reasonings: usize) -> Result<()> {
+    match options.reward_scale && reasonings > 1 {
+        true => Err(Error::field(
+            "reward-scale",
+            "the searches behind several `reasonings` have deviations of their own each; leave out \
+             one of the two",
+        )),
+        false => Ok(()),
     }
 }

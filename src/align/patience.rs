@@ -1,5 +1,7 @@
 //! When to stop because nothing better comes.
 
+use crate::math::standard_deviation;
+
 /// Part of the first rewards' standard deviation that a better answer is better by.
 const LEAST: f64 = 0.1;
 
@@ -19,10 +21,7 @@ impl Patience {
     /// first rewards' standard deviation.
     pub(super) fn observe(&mut self, rewards: &[f64], best: Option<f64>) -> usize {
         if self.spread.is_none() && rewards.len() > 1 {
-            let n = rewards.len() as f64;
-            let mean = rewards.iter().sum::<f64>() / n;
-            let squares: f64 = rewards.iter().map(|r| (r - mean) * (r - mean)).sum();
-            self.spread = Some((squares / (n - 1.0)).sqrt());
+            self.spread = Some(standard_deviation(rewards));
         }
         let needed = LEAST * self.spread.unwrap_or(0.0);
         let better = match (best, self.best) {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::parts::ScaledPart;
+use crate::error::{Error, Result};
 use crate::method::Telemetry;
 use crate::rollout::{End, Price};
 
@@ -14,6 +16,9 @@ pub struct ScoredCandidate {
     pub candidate: usize,
     /// Its reward; `None` where it has none, as one that was given up.
     pub reward: Option<f64>,
+    /// What its reward is the sum of, each in its own unit, where the reward has parts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<f64>,
     /// What the held-out reward says, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<f64>,
@@ -94,6 +99,8 @@ pub enum StopReason {
     Patience,
     /// A request to stop.
     Interrupted,
+    /// The reward failed as a whole, behind what is the answer.
+    RewardFailed,
 }
 
 /// What a run cost.
@@ -178,6 +185,9 @@ pub struct Alignment {
     pub reasoning: Option<String>,
     /// Its reward.
     pub reward: f64,
+    /// What that is the sum of, each in its own unit, where the reward has parts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<f64>,
     /// How dear it is to the model itself.
     pub price: Option<Price>,
     /// Its held-out reward, where there is one.
@@ -189,8 +199,14 @@ pub struct Alignment {
     pub seed: u64,
     /// Candidates of one iteration.
     pub samples: usize,
+    /// The parts of the reward, where it has any, with what each is multiplied and divided by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reward_parts: Vec<ScaledPart>,
     /// Why the run ended.
     pub stop: StopReason,
+    /// Why the reward failed as a whole, where that ended the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// Tokens that the iterations it did not come to would have taken, as many each as those it
     /// came to; only where the target, the patience or the divergence ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,4 +223,29 @@ pub struct Alignment {
     /// All candidates, the best first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<ScoredCandidate>,
+}
+
+impl Alignment {
+    /// The same where a failure of the reward has ended another search for it.
+    pub(super) fn cut_short_by(mut self, error: &Error) -> Self {
+        if let (Error::Reward(reason), None) = (error, &self.failure) {
+            self.failure = Some(reason.clone());
+            if self.stop != StopReason::Interrupted {
+                self.stop = StopReason::RewardFailed;
+            }
+        }
+        self
+    }
+
+    /// Itself, for whom only a run that came to its end counts.
+    ///
+    /// # Errors
+    /// [`Error::Reward`] where a failure of the reward cut it short; an interrupted one is its own
+    /// [`StopReason`].
+    pub fn whole(self) -> Result<Self> {
+        match (self.stop, &self.failure) {
+            (StopReason::RewardFailed, Some(reason)) => Err(Error::Reward(reason.clone())),
+            _ => Ok(self),
+        }
+    }
 }

@@ -1,8 +1,5 @@
 //! What is asked for: a prompt, a method, limits.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::record::Usage;
 use crate::error::{Error, Result};
 use crate::llama::Message;
@@ -30,7 +27,7 @@ impl Prompt {
         Self::Chat(messages)
     }
 
-    /// The text that the reward sees as the prompt, and that reports show: the raw text, or
+    /// The text that most rewards see as the prompt, and that reports show: the raw text, or
     /// the last user message.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -41,6 +38,15 @@ impl Prompt {
                 .rev()
                 .find(|m| m.role == "user")
                 .map_or("", |m| &m.content),
+        }
+    }
+
+    /// The conversation, for rewards that read one; none where [`text`](Self::text) is all of it.
+    #[must_use]
+    pub fn conversation(&self) -> &[Message] {
+        match self {
+            Self::Chat(messages) if messages.len() > 1 => messages,
+            _ => &[],
         }
     }
 }
@@ -91,30 +97,6 @@ impl Budget {
     }
 }
 
-/// A request to stop, given from another thread or a signal handler. The best response so
-/// far is still the answer.
-#[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    /// No request yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Asks the run to stop after the step it is in.
-    pub fn request(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the run was asked to stop.
-    #[must_use]
-    pub fn is_requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// What one run does.
 #[derive(Clone, Debug, Default)]
 pub struct AlignOptions {
@@ -124,6 +106,9 @@ pub struct AlignOptions {
     pub rounds: Rounds,
     /// Limits besides samples and iterations.
     pub budget: Budget,
+    /// Divides each part of a reward that is a sum by its standard deviation over the texts of the
+    /// first iteration; the reward is then in no unit at all, and comparable within the run alone.
+    pub reward_scale: bool,
     /// Ends the run once a response has at least this reward.
     pub target_reward: Option<f64>,
     /// Ends the run once, since some earlier iteration, the mean reward has risen and the

@@ -1,10 +1,13 @@
 //! Which reward is asked for which run.
 
 use super::events::RunId;
+use super::request::Prompt;
+use super::tally::Elite;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
-use crate::reward::{Pending, Reward, Sample, Scores};
+use crate::reward::{Pending, Reward, Sample, Scores, given_up};
 use crate::rollout::Form;
+use crate::stop::Stop;
 
 /// The rewards of one run.
 pub struct RunRewards<'a> {
@@ -60,35 +63,79 @@ impl Rewards for RunRewards<'_> {
 
 /// Responses to one prompt, as a reward takes them.
 pub(super) fn samples<'a>(
-    prompt: &'a str,
+    prompt: &'a Prompt,
     responses: impl Iterator<Item = &'a str>,
 ) -> Vec<Sample<'a>> {
-    responses
-        .map(|response| Sample { prompt, response })
-        .collect()
+    let (text, messages) = (prompt.text(), prompt.conversation());
+    let sample = |response| Sample {
+        prompt: text,
+        response,
+        messages,
+    };
+    responses.map(sample).collect()
+}
+
+/// The best responses to a prompt so far, with what is `said` of each.
+pub(super) fn beside<'a>(
+    prompt: &'a Prompt,
+    elites: &'a [Elite],
+    said: impl Fn(&Elite) -> Option<f64>,
+) -> Vec<(Sample<'a>, f64)> {
+    let (text, messages) = (prompt.text(), prompt.conversation());
+    let sample = |elite: &'a Elite| Sample {
+        prompt: text,
+        response: &elite.text,
+        messages,
+    };
+    let elites = elites.iter();
+    elites.filter_map(|e| Some((sample(e), said(e)?))).collect()
+}
+
+/// The scores of `samples` beside `elites`, as many as there are.
+pub(super) fn score(
+    reward: &mut dyn Reward,
+    samples: &[Sample<'_>],
+    elites: &[(Sample<'_>, f64)],
+) -> Result<Scores> {
+    if samples.is_empty() {
+        return Ok(Vec::new());
+    }
+    whole(reward.score_beside(samples, elites)?, samples.len())
+}
+
+/// The scores, where there are as many as samples.
+fn whole(scores: Scores, samples: usize) -> Result<Scores> {
+    if scores.len() == samples {
+        return Ok(scores);
+    }
+    Err(Error::Reward(format!(
+        "{} scores for {samples} responses",
+        scores.len()
+    )))
 }
 
 /// What a reward says of some samples: there already, or in the making.
 pub(super) enum Asked {
     There(Result<Scores>),
-    Pending(Pending),
+    /// With the number of samples.
+    Pending(Pending, usize),
 }
 
 impl Asked {
-    /// Asks for the scores of `samples`.
-    pub(super) fn of(reward: &mut dyn Reward, samples: &[Sample<'_>]) -> Self {
-        if samples.is_empty() {
-            return Self::There(Ok(Vec::new()));
+    /// Asks for the scores of `samples` beside `elites`.
+    pub(super) fn of(
+        reward: &mut dyn Reward,
+        samples: &[Sample<'_>],
+        elites: &[(Sample<'_>, f64)],
+    ) -> Self {
+        let pending = match samples.is_empty() {
+            true => None,
+            false => reward.begin(samples, elites),
+        };
+        match pending {
+            Some(pending) => Self::Pending(pending, samples.len()),
+            None => Self::There(score(reward, samples, elites)),
         }
-        match reward.begin(samples) {
-            Some(pending) => Self::Pending(pending),
-            None => Self::There(reward.score(samples)),
-        }
-    }
-
-    /// Whether they are there.
-    pub(super) fn is_there(&self) -> bool {
-        matches!(self, Self::There(_))
     }
 
     /// Whether there will be none.
@@ -96,32 +143,31 @@ impl Asked {
         matches!(self, Self::There(Err(_)))
     }
 
-    /// Whether they were not there before, and are now.
-    pub(super) fn becomes_there(&mut self) -> bool {
-        let Self::Pending(pending) = self else {
+    /// Whether they were not there before, and are now: given up where they are too late for `stop`.
+    pub(super) fn becomes_there(&mut self, stop: &Stop) -> bool {
+        let Self::Pending(pending, samples) = self else {
             return false;
         };
-        let scores = pending();
-        let there = scores.is_some();
-        if let Some(scores) = scores {
-            *self = Self::There(scores);
-        }
-        there
+        let late = || stop.is_overdue().then(|| Err(given_up()));
+        let Some(scores) = pending().or_else(late) else {
+            return false;
+        };
+        let samples = *samples;
+        *self = Self::There(scores.and_then(|scores| whole(scores, samples)));
+        true
     }
 
-    /// The scores, as many as there are samples.
-    pub(super) fn scores(self, samples: usize) -> Result<Scores> {
-        let scores = match self {
-            Self::There(scores) => scores?,
-            Self::Pending(_) => return Err(Error::Reward("the scores are not there yet".into())),
-        };
-        if scores.len() == samples {
-            return Ok(scores);
+    /// Whether they are there.
+    pub(super) fn is_there(&self) -> bool {
+        matches!(self, Self::There(_))
+    }
+
+    /// The scores.
+    pub(super) fn scores(self) -> Result<Scores> {
+        match self {
+            Self::There(scores) => scores,
+            Self::Pending(..) => Err(Error::Reward("the scores are not there yet".into())),
         }
-        Err(Error::Reward(format!(
-            "{} scores for {samples} responses",
-            scores.len()
-        )))
     }
 }
 

@@ -7,6 +7,10 @@ use crate::error::{Error, Result};
 use crate::llama::{ContextMemory, available_memory, offloads};
 use crate::rollout::RolloutOptions;
 
+/// What llama.cpp notes down of a place for keys and values, in bytes.
+///
+/// Source: `llama_kv_cells` in llama.cpp's `src/llama-kv-cells.h`.
+const CELL: u64 = 48;
 /// Parked sequences take at most this part of the memory that is free: a fourth.
 const PARKED_SHARE: u64 = 4;
 
@@ -45,13 +49,15 @@ impl Aligner {
     /// Refuses what the memory has no room for, where the sequences are in it.
     fn check_memory(&self, options: &RolloutOptions) -> Result<()> {
         let needed = ContextMemory::of(&self.model, &options.of_context());
+        let cells = CELL * (needed.tokens * needed.sequences) as u64;
+        let total = needed.total() + cells;
         match available_memory().filter(|_| !offloads()) {
-            Some(free) if needed.total() > free => Err(Error::field(
+            Some(free) if total > free => Err(Error::field(
                 "context",
                 format!(
                     "{:.1} GB for {} sequences of {} tokens, and {:.1} GB of memory are free; give \
                      a smaller `context`, `max-tokens` or `parallel`",
-                    needed.total() as f64 / 1e9,
+                    total as f64 / 1e9,
                     needed.sequences,
                     needed.tokens,
                     free as f64 / 1e9

@@ -11,24 +11,25 @@ use std::time::Instant;
 
 use super::events::{EventKind, RunId};
 use super::record::Alignment;
-use super::request::{AlignOptions, Stop};
+use super::request::{AlignOptions, Prompt};
 use super::rewards::{Rewards, RunRewards};
 use super::think::{Answers, Opened, Search, Thought, close, opened, reasonings};
-use super::{Aligner, Batch};
+use super::{Aligner, Batch, check_scale};
 use crate::error::{Error, Result};
 use crate::llama::ReasoningMarkers;
 use crate::method::{Method, Rounds};
 use crate::rollout::{JobId, PromptId};
+use crate::stop::Stop;
 
 /// What becomes of the method of a request before it begins.
 pub type Wrap = dyn Fn(Box<dyn Method>) -> Box<dyn Method> + Send;
 
 /// A request.
 pub struct Request {
-    /// The text that the reward sees as the prompt.
-    pub text: String,
-    /// The prompt as the model sees it.
-    pub prompt: Opened,
+    /// The prompt as the reward sees it.
+    pub prompt: Prompt,
+    /// The same as the model sees it.
+    pub opened: Opened,
     /// What is asked for; a length that the context has no room for is cut to what it has.
     pub options: AlignOptions,
     /// Reasonings to search behind, where the model thinks.
@@ -155,10 +156,11 @@ impl Session {
     /// [`Error::Field`] for options out of range or a prompt that does not fit, and those of the
     /// method.
     pub fn begin(&mut self, mut request: Request) -> Result<RunId> {
-        request.options = request.prompt.options(&request.options);
+        request.options = request.opened.options(&request.options);
         let rounds = &mut request.options.rounds;
-        rounds.max_tokens = rounds.max_tokens.min(self.room(&request.prompt)?);
+        rounds.max_tokens = rounds.max_tokens.min(self.room(&request.opened)?);
         request.options.validate()?;
+        check_scale(&request.options, request.reasonings)?;
         let id = RunId(self.begun);
         self.begun += 1;
         let mut member = Member {
@@ -180,23 +182,23 @@ impl Session {
     fn think(&mut self, id: RunId, member: &mut Member) -> Result<()> {
         let request = &member.request;
         let budget = self.aligner.options.reasoning.budget;
-        let Some(markers) = request.prompt.thinks() else {
+        let Some(markers) = request.opened.thinks() else {
             let thought = Thought {
-                tokens: request.prompt.tokens.clone(),
+                tokens: request.opened.tokens.clone(),
                 text: None,
                 written: 0,
             };
             return self.search(id, member, vec![thought]);
         };
         if budget == 0 {
-            let before = opened(&self.aligner.model, &request.prompt, markers);
+            let before = opened(&self.aligner.model, &request.opened, markers);
             let thought = close(&self.aligner.model, &before, markers, None);
             return self.search(id, member, vec![thought]);
         }
         let batch = self.aligner.batch.as_mut().ok_or_else(gone)?;
         let shape = (request.reasonings.max(1), budget);
         let (rollout, options) = (batch.rollout_mut(), &request.options);
-        let (prompt, jobs) = reasonings(rollout, &request.prompt, markers, options, shape)?;
+        let (prompt, jobs) = reasonings(rollout, &request.opened, markers, options, shape)?;
         let jobs = jobs.map(|job| batch.submit_aside(job));
         member.thinking = Some(Thinking {
             prompt,
@@ -211,7 +213,7 @@ impl Session {
         let Aligner { facts, batch, .. } = &mut self.aligner;
         let batch = batch.as_mut().ok_or_else(gone)?;
         let Request {
-            text,
+            prompt,
             options,
             wrap,
             stop,
@@ -226,7 +228,7 @@ impl Session {
             };
             let search = Search {
                 number: 0,
-                prompt: text,
+                prompt,
                 thought,
                 options: options.clone(),
                 method: Some(method),
@@ -350,7 +352,7 @@ impl Session {
         };
         let model = Arc::clone(&self.aligner.model);
         let batch: &mut Batch = self.aligner.batch.as_mut().ok_or_else(gone)?;
-        let before = opened(&model, &member.request.prompt, thinking.markers);
+        let before = opened(&model, &member.request.opened, thinking.markers);
         batch.rollout_mut().forget_prompt(thinking.prompt);
         let taken: Vec<_> = thinking
             .jobs

@@ -17,6 +17,16 @@ struct Failures {
     last: String,
 }
 
+/// Responses that rewards which compare are given beside new ones.
+const ELITES: usize = 2;
+
+/// One of the best responses so far.
+pub(super) struct Elite {
+    pub(super) text: String,
+    pub(super) reward: f64,
+    pub(super) held_out: Option<f64>,
+}
+
 /// Why a candidate without a text has no reward.
 const EMPTY: &str = "empty response";
 
@@ -41,6 +51,7 @@ impl ScoredCandidate {
             iteration,
             candidate: index,
             reward: None,
+            parts: Vec::new(),
             held_out: None,
             price: Price::of(&candidate.nats),
             too_dear: false,
@@ -90,6 +101,7 @@ impl Tally {
             Some((Ok(score), held_out)) => {
                 self.usage.truncated += usize::from(score.truncated);
                 scored.truncated = score.truncated;
+                scored.parts.clone_from(&score.parts);
                 scored.held_out = *held_out;
                 match score.reward.is_finite() {
                     true => scored.reward = Some(score.reward),
@@ -137,6 +149,19 @@ impl Tally {
     /// The best candidate, where one has a reward.
     pub(super) fn best(&self) -> Option<&ScoredCandidate> {
         self.ranked.first().filter(|c| c.reward.is_some())
+    }
+
+    /// The best responses so far, each once.
+    pub(super) fn elites(&self) -> Vec<Elite> {
+        let once = self.ranked.iter().filter(|c| !c.repeat);
+        let elite = |c: &ScoredCandidate| {
+            Some(Elite {
+                text: c.text.clone(),
+                reward: c.reward?,
+                held_out: c.held_out,
+            })
+        };
+        once.filter_map(elite).take(ELITES).collect()
     }
 
     /// The candidates of an iteration whose text is new.

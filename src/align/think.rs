@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::request::{AlignOptions, Prompt, Stop};
+use super::request::{AlignOptions, Prompt};
 use super::{Aligner, Alignment, Batch, RunId};
 use crate::control::{NoiseKey, prompt_seed};
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use crate::method::{Facts, Method};
 use crate::rollout::{
     Candidate, End, Form, Job, PromptId, Rollout, SamplingOptions, Steer, TokenChoice,
 };
+use crate::stop::Stop;
 
 /// How reasoning is drawn: what the makers of DeepSeek-R1 and Qwen3 recommend.
 const CHOICE: TokenChoice = TokenChoice::Sample(SamplingOptions {
@@ -128,7 +129,7 @@ impl Thought {
 /// A search for the answer behind one thought, to the prompt of this number.
 pub(super) struct Search<'a> {
     pub(super) number: usize,
-    pub(super) prompt: &'a str,
+    pub(super) prompt: &'a Prompt,
     pub(super) thought: Thought,
     pub(super) options: AlignOptions,
     /// In place of that of the options.
@@ -149,7 +150,13 @@ impl Search<'_> {
             None => self.options.method.build(&rounds, facts)?,
         };
         let tokens = self.thought.tokens.clone();
-        let run = batch.add(self.prompt, tokens, self.options, method, stop.clone())?;
+        let run = batch.add(
+            self.prompt.clone(),
+            tokens,
+            self.options,
+            method,
+            stop.clone(),
+        )?;
         Ok((run, self.thought))
     }
 }
@@ -171,15 +178,19 @@ impl Answers {
             (Ok(answer), None) => self.best = Some(answer),
             (Ok(answer), Some(best)) => {
                 let usage = best.usage.and(&answer.usage);
+                let failure = best.failure.clone().or(answer.failure.clone());
                 let mut better = match answer.reward > best.reward {
                     true => answer,
                     false => best,
                 };
                 better.usage = usage;
+                if let Some(reason) = failure {
+                    better = better.cut_short_by(&Error::Reward(reason));
+                }
                 self.best = Some(better);
             }
             (Err(error), best) => {
-                self.best = best;
+                self.best = best.map(|best| best.cut_short_by(&error));
                 self.failed = self.failed.take().or(Some(error));
             }
         }

@@ -9,15 +9,15 @@ use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{ChatOptions, Model};
 use aisp_llama::report::Trace;
 use aisp_llama::{
-    AlignOptions, Aligner, Alignment, EngineOptions, Error, Prompt, Result, RunRewards, Stop,
-    StopReason,
+    AlignOptions, Aligner, Alignment, EngineOptions, Error, Event, EventKind, Prompt, Result,
+    RunRewards, StopReason,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::output::{self, INTERRUPTED};
 use super::run::{self, RunArgs};
-use super::{setup, workbench};
+use super::{progress, setup, workbench};
 
 /// The file with the answers.
 const ANSWERS: &str = "answers.jsonl";
@@ -58,22 +58,20 @@ pub fn run(
     let texts = read_prompts(prompts)?;
     let path = setup::model_path(&args.model)?;
     let settings = settings(args, options, &engine.chat, &path)?;
-    let stop = Stop::new();
-    setup::stop_on_interrupt(&stop)?;
     let (mut folder, lines) = Folder::open(into, ANSWERS, &settings)?;
     let mut missing = vec![true; texts.len()];
     let mut failed = 0;
     for line in lines {
+        let number = line.number;
         let done: Done = folder.read(line)?;
         if texts.get(done.index) != Some(&done.prompt) {
-            let reason = format!(
-                "{}: the answer of index {} is to another prompt; give another folder",
-                into.join(ANSWERS).display(),
-                done.index
-            );
-            return Err(Error::field("output", reason).into());
+            let reason = format!("the answer of index {} is to another prompt", done.index);
+            return Err(folder.refuse(number, &reason).into());
         }
-        missing[done.index] = false;
+        if !std::mem::take(&mut missing[done.index]) {
+            let reason = format!("the answer of index {} stands there twice", done.index);
+            return Err(folder.refuse(number, &reason).into());
+        }
         failed += usize::from(done.error.is_some());
     }
     let wanted: Vec<usize> = (0..texts.len()).filter(|&i| missing[i]).collect();
@@ -90,6 +88,7 @@ pub fn run(
         let chat = engine.chat.clone();
         let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
         let mut held_out = setup::load_held_out(&args.held_out, load, &chat, &model)?;
+        run::announce(&model, reward.as_ref(), options);
         let mut rewards = RunRewards::new(reward.as_mut(), &mut held_out);
         let options = AlignOptions {
             form: args.form.form(&model)?,
@@ -101,15 +100,17 @@ pub fn run(
             .map(|&i| args.chat.prompt(texts[i].clone()))
             .collect();
         let started = Instant::now();
+        let stop = setup::stop_on_interrupt();
         let mut done = |number: usize, result: Result<Alignment>| {
             let index = wanted[number];
-            let of = match result {
+            let of = match result.and_then(Alignment::whole) {
                 // What was cut short is begun again.
                 Ok(run) if run.stop == StopReason::Interrupted => return Ok(()),
                 Ok(mut run) => {
                     run.candidates.truncate(args.candidates);
                     Ok(run)
                 }
+                Err(_) if setup::is_interrupted() => return Ok(()),
                 Err(error) if is_its_own(&error) => Err(error.to_string()),
                 Err(error) => return Err(error),
             };
@@ -134,7 +135,15 @@ pub fn run(
             };
             folder.append(&Line { index, of })
         };
-        let mut observe = |event: &_| {
+        let mut parts_told = false;
+        let mut observe = |event: &Event| {
+            // Those of the first prompt stand for all.
+            if let EventKind::RewardParts { parts, decisive } = &event.kind
+                && !std::mem::replace(&mut parts_told, true)
+                && let Some(line) = progress::told(parts, *decisive)
+            {
+                output::note(&line);
+            }
             if let Some(trace) = &mut trace {
                 trace.write(event);
             }
@@ -184,8 +193,13 @@ fn settings(
     model: &Path,
 ) -> Result<Value> {
     let methods = std::slice::from_ref(&options.method);
-    let (files, mut details) = workbench::files_and_options(&args.reward, &args.held_out, methods)?;
+    let (files, mut details) =
+        workbench::files_and_options(&args.reward, &args.held_out, methods, model)?;
     details.extend(args.model.details());
+    details.extend(
+        args.reward_scale
+            .then(|| "divided by their deviations".into()),
+    );
     let header = Gguf::open(model).map_err(Error::gguf(model))?;
     let rounds = &options.rounds;
     Ok(json!({

@@ -1,17 +1,18 @@
 //! `chat`: a conversation in the terminal, every answer a run.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use aisp_llama::llama::Message;
 use aisp_llama::method::MethodSpec;
-use aisp_llama::reward::kill_commands;
 use aisp_llama::{AlignOptions, Aligner, Alignment, Error, Prompt, RunRewards, Stop, StopReason};
 
-use super::output::{self, INTERRUPTED};
+use super::form_args::FormArgs;
+use super::output;
 use super::progress::Progress;
 use super::run::{show_candidates, summary};
 use super::search_args::{Loaded, SearchArgs, seed};
+use super::setup;
 
 const HELP: &str = "\
 /seed N         the seed of the next answers; -1 for random ones
@@ -27,6 +28,8 @@ Ctrl-C answers with the best so far; where nothing is written it ends.";
 pub struct ChatCommandArgs {
     #[command(flatten)]
     pub search: SearchArgs<true>,
+    #[command(flatten)]
+    pub form: FormArgs,
     /// Seed; -1 takes a random one for each answer
     #[arg(
         short,
@@ -52,14 +55,13 @@ struct Chat {
     system: Option<Message>,
     messages: Vec<Message>,
     last: Option<Alignment>,
-    /// What an interrupt asks to stop, while there is anything.
-    running: Arc<Mutex<Option<Stop>>>,
 }
 
 /// Runs the command; the answer is the exit code.
 pub fn run(args: &ChatCommandArgs) -> anyhow::Result<u8> {
-    let options = args.search.search()?;
+    let mut options = args.search.search()?;
     let loaded = args.search.load()?;
+    options.form = args.form.form(&loaded.model)?;
     let engine = args.search.engine(&loaded.model)?;
     let system = args.search.chat.system_prompt.as_ref();
     let mut chat = Chat {
@@ -72,9 +74,7 @@ pub fn run(args: &ChatCommandArgs) -> anyhow::Result<u8> {
         system: system.map(|text| Message::new("system", text)),
         messages: Vec::new(),
         last: None,
-        running: Arc::default(),
     };
-    stop_on_interrupt(Arc::clone(&chat.running))?;
     let terminal = std::io::stdin().is_terminal();
     if terminal {
         output::note("/help lists what there is beside messages");
@@ -109,21 +109,6 @@ fn lines(terminal: bool) -> impl Iterator<Item = std::io::Result<String>> {
         }
         lines.next()
     })
-}
-
-/// An interrupt asks a run for the best answer so far; a second one, or one without a run, ends.
-fn stop_on_interrupt(running: Arc<Mutex<Option<Stop>>>) -> anyhow::Result<()> {
-    ctrlc::set_handler(move || {
-        let running = running.lock().unwrap_or_else(PoisonError::into_inner);
-        match running.as_ref().filter(|stop| !stop.is_requested()) {
-            Some(stop) => stop.request(),
-            None => {
-                kill_commands();
-                std::process::exit(INTERRUPTED.into());
-            }
-        }
-    })?;
-    Ok(())
 }
 
 impl Chat {
@@ -182,8 +167,7 @@ impl Chat {
             .seed
             .unwrap_or_else(|| u64::from(rand::random::<u32>()));
         let stop = Stop::new();
-        let of = |stop| *self.running.lock().unwrap_or_else(PoisonError::into_inner) = stop;
-        of(Some(stop.clone()));
+        setup::ask_on_interrupt(Some(stop.clone()));
         let mut progress = Progress::new(options.rounds.samples);
         let Loaded {
             reward, held_out, ..
@@ -195,7 +179,7 @@ impl Chat {
                 progress.show(event);
             });
         progress.close();
-        of(None);
+        setup::ask_on_interrupt(None);
         let answer = match aligned {
             Ok(answer) => answer,
             Err(error) => {
@@ -205,9 +189,10 @@ impl Chat {
             }
         };
         show_candidates(&answer, self.candidates);
-        let stopped = match answer.stop {
-            StopReason::Interrupted => ", stopped",
-            _ => "",
+        let stopped = match (&answer.failure, answer.stop) {
+            (Some(reason), _) => format!(", the reward failed: {reason}"),
+            (None, StopReason::Interrupted) => ", stopped".into(),
+            _ => String::new(),
         };
         output::note(&format!(
             "{}, seed {}{stopped}",

@@ -53,7 +53,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<u8> {
     let plan = args
         .ground
         .plan(args.methods.clone(), args.seeds, args.budget, args.by)?;
-    let mut bench = Workbench::load(&args.ground, plan)?;
+    let mut bench = Workbench::load(&args.ground, plan, &args.output)?;
     let outcome = bench.run(&args.output)?;
     let tables = summary(&bench.plan, &outcome.rows, &outcome.failures);
     output::print_out(tables.as_bytes())?;

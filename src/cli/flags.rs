@@ -8,7 +8,7 @@ use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{ChatOptions, ChatTemplate, Message, Think};
 use aisp_llama::method::Rounds;
 use aisp_llama::reward::{RewardSpec, RewardText, TooLong, kinds};
-use aisp_llama::{Error, Prompt, ReasoningOptions, Result};
+use aisp_llama::{Error, Prompt, ReasoningOptions, Result, text};
 use jiff::civil::DateTime;
 use serde_json::Map;
 
@@ -17,7 +17,7 @@ use super::values;
 
 #[derive(Debug, clap::Args)]
 pub struct RewardArgs {
-    /// A reward model, [WEIGHT*]FILE[;ngl=N][;dev=…]; may be given several times (-mr) [default: the film-review reward of `make setup`]
+    /// A reward model, [WEIGHT*]FILE[;ngl=N][;dev=…]; may be given several times (-mr) [default: with the default model, the film-review reward of `make setup`]
     #[arg(
         long,
         value_name = "FILE.gguf",
@@ -30,23 +30,23 @@ pub struct RewardArgs {
     /// Text that -mr rewards see: {response}, {prompt}\n{response}, or chat [default: what the file states]
     #[arg(long, value_name = "TEXT", value_parser = values::reason(RewardText::parse), help_heading = "Rewards")]
     pub reward_text: Option<RewardText>,
-    /// What to do with texts too long for -mr rewards
+    /// What to do with texts too long for -mr rewards [default: refuse]
     #[arg(
         long,
         value_name = "WHAT",
-        default_value = "refuse",
         value_parser = values::one_of([("refuse", TooLong::Refuse), ("truncate", TooLong::Truncate)]),
         help_heading = "Rewards"
     )]
-    pub reward_too_long: TooLong,
+    pub reward_too_long: Option<TooLong>,
 }
 
 /// The help of `--reward`, from the table of kinds.
 fn reward_help() -> String {
     let kinds = kinds().iter();
-    let kinds: Vec<String> = kinds.map(|k| format!("{}, {}", k.usage, k.about)).collect();
+    let kinds: Vec<String> = kinds.map(|k| format!("{}, {}", k.form, k.about)).collect();
     format!(
-        "A reward of any kind, [WEIGHT*]KIND:…; may be given several times. Kinds: {}",
+        "A reward of any kind, [WEIGHT*]KIND:…; may be given several times. Kinds: {}. Their options: \
+         aisp-llama help rewards",
         kinds.join("; ")
     )
 }
@@ -150,7 +150,7 @@ impl ChatArgs {
     pub fn options(&self) -> Result<ChatOptions> {
         let template = match (&self.chat_template, &self.chat_template_file) {
             (Some(text), _) => Some(text.clone()),
-            (None, Some(path)) => Some(std::fs::read_to_string(path).map_err(Error::io(path))?),
+            (None, Some(path)) => Some(text::read(path).map_err(Error::io(path))?),
             (None, None) => None,
         };
         let mut variables = match &self.chat_template_kwargs {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aisp_llama::llama::{Grammar, Model};
 use aisp_llama::rollout::Form;
-use aisp_llama::{Error, Result};
+use aisp_llama::{Error, Result, text};
 use serde_json::Value;
 
 #[derive(Debug, clap::Args)]
@@ -81,10 +81,7 @@ impl FormArgs {
     fn text(given: &Option<String>, file: &Option<PathBuf>) -> Result<Option<String>> {
         match (given, file) {
             (Some(text), _) => Ok(Some(text.clone())),
-            (None, Some(path)) => {
-                let text = std::fs::read_to_string(path);
-                text.map(Some).map_err(Error::io(path))
-            }
+            (None, Some(path)) => text::read(path).map(Some).map_err(Error::io(path)),
             (None, None) => Ok(None),
         }
     }

@@ -23,7 +23,7 @@ use super::{output, values};
 /// How often a broken connection is taken up again.
 const RETRIES: usize = 2;
 /// How long the hub has to be reached, and to list its files.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
+pub(super) const PATIENCE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
 
 #[derive(Debug, clap::Args)]
 pub struct HubArgs {
@@ -69,11 +69,7 @@ impl HubArgs {
         if let Some(path) = self.fetched.get() {
             return Ok(Some(path.clone()));
         }
-        let token = self.hf_token.as_deref().unwrap_or_default();
-        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let reason = "no token: there are spaces or signs in it that none has";
-            return Err(Error::field("hf-token", reason));
-        }
+        check_token(self.hf_token.as_deref())?;
         let path = self.fetch(source).map_err(|reason| Error::Model {
             path: PathBuf::from(&source.repo),
             reason,
@@ -115,13 +111,25 @@ impl HubArgs {
     }
 }
 
+/// Refuses what cannot be a token.
+pub(super) fn check_token(token: Option<&str>) -> Result<()> {
+    let is_token = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
+    match token.is_none_or(is_token) {
+        true => Ok(()),
+        false => {
+            let reason = "no token: there are spaces or signs in it that none has";
+            Err(Error::field("hf-token", reason))
+        }
+    }
+}
+
 /// What the environment says, unless it is empty.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// The folder of llama.cpp's cache.
-fn cache_folder() -> Option<PathBuf> {
+pub(super) fn cache_folder() -> Option<PathBuf> {
     let places = [
         ("LLAMA_CACHE", ""),
         ("HF_HUB_CACHE", ""),
@@ -141,14 +149,14 @@ fn cache_folder() -> Option<PathBuf> {
 }
 
 /// One repository, there and in the cache.
-struct Repository {
+pub(super) struct Repository {
     there: ApiRepo,
     here: CacheRepo,
 }
 
 /// What is in a repository.
 #[derive(Deserialize)]
-struct Listing {
+pub(super) struct Listing {
     /// The commit.
     sha: String,
     siblings: Vec<Sibling>,
@@ -169,7 +177,7 @@ struct Lfs {
 }
 
 impl Listing {
-    fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<String> {
         let names = self.siblings.iter().map(|file| &file.rfilename);
         names.filter(|name| is_inside(name)).cloned().collect()
     }
@@ -185,7 +193,11 @@ impl Sibling {
 }
 
 impl Repository {
-    fn new(name: &str, folder: &Path, token: Option<&str>) -> std::result::Result<Self, String> {
+    pub(super) fn new(
+        name: &str,
+        folder: &Path,
+        token: Option<&str>,
+    ) -> std::result::Result<Self, String> {
         let cache = Cache::new(folder.to_path_buf());
         let token = token.filter(|token| !token.is_empty());
         let mut builder = ApiBuilder::from_cache(cache.clone())
@@ -203,7 +215,7 @@ impl Repository {
     }
 
     /// What the hub has; the reason where it does not say.
-    fn list(&self) -> std::result::Result<Listing, String> {
+    pub(super) fn list(&self) -> std::result::Result<Listing, String> {
         let [connect, all] = PATIENCE;
         let answer = self
             .there
@@ -222,6 +234,11 @@ impl Repository {
             true => Ok(listing),
             false => Err(format!("the hub names no commit but {:?}", listing.sha)),
         }
+    }
+
+    /// Where a file is.
+    pub(super) fn url(&self, name: &str) -> String {
+        self.there.url(name)
     }
 
     /// Where a file of the listing is in the cache, fetched if it is not there.
@@ -341,7 +358,7 @@ fn broken(error: &ApiError) -> String {
 }
 
 /// Why the hub has no answer, and what to do.
-fn refusal(error: &ureq::Error, what: &str) -> String {
+pub(super) fn refusal(error: &ureq::Error, what: &str) -> String {
     match error {
         ureq::Error::StatusCode(status @ (401 | 403)) => format!(
             "the hub refuses it ({status}): no such {what}, or one for those with a token; check \

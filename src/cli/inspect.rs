@@ -1,13 +1,14 @@
-//! `inspect`: what a GGUF file is and what it can be used for, from its header alone.
+//! `inspect`: what a GGUF file is and what it can be used for, from its header and its head alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{
-    CacheType, SequenceMemory, classifier_obstacle, decoder_obstacle, generator_obstacle, has_head,
-    head_inside_obstacle, repacked_on_this_cpu,
+    CacheType, SequenceMemory, classifier_loss, classifier_obstacle, decoder_obstacle,
+    generator_obstacle, has_head, head_inside_obstacle, model_obstacle, repacked_on_this_cpu,
 };
-use aisp_llama::reward::RewardText;
+use aisp_llama::reward::{LinearHead, RewardText, TextOrigin, head_beside};
+use aisp_llama::text::{acts, brief, printable};
 use aisp_llama::{Error, Result};
 use serde::Serialize;
 
@@ -47,8 +48,11 @@ struct Report {
     reward: Use,
     /// The text a reward sees.
     reward_text: Option<String>,
-    /// Whether the file states that text.
+    /// Who says so, and whether the file states it.
+    reward_text_from: Option<TextOrigin>,
     reward_text_stated: Option<bool>,
+    /// What its scores lack.
+    reward_warning: Option<&'static str>,
     reward_description: Option<String>,
     hint: Option<String>,
 }
@@ -62,9 +66,9 @@ struct Use {
 /// Runs the command; the answer is the exit code.
 pub fn run(args: &InspectArgs) -> anyhow::Result<u8> {
     let gguf = Gguf::open(&args.file).map_err(Error::gguf(&args.file))?;
-    let report = report(args.file.display().to_string(), &gguf)?;
+    let report = report(&args.file, &gguf)?;
     let text = if args.json {
-        serde_json::to_string_pretty(&report)? + "\n"
+        json(&report)?
     } else {
         table(&report)
     };
@@ -72,10 +76,15 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn report(file: String, gguf: &Gguf) -> Result<Report> {
+/// Most characters of a text of the file.
+const SHOWN: usize = 200;
+
+fn report(path: &Path, gguf: &Gguf) -> Result<Report> {
+    let obstacle = model_obstacle(path, gguf);
+    let said = |key: &str| gguf.str(key).map(|text| brief(text, SHOWN));
     let number = |suffix: &str| gguf.arch_key(suffix).and_then(|v| v.as_f64());
     let whole = |suffix: &str| gguf.arch_key(suffix).and_then(|v| v.as_u64());
-    let generator = match generator_obstacle(gguf) {
+    let generator = match obstacle.clone().or_else(|| generator_obstacle(gguf)) {
         Some(reason) => Use {
             usable: false,
             reason,
@@ -89,17 +98,26 @@ fn report(file: String, gguf: &Gguf) -> Result<Report> {
             },
         },
     };
-    let reward = reward_use(gguf);
-    let text = has_head(gguf)
-        .then(|| RewardText::of_file(gguf))
+    let beside = Some(head_beside(path)).filter(|head| head.is_file());
+    let reward = match obstacle {
+        Some(reason) => Use {
+            usable: false,
+            reason,
+        },
+        None => reward_use(path, gguf, beside.as_deref()),
+    };
+    let head = beside.map(|head| LinearHead::read(&head, None));
+    let head = head.transpose()?;
+    let text = (head.is_some() || has_head(gguf))
+        .then(|| RewardText::of_file(gguf, head.as_ref()))
         .transpose()?;
     let blocks = block_quantisation(gguf);
     let memory = SequenceMemory::of(gguf, CacheType::F16, CacheType::F16);
     Ok(Report {
-        file,
-        name: gguf.str("general.name").map(Into::into),
-        licence: gguf.str("general.license").map(Into::into),
-        architecture: gguf.architecture().unwrap_or("unknown").into(),
+        file: path.display().to_string(),
+        name: said("general.name"),
+        licence: said("general.license"),
+        architecture: said("general.architecture").unwrap_or_else(|| "unknown".into()),
         file_type: gguf.file_type_name(),
         quantisation: gguf.quantisation(),
         parameters: gguf.parameters(),
@@ -119,41 +137,54 @@ fn report(file: String, gguf: &Gguf) -> Result<Report> {
         generator,
         reward,
         reward_text: text.as_ref().map(|(text, _)| text.to_string()),
-        reward_text_stated: text.map(|(_, stated)| stated),
-        reward_description: gguf.str("aisp.reward.description").map(Into::into),
+        reward_text_from: text.as_ref().map(|(_, origin)| *origin),
+        reward_text_stated: text.map(|(_, origin)| origin == TextOrigin::Stated),
+        reward_warning: classifier_loss(gguf).filter(|_| head.is_none()),
+        reward_description: said("aisp.reward.description"),
     })
 }
 
-/// Whether the file alone is a reward for -mr, and if not, what it needs.
-fn reward_use(gguf: &Gguf) -> Use {
-    let (usable, reason) = match (classifier_obstacle(gguf), head_inside_obstacle(gguf)) {
-        (None, _) => (
-            true,
-            "a classification head that llama.cpp loads; two probe texts are scored when it is \
-             used"
-                .into(),
-        ),
-        (_, Some(obstacle)) => (false, obstacle),
-        (Some(_), None) if has_head(gguf) && decoder_obstacle(gguf).is_none() => (
-            true,
-            "a head that is applied to the last token's pre-logits, outside llama.cpp".into(),
-        ),
-        (Some(obstacle), None) if decoder_obstacle(gguf).is_none() => (
-            false,
-            format!(
-                "{obstacle}; with a head beside it (--reward 'head:FILE;head=HEAD.safetensors'), \
-                 asked as a judge (--reward judge:FILE), or by how likely it finds a response \
-                 (--reward likelihood:FILE)"
-            ),
-        ),
-        (Some(obstacle), None) => (
-            false,
-            format!(
-                "{obstacle}; with a head beside it (--reward 'head:FILE;head=HEAD.safetensors')"
-            ),
-        ),
+/// The report as JSON that a terminal can show as well.
+fn json(report: &Report) -> serde_json::Result<String> {
+    let text = serde_json::to_string_pretty(report)? + "\n";
+    let escaped = text.chars().map(|character| match acts(character) {
+        true => format!("\\u{:04x}", u32::from(character)),
+        false => character.into(),
+    });
+    Ok(escaped.collect())
+}
+
+/// Whether the file is a reward for -mr, and if not, what it needs.
+fn reward_use(path: &Path, gguf: &Gguf, beside: Option<&Path>) -> Use {
+    let told = |usable, reason| Use { usable, reason };
+    if let Some(obstacle) = head_inside_obstacle(gguf) {
+        return told(false, obstacle);
+    }
+    if let Some(head) = beside {
+        return told(true, format!("with the head beside it, {}", head.display()));
+    }
+    let Some(obstacle) = classifier_obstacle(gguf) else {
+        let reason = "a classification head that llama.cpp loads; two probe texts are scored when \
+                      it is used";
+        return told(true, reason.into());
     };
-    Use { usable, reason }
+    let decodes = decoder_obstacle(gguf).is_none();
+    if decodes && has_head(gguf) {
+        let reason = "a head that is applied to the last token's pre-logits, outside llama.cpp";
+        return match LinearHead::from_gguf(path, gguf, None) {
+            Ok(_) => told(true, reason.into()),
+            Err(error) => told(false, error.reason()),
+        };
+    }
+    let also = match decodes {
+        true => {
+            ", asked as a judge (--reward judge:FILE), or by how likely it finds a response \
+             (--reward likelihood:FILE)"
+        }
+        false => "",
+    };
+    let head = "with a head beside it (--reward 'head:FILE;head=HEAD.safetensors')";
+    told(false, format!("{obstacle}; {head}{also}"))
 }
 
 /// The type that most bytes of the transformer blocks have.
@@ -176,7 +207,8 @@ fn hint(quantisation: &str) -> Option<String> {
     slow.then(|| {
         format!(
             "{quantisation} has no packed kernels for batches on this CPU; the same model in \
-             Q4_0, Q4_K or IQ4_NL generates many candidates faster"
+             Q4_0, Q4_K or IQ4_NL generates many candidates faster: aisp-llama quantize F16.gguf \
+             OUT.gguf Q4_0"
         )
     })
 }
@@ -185,7 +217,7 @@ fn table(report: &Report) -> String {
     let mut out = String::new();
     let mut row = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            out.push_str(&format!("{name:<15} {value}\n"));
+            out.push_str(&format!("{name:<15} {}\n", printable(&value)));
         }
     };
     let verdict = |u: &Use| {
@@ -235,14 +267,15 @@ fn table(report: &Report) -> String {
     );
     row("generator", verdict(&report.generator));
     row("reward", verdict(&report.reward));
-    let stated = match report.reward_text_stated {
-        Some(false) => " (default; the file states none)",
-        _ => "",
+    let origin = match report.reward_text_from {
+        Some(TextOrigin::Stated) | None => String::new(),
+        Some(origin) => format!(" ({origin})"),
     };
     row(
         "reward sees",
-        report.reward_text.as_ref().map(|t| format!("{t}{stated}")),
+        report.reward_text.as_ref().map(|t| format!("{t}{origin}")),
     );
+    row("but", report.reward_warning.map(Into::into));
     row("reward is", report.reward_description.clone());
     row("hint", report.hint.clone());
     out

@@ -160,7 +160,12 @@ pub mod tests {
 
     /// The text of `common/arg.cpp` of the llama.cpp that the program is built with.
     pub fn source() -> String {
-        let path = place();
+        source_of("common/arg.cpp")
+    }
+
+    /// The text of a file of it.
+    fn source_of(file: &str) -> String {
+        let path = place().join(file);
         let text = fs::read_to_string(&path).unwrap_or_else(|error| {
             panic!(
                 "{}: {error}; the sources of the pinned llama.cpp are needed to check the table",
@@ -171,6 +176,7 @@ pub mod tests {
         comments.replace_all(&text, "").into_owned()
     }
 
+    /// The folder of it.
     fn place() -> PathBuf {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
@@ -185,9 +191,7 @@ pub mod tests {
         let binding = packages.iter().find(|p| p["name"] == "llama-cpp-sys-2");
         let manifest = binding.and_then(|p| p["manifest_path"].as_str());
         let folder = Path::new(manifest.expect("the binding is one of them")).parent();
-        folder
-            .expect("it has a folder")
-            .join("llama.cpp/common/arg.cpp")
+        folder.expect("it has a folder").join("llama.cpp")
     }
 
     /// The flags with one dash there, each with the names beside it.
@@ -218,6 +222,16 @@ pub mod tests {
             let alone = !beside.iter().any(|name| name.starts_with("--"));
             assert_eq!(short == long, alone, "{short}");
         }
+    }
+
+    #[test]
+    fn the_architectures_are_those_of_the_pinned_llama_cpp() {
+        let text = source_of("src/llama-arch.cpp");
+        let table = text.split("LLM_ARCH_NAMES = {").nth(1).unwrap();
+        let table = table.split("};").next().unwrap();
+        let theirs = table.split('"').skip(1).step_by(2);
+        let theirs = theirs.filter(|name| !matches!(*name, "clip" | "(unknown)"));
+        assert_eq!(theirs.collect::<Vec<_>>(), aisp_llama::llama::ARCHITECTURES);
     }
 
     #[test]

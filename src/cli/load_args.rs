@@ -6,10 +6,12 @@
 use std::path::PathBuf;
 
 use aisp_llama::gguf::Value;
-use aisp_llama::llama::{Attention, CacheType, FlashAttention, ModelOptions, SplitMode, placement};
+use aisp_llama::llama::{
+    Attention, CacheType, FlashAttention, Isolation, ModelOptions, SplitMode, placement,
+};
 
 use super::hub::HubArgs;
-use super::values;
+use super::{setup, values};
 
 // What one flag gives, by names that the derive macro does not take apart.
 type Adapters = Vec<(PathBuf, f32)>;
@@ -57,6 +59,7 @@ impl ModelArgs {
         let read_otherwise = ModelOptions {
             mmap: true,
             mlock: false,
+            isolation: None,
             ..self.options()
         };
         let (attention, threads) = (self.load.attention(), self.load.threads_batch);
@@ -64,6 +67,15 @@ impl ModelArgs {
         let given = asked != (ModelOptions::default(), Attention::default(), None);
         given.then(|| format!("{asked:?}"))
     }
+}
+
+/// When models are tried in a process of their own.
+#[derive(Clone, Copy, Debug)]
+pub enum Isolate {
+    On,
+    Off,
+    /// Where they are not remembered to have come through.
+    Auto,
 }
 
 #[derive(Debug, clap::Args)]
@@ -155,6 +167,16 @@ pub struct LoadArgs {
     /// Keep the models in memory, never swapped out
     #[arg(long, help_heading = "Models")]
     pub mlock: bool,
+    /// Try models in a process of its own, so that a damaged file ends that one: on, off, or auto for files not seen before
+    #[arg(
+        long,
+        value_name = "WHEN",
+        env = "AISP_LLAMA_ISOLATE",
+        default_value = "auto",
+        value_parser = values::switch(Isolate::On, Isolate::Off, Isolate::Auto),
+        help_heading = "Models"
+    )]
+    pub isolate: Isolate,
     /// Metadata instead of the files', KEY=TYPE:VALUE with int, float, bool or str; may be given several times
     #[arg(long, value_name = "KEY=TYPE:VALUE,…", value_parser = values::reason(placement::override_kv), help_heading = "Models")]
     pub override_kv: Vec<Metadata>,
@@ -196,7 +218,19 @@ impl LoadArgs {
             },
             override_kv: self.override_kv.concat(),
             lora: Vec::new(),
+            isolation: self.isolation(),
         }
+    }
+
+    /// The process that models are tried in; none where this program does not know where it is.
+    fn isolation(&self) -> Option<Isolation> {
+        let memory = match self.isolate {
+            Isolate::Off => return None,
+            Isolate::On => None,
+            Isolate::Auto => setup::cache_folder().map(|folder| folder.join("tried")),
+        };
+        let program = std::env::current_exe().ok()?;
+        Some(Isolation { program, memory })
     }
 
     /// Layers on the GPU, as far as a number is asked for.

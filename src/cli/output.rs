@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use aisp_llama::llama;
+use aisp_llama::text::printable;
 
 /// Exit code of a run that was interrupted and has printed its best answer.
 pub const INTERRUPTED: u8 = 130;
@@ -14,9 +15,9 @@ pub fn print_out(bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-/// Writes a line to stderr; that nobody reads it is no failure.
+/// Writes a line to stderr, where it is text alone; that nobody reads it is no failure.
 pub fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", printable(text));
 }
 
 /// What was built: this program, what is inside, for which computer.

@@ -3,10 +3,10 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use aisp_llama::{Event, EventKind, IterationStats};
+use aisp_llama::{Event, EventKind, IterationStats, ScaledPart};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output;
+use super::{output, setup};
 
 /// Shows events.
 pub struct Progress {
@@ -72,6 +72,11 @@ impl Progress {
                         candidate.iteration + 1,
                         candidate.candidate + 1
                     ));
+                }
+            }
+            EventKind::RewardParts { parts, decisive } => {
+                if let Some(line) = told(parts, *decisive) {
+                    self.line(&line);
                 }
             }
             EventKind::IterationDone(stats) => self.iteration(stats),
@@ -142,4 +147,28 @@ impl Progress {
 
 fn number(value: Option<f64>) -> String {
     value.map_or("none".into(), |v| format!("{v:.3}"))
+}
+
+/// What is said of the parts of a reward: what they are divided by, or which of them decides
+/// everything.
+pub fn told(parts: &[ScaledPart], decisive: Option<usize>) -> Option<String> {
+    let name = |part: &ScaledPart| setup::short(&part.part.name);
+    let deviates = |part: &ScaledPart| part.part.weight.abs() * part.deviation;
+    if parts.iter().any(|part| part.scale != 1.0) {
+        let scales = parts.iter().map(|part| match part.deviation {
+            0.0 => format!("{} by nothing, as it does not vary", name(part)),
+            _ => format!("{} by {:.3}", name(part), part.scale),
+        });
+        let scales: Vec<String> = scales.collect();
+        return Some(format!("rewards are divided: {}", scales.join(", ")));
+    }
+    let part = &parts[decisive?];
+    let all: f64 = parts.iter().map(deviates).sum();
+    let own = deviates(part);
+    Some(format!(
+        "{} decides everything: it moves the reward by {own:.3} from candidate to candidate, all others \
+         together by {:.3}; --reward-scale divides each by its deviation, and WEIGHT* weighs it",
+        name(part),
+        all - own
+    ))
 }

@@ -1,19 +1,22 @@
 //! `reward train` and `reward probe`: making and trying reward models.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aisp_llama::llama::{ChatOptions, Model};
 use aisp_llama::ndarray::Array2;
 use aisp_llama::reward::train::{Dataset, Objective, TrainOptions, train};
 use aisp_llama::reward::{
-    FeaturePooling, Features, FeaturesOptions, RewardText, Sample, TooLong, probe, probe_pairs,
+    FeaturePooling, Features, FeaturesOptions, Folder, ImportOptions, RewardText, TooLong,
+    import_gguf, import_head, probe, probe_pairs,
 };
-use aisp_llama::{Error, Result};
+use aisp_llama::{Error, Result, check_output, text};
 use clap::Subcommand;
 
 use super::flags::{LoadArgs, RewardArgs};
 use super::hub::HubArgs;
+use super::hub_names::Source;
+use super::hub_parts::RemoteFiles;
 use super::{output, setup, values};
 
 /// Texts whose features are computed in one go.
@@ -31,6 +34,9 @@ const OBJECTIVES: [(&str, Objective); 4] = [
 pub enum RewardCommand {
     /// Train a scalar head for a GGUF model from ratings or preferences
     Train(Box<TrainArgs>),
+    /// Take the head of a published reward model: of a Hugging Face folder or repository, or out
+    /// of a GGUF that llama.cpp cannot load with it
+    Import(Box<ImportArgs>),
     /// Tell what a reward can tell apart: scores pairs of a better and a worse text
     Probe(Box<ProbeArgs>),
 }
@@ -49,7 +55,8 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub hub: HubArgs,
     /// Ratings {"prompt", "response", "score", "group"} or preferences {"prompt", "chosen",
-    /// "rejected", "group"}, one JSON object a line; prompt (of ratings) and group may be missing
+    /// "rejected", "group"}, one JSON object a line; prompt and group may be missing, texts may be
+    /// lists of messages, and other fields are ignored
     #[arg(long, value_name = "FILE.jsonl")]
     pub data: PathBuf,
     /// The head to write
@@ -84,6 +91,30 @@ pub struct TrainArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub struct ImportArgs {
+    /// A folder with safetensors files, such a file or an index of them, hf:OWNER/NAME, or a GGUF
+    /// with a head inside
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+    /// HEAD.safetensors, found by -mr FILE.gguf under the name FILE.head.safetensors; of a GGUF,
+    /// MODEL.gguf, and the head goes beside it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The head's tensor [default: one of the names that are in use]
+    #[arg(long, value_name = "TENSOR")]
+    pub name: Option<String>,
+    /// Text that the model sees: {response}, {prompt}\n{response}, or chat [default: as the model's files say]
+    #[arg(long, value_name = "TEXT", value_parser = values::reason(RewardText::parse))]
+    pub reward_text: Option<RewardText>,
+    /// A token that every text ends with, such as <|reward|> [default: that of config.json]
+    #[arg(long, value_name = "TOKEN")]
+    pub append: Option<String>,
+    /// Access token for hf:OWNER/NAME (-hft)
+    #[arg(long, value_name = "TOKEN", env = "HF_TOKEN", hide_env_values = true)]
+    pub hf_token: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
 pub struct ProbeArgs {
     #[command(flatten)]
     pub reward: RewardArgs,
@@ -101,8 +132,91 @@ pub struct ProbeArgs {
 pub fn run(command: &RewardCommand) -> anyhow::Result<u8> {
     match command {
         RewardCommand::Train(args) => run_train(args),
+        RewardCommand::Import(args) => run_import(args),
         RewardCommand::Probe(args) => run_probe(args),
     }
+}
+
+fn run_import(args: &ImportArgs) -> anyhow::Result<u8> {
+    let mut options = ImportOptions {
+        name: args.name.clone(),
+        text: args.reward_text.clone(),
+        append: args.append.clone(),
+        file: None,
+    };
+    let is_gguf = |path: &Path| path.extension().is_some_and(|end| end == "gguf");
+    let source = Path::new(&args.source);
+    let refuse = |reason: &str| Err(Error::field("output", reason).into());
+    if is_gguf(source) {
+        if !is_gguf(&args.output) {
+            return refuse("the model goes there without its head, so it ends in .gguf");
+        }
+        let head = import_gguf(source, &args.output, &options)?;
+        let (model, head) = (args.output.display(), head.display());
+        output::note(&format!(
+            "{model}: the model without its head; {head}: the head, which -mr {model} finds"
+        ));
+        return Ok(0);
+    }
+    if is_gguf(&args.output) {
+        return refuse(
+            "a head alone goes there, so it ends in .safetensors; under the name \
+             FILE.head.safetensors it is found beside FILE.gguf",
+        );
+    }
+    let head = match args.source.strip_prefix("hf:") {
+        Some(name) => {
+            let source = Source::parse(name);
+            let source = source.map_err(|error| Error::field("source", error.reason()))?;
+            if source.quant.is_some() {
+                let reason = format!("{name:?}: a head has no quant; write hf:OWNER/NAME");
+                return Err(Error::field("source", reason).into());
+            }
+            let hub = RemoteFiles::new(&source.repo, args.hf_token.as_deref())?;
+            let head = import_head(&hub, &options)?;
+            output::note(&format!(
+                "{} bytes read of {}",
+                hub.bytes_read(),
+                source.repo
+            ));
+            head
+        }
+        None if !source.exists() => {
+            let reason = format!(
+                "{}: no such file or folder; a model of the hub is hf:OWNER/NAME",
+                args.source
+            );
+            return Err(Error::field("source", reason).into());
+        }
+        None if source.is_dir() => import_head(&Folder(source.into()), &options)?,
+        None => {
+            let folder = source.parent().unwrap_or(Path::new(""));
+            let is_index = source.to_string_lossy().ends_with(".index.json");
+            options.file = source.file_name().map(PathBuf::from).filter(|_| !is_index);
+            import_head(&Folder(folder.into()), &options)?
+        }
+    };
+    if head.text.is_none() {
+        output::note(
+            "the model has no chat template; give the text of its model card as --reward-text, or \
+             with each use as text=…",
+        );
+    }
+    head.write_safetensors(&args.output)?;
+    let stated = |name: &str, value: &Option<String>| match value {
+        Some(value) => format!(", {name} {value}"),
+        None => String::new(),
+    };
+    output::note(&format!(
+        "{}: {} of {} weights{}{}{}",
+        args.output.display(),
+        head.metadata["aisp.import.tensor"],
+        head.weight.len(),
+        stated("on", &head.pooling),
+        stated("of", &head.text),
+        stated("behind", &head.append),
+    ));
+    Ok(0)
 }
 
 fn run_train(args: &TrainArgs) -> anyhow::Result<u8> {
@@ -112,6 +226,7 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<u8> {
         folds: args.folds,
         seed: args.seed,
     };
+    check_output(&args.output)?;
     let dataset = Dataset::read(&args.data)?;
     // The parser sees to it that there is one of them.
     let path = args.hub.path()?.or_else(|| args.model.clone());
@@ -124,16 +239,14 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<u8> {
             threads: args.load.threads_batch(),
             attention: args.load.attention(),
             text: args.reward_text.clone(),
+            append: None,
             pooling: args.pooling,
             too_long: TooLong::Truncate,
         },
     )?;
     let vectors = compute(&mut features, &dataset)?;
     let (mut head, report) = train(&dataset, &vectors, &options)?;
-    head.text = Some(match features.text() {
-        RewardText::Chat => "chat".into(),
-        RewardText::Pattern(pattern) => pattern.replace('\n', "\\n"),
-    });
+    head.text = Some(features.text().stated());
     head.pooling = Some(features.pooling().to_string());
     let name = features.model().path().file_name().unwrap_or_default();
     let facts = [
@@ -161,11 +274,7 @@ fn compute(features: &mut Features, dataset: &Dataset) -> Result<Array2<f32>> {
     let mut vectors = Array2::zeros((texts.len(), width));
     let mut cut = 0;
     for (chunk, part) in texts.chunks(CHUNK).enumerate() {
-        let samples: Vec<Sample<'_>> = part
-            .iter()
-            .map(|&(prompt, response)| Sample { prompt, response })
-            .collect();
-        for (i, vector) in features.compute(&samples)?.into_iter().enumerate() {
+        for (i, vector) in features.compute(part)?.into_iter().enumerate() {
             let index = chunk * CHUNK + i;
             let vector =
                 vector.map_err(|e| Error::field("data", format!("text {}: {e}", index + 1)))?;
@@ -192,7 +301,7 @@ fn run_probe(args: &ProbeArgs) -> anyhow::Result<u8> {
         .pairs
         .as_deref()
         .map(|path| {
-            let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+            let text = text::read(path).map_err(Error::io(path))?;
             Ok::<_, Error>((path.display().to_string(), text))
         })
         .transpose()?;

@@ -1,6 +1,5 @@
 //! `run`: one prompt in, one aligned answer out.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,9 +9,11 @@ use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{LogitsRoute, Model};
 use aisp_llama::method::{MethodSpec, Rounds};
 use aisp_llama::report::{Trace, write_plot};
+use aisp_llama::reward::Reward;
+use aisp_llama::text;
 use aisp_llama::{
     AlignOptions, Aligner, Alignment, Budget, EngineOptions, Error, Prompt, Result, RunRewards,
-    Stop, StopReason,
+    StopReason, check_output,
 };
 use clap::ArgGroup;
 
@@ -30,6 +31,9 @@ pub struct RunArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub reward: RewardArgs,
+    /// Divide each of several rewards by its standard deviation over the first iteration
+    #[arg(long, help_heading = "Rewards")]
+    pub reward_scale: bool,
     #[command(flatten)]
     pub held_out: HeldOutArgs,
     /// Stop once the reward has risen and the held-out reward has fallen
@@ -203,8 +207,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     }
     let prompt = prompt(args)?;
     let path = setup::model_path(&args.model)?;
-    let stop = Stop::new();
-    setup::stop_on_interrupt(&stop)?;
+    args.plot.as_deref().map_or(Ok(()), check_output)?;
     let mut trace = args.trace.as_deref().map(Trace::create).transpose()?;
     let model = Arc::new(Model::load(&path, &args.model.options())?);
     model.check_generator()?;
@@ -212,12 +215,16 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let load = &args.model.load;
     let engine = engine_options(args)?;
     let chat = engine.chat.clone();
-    let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
     let mut aligner = Aligner::new(Arc::clone(&model), engine)?;
+    // What is wrong with the prompt is said before another model is loaded.
+    aligner.tokenize(&prompt)?;
+    let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
     let mut held_out = setup::load_held_out(&args.held_out, load, &chat, &model)?;
+    announce(&model, reward.as_ref(), &options);
     let mut rewards = RunRewards::new(reward.as_mut(), &mut held_out);
     let load_seconds = started.elapsed().as_secs_f64();
     let mut progress = Progress::new(args.samples.samples);
+    let stop = setup::stop_on_interrupt();
     let aligned = aligner.align(&prompt, &mut rewards, &options, &stop, &mut |event| {
         progress.show(event);
         if let Some(trace) = &mut trace {
@@ -233,11 +240,19 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     if let Some(path) = &args.plot {
         write_plot(&alignment, path)?;
     }
-    Ok(if alignment.stop == StopReason::Interrupted {
-        INTERRUPTED
-    } else {
-        0
-    })
+    match alignment.whole()?.stop {
+        StopReason::Interrupted => Ok(INTERRUPTED),
+        _ => Ok(0),
+    }
+}
+
+/// Says what a run does.
+pub fn announce(model: &Model, reward: &dyn Reward, options: &AlignOptions) {
+    let mut budget = setup::budget(&options.rounds);
+    if let Some(seconds) = options.budget.seconds {
+        budget += &format!(" and {seconds} s");
+    }
+    setup::announce(model, reward, options.method.label(), &budget);
 }
 
 /// Prints what the run would take of the memory.
@@ -249,8 +264,9 @@ fn plan(args: &RunArgs) -> anyhow::Result<u8> {
             .collect(),
         None => vec![prompt(args)?],
     };
-    let rewards = workbench::reward_paths(&args.reward, &args.held_out)?;
-    let model = Model::load(&setup::model_path(&args.model)?, &args.model.options())?;
+    let path = setup::model_path(&args.model)?;
+    let rewards = workbench::reward_paths(&args.reward, &args.held_out, &path)?;
+    let model = Model::load(&path, &args.model.options())?;
     let mut aligner = Aligner::new(Arc::new(model), engine_options(args)?)?;
     for prompt in &prompts {
         aligner.reserve(prompt, args.length.max_tokens()?)?;
@@ -272,6 +288,7 @@ fn align_options(args: &RunArgs) -> Result<AlignOptions> {
             seconds: args.time_limit,
             ..Budget::default()
         },
+        reward_scale: args.reward_scale,
         target_reward: args.target_reward,
         patience: args.patience,
         stop_on_divergence: args.stop_on_divergence,
@@ -323,8 +340,9 @@ fn prompt(args: &RunArgs) -> Result<Prompt> {
     let text = match (&args.prompt, &args.file) {
         (Some(text), _) => text.clone(),
         (None, Some(path)) => {
-            let mut text = read(path)?;
-            // A file ends with a line break that is not meant for the model.
+            // A file ends with a line break that is not meant for the model, and other systems write
+            // them otherwise.
+            let mut text = read(path)?.replace("\r\n", "\n");
             if text.ends_with('\n') {
                 text.pop();
             }
@@ -332,20 +350,17 @@ fn prompt(args: &RunArgs) -> Result<Prompt> {
         }
         (None, None) => String::new(),
     };
-    if text.is_empty() {
+    if text.trim().is_empty() {
         return Err(Error::field("prompt", "the prompt is empty"));
     }
     Ok(args.chat.prompt(text))
 }
 
 fn read(path: &Path) -> Result<String> {
-    let io = Error::io(path);
     if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map_err(io)?;
-        return Ok(text);
+        return text::read_from(std::io::stdin()).map_err(Error::io(Path::new("stdin")));
     }
-    std::fs::read_to_string(path).map_err(io)
+    text::read(path).map_err(Error::io(path))
 }
 
 fn print(

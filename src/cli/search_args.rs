@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use aisp_llama::llama::{LogitsRoute, Model};
 use aisp_llama::method::{MethodSpec, Rounds};
-use aisp_llama::reward::Reward;
-use aisp_llama::{AlignOptions, Budget, EngineOptions, Error, Result};
+use aisp_llama::reward::{Reward, RewardLoader};
+use aisp_llama::{AlignOptions, EngineOptions, Error, Result, Stop};
 
 use super::flags::{ChatArgs, HeldOutArgs, ModelArgs, RewardArgs, SamplesArgs};
 use super::settings_args::SettingsArgs;
@@ -23,6 +23,9 @@ pub struct SearchArgs<const PRESET: bool> {
     pub model: ModelArgs,
     #[command(flatten)]
     pub reward: RewardArgs,
+    /// Divide each of several rewards by its standard deviation over the first iteration
+    #[arg(long, help_heading = "Rewards")]
+    pub reward_scale: bool,
     #[command(flatten)]
     pub held_out: HeldOutArgs,
     #[command(flatten)]
@@ -126,7 +129,7 @@ impl<const PRESET: bool> SearchArgs<PRESET> {
                 seed: 0,
                 max_tokens: self.max_tokens(SEARCHED)?,
             },
-            budget: Budget::default(),
+            reward_scale: self.reward_scale,
             ..AlignOptions::default()
         };
         options.validate()?;
@@ -153,13 +156,19 @@ impl<const PRESET: bool> SearchArgs<PRESET> {
         let path = setup::model_path(&self.model)?;
         let model = Arc::new(Model::load(&path, &self.model.options())?);
         model.check_generator()?;
-        let (load, chat) = (&self.model.load, self.chat.options()?);
-        let generator = Some(Arc::clone(&model));
         Ok(Loaded {
-            reward: setup::load_reward(&self.reward, load, &chat, generator)?,
-            held_out: setup::load_held_out(&self.held_out, load, &chat, &model)?,
+            reward: setup::reward_by(self.loader(&model)?, &self.reward)?,
+            held_out: setup::held_out_by(self.loader(&model)?, &self.held_out)?,
             model,
         })
+    }
+
+    /// What loads rewards; they outlast a request to stop, which is for one answer.
+    pub fn loader(&self, model: &Arc<Model>) -> Result<RewardLoader> {
+        let (chat, generator) = (self.chat.options()?, Some(Arc::clone(model)));
+        let mut loader = setup::loader(&self.model.load, &chat, generator);
+        loader.stop = Stop::new();
+        Ok(loader)
     }
 
     /// How the generator runs.

@@ -1,18 +1,16 @@
 //! `serve`: the engine behind HTTP, with a page.
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use aisp_llama::method::MethodSpec;
-use aisp_llama::reward::{RewardLoader, RewardSpec};
 use aisp_llama::serve::{Preset, Profile, RewardPair, ServeOptions, check_host, serve};
-use aisp_llama::{AlignOptions, Error, Result};
+use aisp_llama::{AlignOptions, Error, Result, Stop, text};
 
+use super::flags::HeldOutArgs;
 use super::output;
 use super::search_args::{Loaded, SearchArgs, seed};
-use super::values;
+use super::{setup, values};
 
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
@@ -130,20 +128,16 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
     for (name, preset) in presets {
         let mut of = 0;
         if !preset.rewards.is_empty() || preset.held_out.is_some() {
-            let load = &args.search.model.load;
-            let generator = Some(Arc::clone(&model));
-            let mut loader = RewardLoader::new(generator, load.options(), load.threads_batch());
-            loader.attention = load.attention();
-            loader.chat = engine.chat.clone();
-            let specs = match preset.rewards.is_empty() {
-                true => vec![RewardSpec::file(super::setup::default_reward_path()?)],
-                false => preset.rewards.clone(),
+            let loader = || args.search.loader(&model);
+            let reward = match preset.rewards.is_empty() {
+                true => setup::reward_by(loader()?, &args.search.reward),
+                false => loader()?.load(&preset.rewards),
             };
-            let reward = loader.load(&specs)?;
-            let held_out = preset.held_out.iter();
-            let held_out = held_out.map(|spec| loader.load(std::slice::from_ref(spec)));
+            let held_out = HeldOutArgs {
+                held_out: preset.held_out.clone(),
+            };
             of = rewards.len();
-            rewards.push((reward, held_out.collect::<Result<Vec<_>>>()?.pop()));
+            rewards.push((reward?, setup::held_out_by(loader()?, &held_out)?));
         }
         profiles.push(Profile {
             options: preset.options(&search)?,
@@ -169,7 +163,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
         plain,
         profiles,
     };
-    serve(model, rewards, options, |address| {
+    let stop = Stop::new();
+    setup::ask_on_interrupt(Some(stop.clone()));
+    serve(model, rewards, options, &stop, |address| {
         output::note(&format!("listening on http://{address}"));
     })?;
     Ok(0)
@@ -196,7 +192,7 @@ fn presets(args: &ServeArgs) -> Result<Vec<(String, Preset)>> {
     let read = |(name, file): &(String, String)| {
         let wrong = |error: Error| Error::field("preset", format!("{file}: {}", error.reason()));
         let path = PathBuf::from(file);
-        let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let text = text::read(&path).map_err(Error::io(&path))?;
         let preset = Preset::read(&text).map_err(wrong)?;
         Ok((name.clone(), preset))
     };
@@ -206,7 +202,7 @@ fn presets(args: &ServeArgs) -> Result<Vec<(String, Preset)>> {
 fn api_keys(args: &ServeArgs) -> Result<Vec<String>> {
     let mut keys = args.api_key.clone();
     if let Some(path) = &args.api_key_file {
-        let text = fs::read_to_string(path).map_err(Error::io(path))?;
+        let text = text::read(path).map_err(Error::io(path))?;
         keys.extend(text.lines().map(|line| line.trim().to_owned()));
     }
     keys.retain(|key| !key.is_empty());

@@ -15,6 +15,16 @@ fn parse(line: &str) -> run::RunArgs {
 }
 
 #[test]
+fn the_page_on_rewards_has_what_help_prints() {
+    let (page, help) = (include_str!("../../docs/rewards.md"), help_rewards());
+    let block = format!("```text\n{help}```\n");
+    assert!(
+        page.contains(&block),
+        "put this into docs/rewards.md:\n{help}"
+    );
+}
+
+#[test]
 fn flags_parse_as_in_llama_cpp() {
     for line in ["-ngl 0", "-ngl=0", "--n-gpu-layers 0", "--gpu-layers=0"] {
         let args = parse(&format!("aisp-llama run -p hi {line}"));

@@ -1,12 +1,12 @@
 //! `train-value`: the value network of RE-Control.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use aisp_llama::llama::Model;
 use aisp_llama::method::{MethodSpec, Rounds};
 use aisp_llama::train::{TrainValueOptions, TrainedValue, train_value};
-use aisp_llama::{Aligner, EngineOptions, Error, Prompt, RunRewards, Stop};
+use aisp_llama::{Aligner, EngineOptions, Prompt, RunRewards, check_output};
 
 use super::flags::{LengthArgs, ModelArgs, PromptsArgs, RewardArgs};
 use super::output::{self, INTERRUPTED};
@@ -71,11 +71,14 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
     };
     options.validate(prompts.len())?;
     let path = setup::model_path(&args.model)?;
+    setup::reward_specs(&args.reward, Some(&path))?;
     check_output(&args.output)?;
     let load = &args.model.load;
     let model = Arc::new(Model::load(&path, &args.model.options())?);
     let chat = args.prompts.chat.options()?;
     let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
+    let budget = format!("{} prompts × {} responses", prompts.len(), args.responses);
+    setup::announce(&model, reward.as_ref(), "a value network", &budget);
     let engine = EngineOptions {
         threads: load.threads(),
         threads_batch: load.threads_batch(),
@@ -89,8 +92,7 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
         .into_iter()
         .map(|text| args.prompts.chat.prompt(text))
         .collect();
-    let stop = Stop::new();
-    setup::stop_on_interrupt(&stop)?;
+    let stop = setup::stop_on_interrupt();
     let mut told = |done| output::note(&format!("{done}/{} prompts", prompts.len()));
     let trained = train_value(
         &mut aligner,
@@ -105,7 +107,7 @@ pub fn run(args: &TrainValueArgs) -> anyhow::Result<u8> {
     };
     trained.network.write(&args.output)?;
     output::print_out(report(args.json, &trained)?.as_bytes())?;
-    Ok(0)
+    Ok(if stop.is_requested() { INTERRUPTED } else { 0 })
 }
 
 fn report(json: bool, trained: &TrainedValue) -> anyhow::Result<String> {
@@ -120,21 +122,4 @@ fn report(json: bool, trained: &TrainedValue) -> anyhow::Result<String> {
          prompts: {:.3} at the last token, {:.3} over all tokens\nalways the mean reward: {:.3}\n",
         errors.last, errors.all, errors.constant
     ))
-}
-
-/// Fails where a file could not be written at the end of the work: a folder that is not there,
-/// say. Leaves nothing behind.
-fn check_output(path: &Path) -> Result<(), Error> {
-    let existed = path.exists();
-    let opened = std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(path);
-    let removed = match existed {
-        true => Ok(()),
-        false => opened
-            .as_ref()
-            .map_or(Ok(()), |_| std::fs::remove_file(path)),
-    };
-    opened.map(drop).and(removed).map_err(Error::io(path))
 }

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use aisp_llama::Error;
 use aisp_llama::compare::{By, CHECK, CHECK_SEEDS, Plan, Verdict, is_confirmed, stages, verdicts};
 use aisp_llama::method::MethodSpec;
+use aisp_llama::{Error, save};
 
 use super::output::{self, INTERRUPTED};
 use super::workbench::{GroundArgs, Workbench};
@@ -40,7 +40,7 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
         );
         return Err(Error::field("prompts", reason).into());
     }
-    let mut bench = Workbench::load(&args.ground, plan)?;
+    let mut bench = Workbench::load(&args.ground, plan, &args.output)?;
     let mut report = String::new();
     let defaults = incumbent.clone();
     for index in 0.. {
@@ -88,7 +88,7 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
     }
     let path = args.output.join("preset.json");
     let text = serde_json::to_string_pretty(incumbent.given())? + "\n";
-    std::fs::write(&path, text).map_err(Error::io(&path))?;
+    save(&path, text)?;
     let shown = path.display();
     let _ = match incumbent.given().is_empty() {
         true => writeln!(report, "The defaults stay; {shown} is an empty preset."),

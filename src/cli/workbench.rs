@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aisp_llama::compare::{
-    By, Coherence, Failure, FileId, Plan, Row, Store, files, summary, write_plots,
+    By, Coherence, Failure, FileId, Folder, Plan, Row, Store, files, summary, write_plots,
 };
 use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::Model;
 use aisp_llama::method::MethodSpec;
 use aisp_llama::reward::{Reward, RewardSpec};
-use aisp_llama::{Aligner, EngineOptions, Error, Result, RunRewards, Stop};
+use aisp_llama::{Aligner, EngineOptions, Error, Result, RunRewards, save};
 
 use super::flags::{HeldOutArgs, LengthArgs, ModelArgs, PromptsArgs, RewardArgs, SamplesArgs};
 use super::{output, setup};
@@ -43,7 +43,6 @@ pub struct Workbench {
     reward: Box<dyn Reward>,
     held_out: Option<Box<dyn Reward>>,
     coherence: Coherence,
-    stop: Stop,
 }
 
 /// What a plan has come to.
@@ -69,8 +68,9 @@ impl Outcome {
 }
 
 impl Workbench {
-    /// Loads what `ground` names.
-    pub fn load(ground: &GroundArgs, mut plan: Plan) -> anyhow::Result<Self> {
+    /// Loads what `ground` names, for work whose rows go into `folder`.
+    pub fn load(ground: &GroundArgs, mut plan: Plan, folder: &Path) -> anyhow::Result<Self> {
+        Folder::check(folder)?;
         let load = &ground.model.load;
         let model = Arc::new(Model::load(
             &setup::model_path(&ground.model)?,
@@ -91,21 +91,25 @@ impl Workbench {
         };
         let aligner = Aligner::new(Arc::clone(&model), options)?;
         let held_out = setup::load_held_out(&ground.held_out, load, &chat, &model)?;
-        plan.reward = short(&reward.name());
-        plan.held_out = held_out.as_ref().map(|reward| short(&reward.name()));
+        let methods: Vec<&str> = plan.methods.iter().map(MethodSpec::label).collect();
+        setup::announce(
+            &model,
+            reward.as_ref(),
+            &methods.join(", "),
+            &format!("{} {} a run", plan.budget, plan.by),
+        );
+        plan.reward = setup::short(&reward.name());
+        plan.held_out = held_out.as_ref().map(|reward| setup::short(&reward.name()));
         let embedding = match &ground.embedding {
             Some(path) => Arc::new(Model::load(path, &load.options())?),
             None => model,
         };
-        let stop = Stop::new();
-        setup::stop_on_interrupt(&stop)?;
         Ok(Self {
             plan,
             aligner,
             reward,
             held_out,
             coherence: Coherence::new(embedding, load.threads())?,
-            stop,
         })
     }
 
@@ -133,7 +137,7 @@ impl Workbench {
         };
         let (aligner, coherence) = (&mut self.aligner, &mut self.coherence);
         let mut rewards = RunRewards::new(self.reward.as_mut(), &mut self.held_out);
-        let stop = &self.stop;
+        let stop = &setup::stop_on_interrupt();
         let finished = plan.run(
             aligner,
             &mut rewards,
@@ -164,7 +168,7 @@ impl Workbench {
 
 fn write_tables(plan: &Plan, rows: &[Row], failures: &[Failure], folder: &Path) -> Result<()> {
     let [_, _, path] = files(folder);
-    std::fs::write(&path, summary(plan, rows, failures)).map_err(Error::io(&path))?;
+    save(&path, summary(plan, rows, failures))?;
     write_plots(plan, rows, folder)
 }
 
@@ -172,9 +176,10 @@ impl GroundArgs {
     /// What is known before anything is loaded, checked as far as it can be.
     pub fn plan(&self, methods: Vec<MethodSpec>, seeds: u64, budget: f64, by: By) -> Result<Plan> {
         let (samples, max_tokens) = (self.samples.samples, self.length.max_tokens()?);
-        let (files, mut details) = files_and_options(&self.reward, &self.held_out, &methods)?;
-        details.extend(self.model.details());
         let path = setup::model_path(&self.model)?;
+        let (files, mut details) =
+            files_and_options(&self.reward, &self.held_out, &methods, &path)?;
+        details.extend(self.model.details());
         let header = Gguf::open(&path).map_err(Error::gguf(&path))?;
         let chat = self.prompts.chat.options()?;
         let plan = Plan {
@@ -211,19 +216,21 @@ impl GroundArgs {
     }
 }
 
-/// The files of the rewards that the flags ask for.
-pub fn reward_paths(reward: &RewardArgs, held_out: &HeldOutArgs) -> Result<Vec<PathBuf>> {
-    let mut paths: Vec<PathBuf> = Vec::new();
-    let mut add = |spec: &RewardSpec| paths.extend(spec.files().into_iter().map(PathBuf::from));
-    for text in &reward.model_reward {
-        add(&RewardSpec::parse_file(text)?);
-    }
-    let others = reward.reward.iter().chain(&held_out.held_out);
-    others.for_each(&mut add);
-    if reward.model_reward.is_empty() && reward.reward.is_empty() {
-        paths.insert(0, setup::default_reward_path()?);
-    }
-    Ok(paths)
+/// The files of the rewards that the flags ask for, for the generator in the file `model`.
+pub fn reward_paths(
+    reward: &RewardArgs,
+    held_out: &HeldOutArgs,
+    model: &Path,
+) -> Result<Vec<PathBuf>> {
+    let specs = setup::reward_specs(reward, Some(model))?;
+    let files = |spec: &RewardSpec| -> Vec<PathBuf> {
+        spec.files().into_iter().map(PathBuf::from).collect()
+    };
+    Ok(specs
+        .iter()
+        .chain(&held_out.held_out)
+        .flat_map(files)
+        .collect())
 }
 
 /// The files of the rewards and of the methods' settings by their content, and what else determines
@@ -232,30 +239,19 @@ pub fn files_and_options(
     reward: &RewardArgs,
     held_out: &HeldOutArgs,
     methods: &[MethodSpec],
+    model: &Path,
 ) -> Result<(Vec<FileId>, Vec<String>)> {
-    let mut paths = reward_paths(reward, held_out)?;
+    let mut paths = reward_paths(reward, held_out, model)?;
     let settings = methods.iter().flat_map(|method| method.settings().files());
     paths.extend(settings.map(PathBuf::from));
     let specs = reward.reward.iter().chain(&held_out.held_out);
     let files: Result<Vec<FileId>> = paths.iter().map(|path| FileId::of(path)).collect();
     let mut details: Vec<String> = specs.map(|spec| format!("{spec:?}")).collect();
-    details.extend(reward.model_reward.iter().map(|text| short(text)));
+    details.extend(reward.model_reward.iter().map(|text| setup::short(text)));
     details.push(format!(
         "{:?}, too long: {:?}",
-        reward.reward_text, reward.reward_too_long
+        reward.reward_text,
+        reward.reward_too_long.unwrap_or_default()
     ));
     Ok((files?, details))
-}
-
-/// A reward's name with its files without their folders.
-fn short(name: &str) -> String {
-    let word = |word: &str| match word.rsplit_once('/') {
-        Some((folder, file)) if file.ends_with(".gguf") => {
-            let weight = folder.split_once('*').map_or("", |(weight, _)| weight);
-            let star = if weight.is_empty() { "" } else { "*" };
-            format!("{weight}{star}{file}")
-        }
-        _ => word.to_owned(),
-    };
-    name.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::save::{check_output, save};
 
 /// A folder, which nobody else writes to meanwhile.
 pub struct Folder {
@@ -22,12 +23,22 @@ pub struct Folder {
 /// A line that a folder holds already.
 pub struct Line {
     /// Its number in the file, from 1.
-    number: usize,
+    pub number: usize,
     /// What it says.
     pub value: Value,
 }
 
 impl Folder {
+    /// Makes the folder where there is none, and checks that files can be written there: before the
+    /// work whose outcome it is to hold.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when they cannot.
+    pub fn check(folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        check_output(&folder.join("settings.json"))
+    }
+
     /// Opens `folder`, making it where there is none, for lines in its file `name` that are made
     /// with `settings`, an object. The lines that are there stay, and are the second part of the
     /// answer; one that was cut off in the middle is dropped.
@@ -67,10 +78,7 @@ impl Folder {
                     );
                     return Err(Error::field("output", reason));
                 }
-                // Whole or not at all.
-                let draft = made_with.with_extension("json.part");
-                std::fs::write(&draft, format!("{settings:#}\n")).map_err(Error::io(&draft))?;
-                std::fs::rename(&draft, &made_with).map_err(Error::io(&made_with))?;
+                save(&made_with, format!("{settings:#}\n"))?;
             }
             Err(source) => return Err(Error::io(&made_with)(source)),
         }
@@ -101,8 +109,9 @@ impl Folder {
         parsed.map_err(|e| self.refuse(line.number, &e.to_string()))
     }
 
-    fn refuse(&self, line: usize, reason: &str) -> Error {
-        let place = format!("{}: line {line}: {reason}", self.path.display());
+    /// What is wrong with a line that was there already, by its number from 1.
+    pub fn refuse(&self, number: usize, reason: &str) -> Error {
+        let place = format!("{}: line {number}: {reason}", self.path.display());
         Error::field(
             "output",
             format!("{place}; delete the line or give another folder"),

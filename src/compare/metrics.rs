@@ -62,6 +62,7 @@ impl Coherence {
             threads,
             attention: Attention::default(),
             text: Some(RewardText::parse("{response}")?),
+            append: None,
             pooling: Some(FeaturePooling::Mean),
             too_long: TooLong::Truncate,
         };
@@ -88,10 +89,7 @@ impl Coherence {
     }
 
     fn embed(&mut self, text: &str) -> Result<Option<Vec<f32>>> {
-        let sample = Sample {
-            prompt: "",
-            response: text,
-        };
+        let sample = Sample::new("", text);
         let mut vectors = self.features.compute(&[sample])?;
         let vector = vectors.pop();
         let vector = vector.ok_or_else(|| Error::Engine("a text without features".into()))?;

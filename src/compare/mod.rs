@@ -14,6 +14,7 @@ mod stats;
 mod summary;
 mod tuning;
 
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -24,14 +25,19 @@ pub use folder::{Folder, Line};
 pub use metrics::{Coherence, diversity, is_degenerate};
 pub use plots::write_plots;
 pub use rows::{Checkpoint, Failure, Row, Store};
-pub use stats::{Interval, mean, paired_t, standard_deviation};
+pub use stats::{Interval, paired_t};
 pub use summary::summary;
 pub use tuning::{CHECK, CHECK_SEEDS, Stage, Verdict, is_confirmed, stages, verdicts};
 
-use crate::align::{AlignOptions, Aligner, Budget, EventKind, Prompt, Rewards, Stop, StopReason};
+use crate::align::{
+    AlignOptions, Aligner, Alignment, Budget, EventKind, Prompt, Rewards, StopReason,
+};
 use crate::error::{Error, Result};
 use crate::llama::Think;
+pub use crate::math::{mean, standard_deviation};
 use crate::method::{MethodSpec, Rounds};
+use crate::stop::Stop;
+use crate::text;
 
 /// The file with the rows of a comparison.
 const RESULTS: &str = "results.jsonl";
@@ -46,6 +52,16 @@ pub enum By {
     Tokens,
     /// Wall-clock seconds of a run, models loaded.
     Seconds,
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Candidates => "candidates",
+            Self::Tokens => "tokens",
+            Self::Seconds => "seconds",
+        })
+    }
 }
 
 /// A comparison: everything that determines its rows.
@@ -125,7 +141,7 @@ impl FileId {
     /// # Errors
     /// [`Error::Io`] when it cannot be read.
     pub fn of(path: &Path) -> Result<Self> {
-        let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
+        let mut file = text::regular(path).map_err(Error::io(path))?;
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
         loop {
@@ -156,7 +172,7 @@ pub fn read_prompts(path: &Path) -> Result<Vec<String>> {
     struct Line {
         prompt: String,
     }
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = text::read(path).map_err(Error::io(path))?;
     let wrong = |reason: String| Error::field("prompts", format!("{}: {reason}", path.display()));
     let mut prompts = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|l| !l.1.trim().is_empty()) {
@@ -353,14 +369,15 @@ impl Plan {
                     failed = Some(reason.clone());
                 }
             });
-            if let Some(reason) = failed {
+            if let Some(reason) = failed.filter(|_| !stop.is_requested()) {
                 return Err(Error::Reward(format!("held-out reward: {reason}")));
             }
-            let alignment = match aligned {
+            let alignment = match aligned.and_then(Alignment::whole) {
                 Ok(alignment) => alignment,
+                // Whoever stops it is to blame for what failed meanwhile.
+                Err(_) if stop.is_requested() => return Ok(false),
                 Err(error) => match Failure::of(self, cell, &error) {
                     None => return Err(self.in_cell(cell, error)),
-                    Some(_) if stop.is_requested() => return Ok(false),
                     Some(failure) => {
                         done(Err(&failure));
                         failures.push(failure);

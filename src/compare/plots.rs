@@ -6,8 +6,9 @@ use plotters::style::RGBColor;
 
 use super::rows::{Checkpoint, Row};
 use super::{Plan, mean};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::report::chart::{Panel, Series, draw};
+use crate::save::save;
 
 const BOUND: RGBColor = RGBColor(0x88, 0x88, 0x88);
 
@@ -26,7 +27,8 @@ const COLORS: [RGBColor; 8] = [
 /// `reward-price.svg` (best reward against what it cost), `iterations.svg` (mean and best by iteration).
 ///
 /// # Errors
-/// [`Error::Io`] when a file cannot be written, [`Error::Run`] when a drawing fails.
+/// [`Error::Io`](crate::Error::Io) when a file cannot be written, [`Error::Run`](crate::Error::Run) when a
+/// drawing fails.
 pub fn write_plots(plan: &Plan, rows: &[Row], folder: &Path) -> Result<()> {
     let best = |c: &Checkpoint| c.best;
     let average = |c: &Checkpoint| c.mean;
@@ -100,7 +102,7 @@ pub fn write_plots(plan: &Plan, rows: &[Row], folder: &Path) -> Result<()> {
         {
             continue;
         }
-        std::fs::write(&path, draw(&title, &panels)?).map_err(Error::io(&path))?;
+        save(&path, draw(&title, &panels)?)?;
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! Rows and the folder that keeps them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{By, Cell, Folder, Plan, RESULTS, diversity, place, standard_deviation};
 use crate::align::{Alignment, Usage};
@@ -20,7 +20,9 @@ pub struct Checkpoint {
     /// Mean reward of the iteration; `None` for one that a limit cut short, whose first
     /// finished candidates stand for nothing.
     pub mean: Option<f64>,
-    /// Sample standard deviation of the iteration's rewards; 0 where there is no mean.
+    /// Sample standard deviation of the iteration's rewards; 0 where there is no mean, infinite (in
+    /// JSON null) where it is beyond all numbers.
+    #[serde(deserialize_with = "or_infinite")]
     pub sd: f64,
     /// Reward of the best candidate so far.
     pub best: Option<f64>,
@@ -51,6 +53,11 @@ pub struct Checkpoint {
     pub seconds: f64,
 }
 
+/// A number, or null for an infinite one, which JSON has none of.
+fn or_infinite<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::INFINITY))
+}
+
 /// One run of one method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
@@ -69,7 +76,8 @@ pub struct Row {
     pub held_out: Option<f64>,
     /// Mean reward of the last whole iteration.
     pub mean_last: Option<f64>,
-    /// Sample standard deviation of the last whole iteration's rewards.
+    /// Sample standard deviation of the last whole iteration's rewards, as in a [`Checkpoint`].
+    #[serde(deserialize_with = "or_infinite")]
     pub sd_last: f64,
     /// Its diversity.
     pub diversity: f64,
@@ -114,7 +122,7 @@ impl Row {
                 Checkpoint {
                     samples,
                     spent: samples.max(stats.reward_calls),
-                    mean: stats.mean_reward.filter(|_| whole),
+                    mean: stats.mean_reward.filter(|mean| whole && mean.is_finite()),
                     sd: if whole {
                         standard_deviation(&rewards)
                     } else {
@@ -156,6 +164,11 @@ impl Row {
             seconds: run.timings.total_seconds,
             iterations: checkpoints,
         }
+    }
+
+    /// Which it is: prompt, seed and method.
+    fn name(&self) -> (usize, u64, &str) {
+        (self.prompt, self.seed, &self.method)
     }
 
     /// The run after its last iteration that a budget pays for.
@@ -232,6 +245,11 @@ impl Failure {
         })
     }
 
+    /// Which it is: prompt, seed and method.
+    fn name(&self) -> (usize, u64, &str) {
+        (self.prompt, self.seed, &self.method)
+    }
+
     /// The error that ended the run, with where it came up.
     #[must_use]
     pub fn to_error(&self) -> Error {
@@ -256,15 +274,42 @@ impl Store {
     /// one that was cut off in the middle is dropped.
     ///
     /// # Errors
-    /// Those of [`Folder::open`], and [`Error::Field`] for a line that is no row.
+    /// Those of [`Folder::open`], and [`Error::Field`] for a line that is no row, none of this plan,
+    /// or one for the second time.
     pub fn open(folder: &Path, plan: &Plan) -> Result<Self> {
-        let plan = serde_json::to_value(plan).map_err(|e| Error::Run(e.to_string()))?;
-        let (folder, lines) = Folder::open(folder, RESULTS, &plan)?;
+        let settings = serde_json::to_value(plan).map_err(|e| Error::Run(e.to_string()))?;
+        let (folder, lines) = Folder::open(folder, RESULTS, &settings)?;
         let (mut rows, mut failures) = (Vec::new(), Vec::new());
+        let (mut of_rows, mut of_failures) = (Vec::new(), Vec::new());
         for line in lines {
+            let number = line.number;
             match line.value.get("error") {
-                Some(_) => failures.push(folder.read(line)?),
-                None => rows.push(folder.read(line)?),
+                Some(_) => {
+                    failures.push(folder.read::<Failure>(line)?);
+                    of_failures.push(number);
+                }
+                None => {
+                    rows.push(folder.read::<Row>(line)?);
+                    of_rows.push(number);
+                }
+            }
+        }
+        // Every row has its one place in the plan.
+        let name = |c: Cell| (c.prompt, c.seed, plan.methods[c.method].label());
+        let mut free: HashSet<_> = plan.cells().map(name).collect();
+        let all: HashSet<_> = free.clone();
+        let of_rows = of_rows.into_iter().zip(rows.iter().map(Row::name));
+        let of_failures = of_failures.into_iter();
+        let of_failures = of_failures.zip(failures.iter().map(Failure::name));
+        for (number, of) in of_rows.chain(of_failures) {
+            if !free.remove(&of) {
+                let what = match all.contains(&of) {
+                    true => "stands there twice",
+                    false => "is no row of this comparison",
+                };
+                let (prompt, seed, method) = of;
+                let reason = format!("{} {what}", place(prompt, seed, method));
+                return Err(folder.refuse(number, &reason));
             }
         }
         Ok(Self {
@@ -292,8 +337,7 @@ impl Store {
         let cell = (cell.prompt, cell.seed, plan.methods[cell.method].label());
         let mut rows = self.rows.iter();
         let mut failures = self.failures.iter();
-        rows.any(|r| (r.prompt, r.seed, r.method.as_str()) == cell)
-            || failures.any(|f| (f.prompt, f.seed, f.method.as_str()) == cell)
+        rows.any(|r| r.name() == cell) || failures.any(|f| f.name() == cell)
     }
 
     /// Adds a row in one piece.

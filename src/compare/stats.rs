@@ -2,6 +2,8 @@
 
 use std::f64::consts::{FRAC_2_PI, FRAC_PI_2};
 
+use crate::math::{mean, standard_deviation};
+
 /// A mean with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
@@ -11,23 +13,6 @@ pub struct Interval {
     pub low: f64,
     /// Its upper end.
     pub high: f64,
-}
-
-/// Mean; NaN for no values.
-#[must_use]
-pub fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// Sample standard deviation; 0 for fewer than two values.
-#[must_use]
-pub fn standard_deviation(values: &[f64]) -> f64 {
-    if values.len() < 2 {
-        return 0.0;
-    }
-    let centre = mean(values);
-    let squares: f64 = values.iter().map(|x| (x - centre).powi(2)).sum();
-    (squares / (values.len() - 1) as f64).sqrt()
 }
 
 /// Mean difference with the 95 % interval of a paired t, `groups` being the paired differences of

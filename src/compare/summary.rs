@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::fmt::Write;
 
 use super::rows::{Failure, Row, differences, pairs};
-use super::stats::{Interval, mean, paired_t, standard_deviation};
+use super::stats::{Interval, paired_t};
 use super::{By, Plan, is_degenerate};
+use crate::math::{mean, standard_deviation};
 
 /// `summary.md`: every method at every budget, and beside the first method.
 ///
@@ -53,16 +54,8 @@ pub fn summary(plan: &Plan, rows: &[Row], failures: &[Failure]) -> String {
     out
 }
 
-fn unit(by: By) -> &'static str {
-    match by {
-        By::Candidates => "candidates",
-        By::Tokens => "tokens",
-        By::Seconds => "seconds",
-    }
-}
-
 fn heading(out: &mut String, plan: &Plan, complete: &[Vec<&Row>], cells: usize) {
-    let unit = unit(plan.by);
+    let unit = plan.by;
     let held_out = plan.held_out.as_ref();
     let _ = write!(
         out,
@@ -120,7 +113,7 @@ fn budgets(plan: &Plan) -> Vec<f64> {
 fn by_budget(out: &mut String, plan: &Plan, complete: &[Vec<&Row>]) {
     let budgets = budgets(plan);
     let best = |row: &Row, budget: f64| row.at(plan.by, budget).and_then(|c| c.best);
-    let _ = write!(out, "\n## Best reward by {}\n\n| method |", unit(plan.by));
+    let _ = write!(out, "\n## Best reward by {}\n\n| method |", plan.by);
     for budget in &budgets {
         let _ = write!(out, " {budget} |");
     }

@@ -7,7 +7,8 @@
 
 use super::Plan;
 use super::rows::{Row, differences};
-use super::stats::{Interval, mean, paired_t, standard_deviation};
+use super::stats::{Interval, paired_t};
+use super::{mean, standard_deviation};
 use crate::error::Result;
 use crate::method::MethodSpec;
 

@@ -18,7 +18,7 @@ use super::trajectory::Mean;
 use crate::math::correlation;
 
 /// Texts that the regression looks at, the latest ones: it costs their cube.
-const MEMORY: usize = 512;
+pub(super) const MEMORY: usize = 512;
 /// Predictions that R² is measured on, the latest ones.
 const PREDICTIONS: usize = 256;
 

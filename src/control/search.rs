@@ -43,7 +43,7 @@ use std::sync::Arc;
 use super::noise::NoiseKey;
 use super::options::{ControlError, Cut, SearchOptions, Start};
 use super::price::{Cost, PriceGuard, TokenNats};
-use super::regression::{Regression, Text};
+use super::regression::{MEMORY, Regression, Text};
 use super::trajectory::{Beginning, Mean, Means, Origin, Trajectory, beginning};
 
 /// How much of what the price leaves above the first candidates the later ones are to use up.
@@ -330,6 +330,11 @@ impl Search {
         let texts: Vec<&Text> = self.seen.iter().map(|seen| &seen.text).collect();
         self.regression.learn(&texts, known);
         let r2 = self.regression.r2();
+        // It never looks at those again.
+        let old = self.seen.len().saturating_sub(MEMORY);
+        for seen in &mut self.seen[..old] {
+            seen.text.features = Vec::new();
+        }
         let long = steer * self.gain * unit * (width as f64).sqrt() * r2.sqrt();
         (self.regression.mean(long), r2)
     }

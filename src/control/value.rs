@@ -185,15 +185,16 @@ impl ValueNetwork {
         (loss, gradient)
     }
 
-    /// Trains on the lessons; `told` hears the mean loss of every epoch.
+    /// Trains on the lessons; `goes_on` hears the loss of every step, and says whether another one
+    /// is wanted.
     pub fn train(
         &mut self,
         lessons: &[Lesson],
         options: &ValueOptions,
-        told: &mut dyn FnMut(usize, f64),
+        goes_on: &mut dyn FnMut(f64) -> bool,
     ) {
         let mut adam = self.trainer(options.learning_rate);
-        self.train_on(lessons, options, &mut adam, told);
+        self.train_on(lessons, options, &mut adam, goes_on);
     }
 
     /// Adam, before its first step.
@@ -203,29 +204,29 @@ impl ValueNetwork {
         Adam::new(self.layers.iter().map(count).sum(), learning_rate)
     }
 
-    /// [`train`](Self::train) that goes on with a trainer that has been at work.
+    /// [`train`](Self::train) that goes on with a trainer that has been at work; whether it came to
+    /// the end of its epochs.
     pub fn train_on(
         &mut self,
         lessons: &[Lesson],
         options: &ValueOptions,
         adam: &mut Adam,
-        told: &mut dyn FnMut(usize, f64),
-    ) {
+        goes_on: &mut dyn FnMut(f64) -> bool,
+    ) -> bool {
         for epoch in 0..options.epochs {
             let mut order: Vec<usize> = (0..lessons.len()).collect();
             let place = |i: usize| key(options.seed, epoch as u32, i).uniform();
             order.sort_by(|&a, &b| place(a).total_cmp(&place(b)));
-            let mut total = 0.0;
-            let mut steps = 0;
             for part in order.chunks(options.batch.max(1)) {
                 let batch: Vec<&Lesson> = part.iter().map(|&i| &lessons[i]).collect();
                 let (loss, gradient) = self.loss(&batch);
                 adam.step(self.with_gradient(&gradient));
-                total += loss;
-                steps += 1;
+                if !goes_on(loss) {
+                    return false;
+                }
             }
-            told(epoch, total / f64::from(steps.max(1)));
         }
+        true
     }
 
     /// Every parameter with its gradient.
@@ -403,18 +404,33 @@ mod tests {
     }
 
     #[test]
+    fn training_ends_when_nobody_wants_another_step() {
+        let all = lessons(8);
+        let mut network = ValueNetwork::new(&all, &options());
+        let mut left = 3;
+        let mut adam = network.trainer(1e-3);
+        let ended = network.train_on(&all, &options(), &mut adam, &mut |_| {
+            left -= 1;
+            left > 0
+        });
+        assert_eq!((ended, left), (false, 0));
+    }
+
+    #[test]
     fn training_beats_the_constant_on_lessons_it_has_not_seen() {
         let all = lessons(120);
         let (seen, unseen) = all.split_at(90);
         let mut network = ValueNetwork::new(seen, &options());
         let mut losses = Vec::new();
-        network.train(seen, &options(), &mut |_, loss| losses.push(loss));
-        assert!(
-            losses[199] < 0.3 * losses[0],
-            "{} {}",
-            losses[0],
-            losses[199]
-        );
+        let mut keep = |loss| {
+            losses.push(loss);
+            true
+        };
+        network.train(seen, &options(), &mut keep);
+        let epoch = losses.len() / 200;
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / epoch as f64;
+        let (first, last) = (mean(&losses[..epoch]), mean(&losses[199 * epoch..]));
+        assert!(last < 0.3 * first, "{first} {last}");
         let errors = ValueErrors::of(&network, unseen);
         assert!(errors.last < 0.3 * errors.constant, "{errors:?}");
     }

@@ -38,11 +38,13 @@ pub(super) fn parse(reader: impl Read, total_len: u64) -> Result<Gguf, GgufError
         pair_index: HashMap::new(),
         tensors: Vec::new(),
         tensor_index: HashMap::new(),
+        directory_at: 0,
     };
     let mut scratch = Vec::new();
     for index in 0..pair_count {
         pair(&mut source, &mut scratch, index, &mut gguf)?;
     }
+    gguf.directory_at = source.at();
     let mut data_bytes = 0;
     for index in 0..tensor_count {
         data_bytes = tensor(&mut source, &mut scratch, index, data_bytes, &mut gguf)?;
@@ -148,7 +150,7 @@ fn scalar<R: Read>(
         5 => Value::I32(i32::from_le_bytes(source.bytes(field)?)),
         6 => Value::F32(f32::from_le_bytes(source.bytes(field)?)),
         7 => Value::Bool(bool_from(source.bytes(field)?)),
-        8 => Value::String(source.str(scratch, MAX_STRING_BYTES, field)?.to_owned()),
+        8 => Value::String(source.text(scratch, MAX_STRING_BYTES, field)?.into_owned()),
         10 => Value::U64(u64::from_le_bytes(source.bytes(field)?)),
         11 => Value::I64(i64::from_le_bytes(source.bytes(field)?)),
         12 => Value::F64(f64::from_le_bytes(source.bytes(field)?)),
@@ -193,7 +195,7 @@ fn array<R: Read>(
             let mut strings = StrArray::default();
             for index in 0..len {
                 let field = Field::Element(index, key);
-                strings.push(source.str(scratch, MAX_STRING_BYTES, field)?);
+                strings.push(&source.text(scratch, MAX_STRING_BYTES, field)?);
             }
             Array::String(strings)
         }

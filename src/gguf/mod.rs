@@ -8,11 +8,14 @@
 //!
 //! The reader refuses what the pinned llama.cpp refuses (duplicate keys, tensors that do not
 //! follow one another, types it does not know), so that the user sees our message — field, byte
-//! offset, remedy — and not a failed load.
+//! offset, remedy — and not a failed load. [`Gguf::fault`] tells what it would not survive.
+//!
+//! Values need not be UTF-8: bytes that are none become U+FFFD.
 //!
 //! Source of the format: llama.cpp, `ggml/include/gguf.h` and `ggml/src/gguf.cpp`.
 
 mod error;
+mod faults;
 mod header;
 mod limits;
 mod read;
@@ -23,6 +26,7 @@ pub(crate) mod testing;
 mod tests;
 mod types;
 mod value;
+mod write;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -74,6 +78,8 @@ pub struct Gguf {
     pair_index: HashMap<String, usize>,
     tensors: Vec<TensorInfo>,
     tensor_index: HashMap<String, usize>,
+    /// Where the tensor directory begins, in bytes from the start of the file.
+    directory_at: u64,
 }
 
 impl Gguf {
@@ -182,6 +188,13 @@ impl Gguf {
     /// The value of `{architecture}.{suffix}`, e.g. `block_count` for `llama.block_count`.
     pub fn arch_key(&self, suffix: &str) -> Option<&Value> {
         self.get(&format!("{}.{suffix}", self.architecture()?))
+    }
+
+    /// What is known of this file to end the process of the pinned llama.cpp when it is loaded and
+    /// used, by its field, where there is something.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        faults::fault(self)
     }
 
     /// The tensor directory, in file order.

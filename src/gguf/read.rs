@@ -1,6 +1,7 @@
 //! Reads little-endian fields from a stream, knowing at every byte what is read and how much is
 //! left.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufReader, Read};
 
@@ -176,13 +177,34 @@ impl<R: Read> Source<R> {
         Ok(numbers)
     }
 
-    /// A string of at most `cap` bytes, read into `scratch` and borrowed from it.
+    /// A name of at most `cap` bytes, read into `scratch` and borrowed from it.
     pub(super) fn str<'s>(
         &mut self,
         scratch: &'s mut Vec<u8>,
         cap: u64,
         field: Field,
     ) -> Result<&'s str, GgufError> {
+        let start = self.at;
+        self.string(scratch, cap, field)?;
+        std::str::from_utf8(scratch).map_err(|e| {
+            let reason = format!("its byte {} is not UTF-8", e.valid_up_to());
+            field.corrupt(start, reason)
+        })
+    }
+
+    /// A value of at most `cap` bytes; those that are no UTF-8 become U+FFFD.
+    pub(super) fn text<'s>(
+        &mut self,
+        scratch: &'s mut Vec<u8>,
+        cap: u64,
+        field: Field,
+    ) -> Result<Cow<'s, str>, GgufError> {
+        self.string(scratch, cap, field)?;
+        Ok(String::from_utf8_lossy(scratch))
+    }
+
+    /// Reads a length of at most `cap`, and as many bytes into `scratch`.
+    fn string(&mut self, scratch: &mut Vec<u8>, cap: u64, field: Field) -> Result<(), GgufError> {
         let start = self.at;
         let len = self.u64(field)?;
         if len > cap {
@@ -200,9 +222,6 @@ impl<R: Read> Source<R> {
             self.fill(&mut scratch[filled..], field)?;
             left -= size;
         }
-        std::str::from_utf8(scratch).map_err(|e| {
-            let reason = format!("its byte {} is not UTF-8", e.valid_up_to());
-            field.corrupt(start, reason)
-        })
+        Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! Metadata values, and arrays that stay compact for vocabularies of hundreds of thousands.
 
-/// One metadata value.
-#[derive(Debug, Clone, PartialEq)]
+use serde::{Deserialize, Serialize};
+
+/// One metadata value. Serde leaves out arrays.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // the variants are the format's own types
 pub enum Value {
     U8(u8),
@@ -16,6 +18,7 @@ pub enum Value {
     F64(f64),
     Bool(bool),
     String(String),
+    #[serde(skip)]
     Array(Array),
 }
 

@@ -63,4 +63,13 @@ impl Batch {
             logits: self.outputs.as_mut_ptr(),
         }
     }
+
+    /// The same with vectors `[tokens, d]` in the place of the tokens.
+    pub(super) fn raw_of(&mut self, vectors: &mut [f32]) -> sys::llama_batch {
+        sys::llama_batch {
+            token: std::ptr::null_mut(),
+            embd: vectors.as_mut_ptr(),
+            ..self.raw()
+        }
+    }
 }

@@ -13,6 +13,7 @@ use llama_cpp_2::{LlamaBackendDevice, LlamaBackendDeviceType};
 use llama_cpp_sys_2 as sys;
 
 use super::c_string;
+use super::log::heard;
 use super::placement::{ModelOptions, SplitMode};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Value};
@@ -284,11 +285,11 @@ impl Adapter {
         scale: f32,
     ) -> Result<Self> {
         check_adapter(path, gguf)?;
-        let inner = model.lora_adapter_init(path).map_err(|_| {
-            Error::model(
-                path,
-                "llama.cpp cannot load this LoRA adapter for this model; `verbose` shows its log",
-            )
+        let (inner, reason) = heard(|| model.lora_adapter_init(path));
+        let inner = inner.map_err(|_| {
+            let reason =
+                format!("llama.cpp cannot load this LoRA adapter for this model: {reason}");
+            Error::model(path, reason)
         })?;
         Ok(Self { inner, scale })
     }
@@ -331,6 +332,9 @@ fn check_adapter(path: &Path, model: &Gguf) -> Result<()> {
     let refuse = |reason: &str| Err(Error::model(path, reason));
     if gguf.str("general.type") != Some("adapter") || gguf.str("adapter.type") != Some("lora") {
         return refuse("no LoRA adapter; convert it with llama.cpp's convert_lora_to_gguf.py");
+    }
+    if let Some(fault) = gguf.fault() {
+        return refuse(&fault);
     }
     if gguf.architecture() != model.architecture() {
         return refuse("a LoRA adapter for another architecture than the model's");

@@ -16,12 +16,16 @@ mod context;
 mod encoder;
 mod grammar;
 mod hook;
+mod isolation;
 mod load;
+mod log;
 mod memory;
 mod model;
 mod obstacles;
 mod output;
+mod parts;
 pub mod placement;
+mod quantize;
 mod reader;
 mod sequences;
 
@@ -38,13 +42,16 @@ pub use context::{Context, ContextOptions, LogitsRoute, Row};
 pub use encoder::{Encoder, Pooling};
 pub use grammar::{Grammar, GrammarState};
 pub use hook::{Edit, RowsEdit};
+pub use isolation::{Isolation, try_model};
 pub use memory::{ContextMemory, SequenceMemory, available_memory};
+pub(crate) use model::row_decoder;
 pub use model::{Model, Token};
 pub use obstacles::{
-    classifier_obstacle, decoder_obstacle, generator_obstacle, has_head, head_inside_obstacle,
-    is_encoder,
+    ARCHITECTURES, HEADS, classifier_loss, classifier_obstacle, decoder_obstacle,
+    generator_obstacle, has_head, head_inside_obstacle, is_encoder, model_obstacle,
 };
 pub use placement::{ModelOptions, Placement, SplitMode};
+pub use quantize::{QuantizeOptions, WEIGHT_TYPES, quantize};
 pub use reader::{Reader, Reading, TextLikelihood, TextReading};
 
 /// Sequences that one context can hold (`LLAMA_MAX_SEQ` of the pinned llama.cpp).
@@ -79,11 +86,13 @@ pub fn step_rows(candidates: usize) -> usize {
     candidates.next_multiple_of(ROW_GROUP).max(LEAST_ROWS)
 }
 
-/// Starts llama.cpp once per process and sends its log to `tracing`.
+/// Starts llama.cpp once per process and sends its log to `tracing`. What it ends the process with
+/// goes to stderr alone, without the backtrace that a debugger would make.
 pub fn backend() -> &'static LlamaBackend {
     static BACKEND: OnceLock<LlamaBackend> = OnceLock::new();
     BACKEND.get_or_init(|| {
         llama_cpp_2::send_logs_to_tracing(llama_cpp_2::LogOptions::default());
+        log::listen();
         LlamaBackend::init().expect("the backend is initialised here alone, once")
     })
 }

@@ -1,22 +1,35 @@
 //! A GGUF file in memory: loading, vocabulary, tokens to text and back.
 
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token_type::LlamaTokenAttr;
 use llama_cpp_sys_2 as sys;
 
 use super::load::{Adapter, LoadParams, adapt, override_header};
-use super::obstacles::{decoder_obstacle, generator_obstacle};
+use super::log::heard;
+use super::obstacles::{decoder_obstacle, generator_obstacle, model_obstacle};
 use super::placement::ModelOptions;
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
-use crate::output::OutputRows;
+use crate::gguf::{Gguf, TensorType};
+use crate::output::{Decoder, OutputRows};
 
 /// A token id.
 pub type Token = i32;
+
+/// What is wrong with a model that computes `what`.
+pub(super) fn no_numbers(what: impl fmt::Display) -> String {
+    format!(
+        "it computes {what}, so some of its weights are no numbers; download it again, or convert \
+         the model again"
+    )
+}
 
 /// A loaded GGUF model, shared by the contexts made from it.
 pub struct Model {
@@ -26,39 +39,44 @@ pub struct Model {
     path: PathBuf,
     options: ModelOptions,
     gguf: Gguf,
-    special_texts: OnceLock<Vec<String>>,
+    specials: OnceLock<Vec<Special>>,
     ends: OnceLock<Vec<Token>>,
 }
 
 impl Model {
     /// Loads `path`; its header is read and checked first, so that a broken file is an
-    /// error with a reason instead of llama.cpp's "failed to load".
+    /// error with a reason instead of llama.cpp's "failed to load", or the end of the process.
+    /// [`ModelOptions::isolation`] tries it in another process before.
     ///
     /// # Errors
     /// [`Error::Gguf`] when the file, or that of an adapter, is not a sound GGUF, [`Error::Model`]
-    /// when llama.cpp refuses it, [`Error::Field`] for options that cannot be.
+    /// when llama.cpp refuses it or would not survive it, [`Error::Field`] for options that cannot be.
     pub fn load(path: &Path, options: &ModelOptions) -> Result<Self> {
         let mut gguf = Gguf::open(path).map_err(Error::gguf(path))?;
-        if gguf.architecture().is_none() {
-            return Err(Error::model(
-                path,
-                "general.architecture: missing, so this GGUF is not a model; \
-                 give the model file, not an adapter, projector or vocabulary",
-            ));
-        }
         override_header(&mut gguf, &options.override_kv)?;
+        if let Some(reason) = model_obstacle(path, &gguf) {
+            return Err(Error::model(path, reason));
+        }
         let params = LoadParams::new(options, &gguf)?;
-        let mut inner = params.load(path).ok_or_else(|| {
+        if let Some(isolation) = &options.isolation {
+            isolation.check(path, options, &gguf)?;
+        }
+        let (inner, reason) = heard(|| params.load(path));
+        let mut inner = inner.ok_or_else(|| {
             let patterns = match options.override_tensor.is_empty() {
                 true => "",
                 false => "; is every pattern of `override-tensor` a regular expression?",
             };
+            let architecture = gguf.architecture().unwrap_or("?");
+            let reason = match reason.is_empty() {
+                true => "without a reason; `verbose` shows its log",
+                false => &reason,
+            };
             Error::model(
                 path,
                 format!(
-                    "llama.cpp cannot load this model (architecture {}){patterns}; `verbose` shows \
-                     its log",
-                    gguf.architecture().unwrap_or("?")
+                    "llama.cpp cannot load this model (architecture {architecture}): \
+                     {reason}{patterns}"
                 ),
             )
         })?;
@@ -73,7 +91,7 @@ impl Model {
             path: path.to_path_buf(),
             options: options.clone(),
             gguf,
-            special_texts: OnceLock::new(),
+            specials: OnceLock::new(),
             ends: OnceLock::new(),
         };
         // `raw` reaches through the binding's pointer: what it sees must be this model.
@@ -132,18 +150,39 @@ impl Model {
     /// # Errors
     /// Those of [`OutputRows::open`].
     pub fn output_rows(&self) -> Result<OutputRows> {
-        OutputRows::open(&self.path, &self.gguf, |kind| {
-            // SAFETY: ggml has a static table entry for every type with a known block size.
-            let decode = unsafe {
-                let traits = sys::ggml_get_type_traits(kind.0);
-                (!traits.is_null()).then(|| (*traits).to_float)??
-            };
-            Some(Box::new(move |bytes, out| {
-                // SAFETY: `bytes` holds whole rows of this type, `out` room for their values.
-                unsafe { decode(bytes.as_ptr().cast(), out.as_mut_ptr(), out.len() as i64) };
-                true
-            }))
-        })
+        OutputRows::open(&self.path, &self.gguf, row_decoder)
+    }
+
+    /// All values of a small tensor, as they stand in the file; `None` where it has none.
+    pub(super) fn values(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        let Some(tensor) = self.gguf.tensor(name) else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; usize::try_from(tensor.bytes).unwrap_or(0)];
+        File::open(&self.path)
+            .and_then(|mut file| {
+                file.seek(SeekFrom::Start(tensor.offset))?;
+                file.read_exact(&mut bytes)
+            })
+            .map_err(Error::io(&self.path))?;
+        if tensor.kind == TensorType::F32 {
+            let values = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
+            return Ok(Some(values.collect()));
+        }
+        let mut values = vec![0.0; usize::try_from(tensor.elements()).unwrap_or(0)];
+        match row_decoder(tensor.kind) {
+            Some(decode) => decode(&bytes, &mut values),
+            None => {
+                let reason = format!("{name}: its type {} cannot be decoded", tensor.kind);
+                return Err(Error::model(&self.path, reason));
+            }
+        };
+        Ok(Some(values))
+    }
+
+    /// The error that this model computes what is no number.
+    pub(crate) fn computes(&self, what: impl fmt::Display) -> Error {
+        Error::model(&self.path, no_numbers(what))
     }
 
     /// `general.architecture`.
@@ -284,15 +323,57 @@ impl Model {
         (token >= 0).then_some(token)
     }
 
-    /// Texts that the tokenizer would turn into control tokens if it were allowed to.
-    pub(super) fn special_texts(&self) -> &[String] {
-        self.special_texts.get_or_init(|| {
+    /// The token between two texts.
+    pub(super) fn separator(&self) -> Option<Token> {
+        let token = self.inner.vocab().sep().0;
+        (token >= 0).then_some(token)
+    }
+
+    /// The tokens that the tokenizer would make of their texts if it were allowed to: those that
+    /// control, and that for the unknown.
+    pub(super) fn specials(&self) -> &[Special] {
+        self.specials.get_or_init(|| {
             let vocab = self.inner.vocab();
             (0..self.vocabulary() as Token)
-                .filter(|&t| vocab.is_control(LlamaToken(t)) || vocab.is_eog(LlamaToken(t)))
-                .map(|t| String::from_utf8_lossy(&self.piece(t, true)).into_owned())
-                .filter(|text| text.chars().count() > 1)
+                .filter_map(|token| {
+                    let attributes = vocab.attr(LlamaToken(token));
+                    let has = |attribute| attributes.contains(attribute);
+                    let special = has(LlamaTokenAttr::Control) || has(LlamaTokenAttr::Unknown);
+                    (special || self.is_end(token)).then(|| Special {
+                        text: String::from_utf8_lossy(&self.piece(token, true)).into_owned(),
+                        token,
+                        strips_left: has(LlamaTokenAttr::LStrip),
+                        strips_right: has(LlamaTokenAttr::RStrip),
+                    })
+                })
+                .filter(|special| special.text.chars().count() > 1)
                 .collect()
         })
     }
+}
+
+/// What turns whole rows of a type into numbers, where ggml has it.
+pub(crate) fn row_decoder(kind: TensorType) -> Option<Decoder> {
+    // A type without blocks is none that ggml's table has.
+    kind.block_size()?;
+    // SAFETY: ggml has a static table entry for every type with a known block size.
+    let decode = unsafe {
+        let traits = sys::ggml_get_type_traits(kind.0);
+        (!traits.is_null()).then(|| (*traits).to_float)??
+    };
+    Some(Box::new(move |bytes, out| {
+        // SAFETY: `bytes` holds whole rows of this type, `out` room for their values.
+        unsafe { decode(bytes.as_ptr().cast(), out.as_mut_ptr(), out.len() as i64) };
+        true
+    }))
+}
+
+/// A token that texts from outside must not bring in.
+#[derive(Clone, Debug)]
+pub(super) struct Special {
+    pub text: String,
+    pub token: Token,
+    /// Whether it takes the white space before it with it, and that behind it.
+    pub strips_left: bool,
+    pub strips_right: bool,
 }

@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
+use super::isolation::Isolation;
 use crate::error::{Error, Result};
 use crate::gguf::Value;
 
 /// How a model is loaded.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelOptions {
     /// Layers to put on the GPU; `None` leaves it to llama.cpp, 0 is CPU only, and more than there
     /// are is all.
@@ -33,6 +36,9 @@ pub struct ModelOptions {
     pub override_kv: Vec<(String, Value)>,
     /// LoRA adapters and their scales; contexts of the model use them all.
     pub lora: Vec<(PathBuf, f32)>,
+    /// Another process that the files are tried in first; none by default.
+    #[serde(skip)]
+    pub isolation: Option<Isolation>,
 }
 
 impl Default for ModelOptions {
@@ -49,13 +55,14 @@ impl Default for ModelOptions {
             cpu_moe: 0,
             override_kv: Vec::new(),
             lora: Vec::new(),
+            isolation: None,
         }
     }
 }
 
 /// How a model is divided among devices. llama.cpp's experimental way by tensors is not among them:
 /// whether its graph shows the pre-logits as a whole is not checked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SplitMode {
     /// Not at all: one device has all.
     None,

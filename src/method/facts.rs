@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::llama::Model;
 use crate::output::OutputRows;
 
@@ -45,12 +45,17 @@ impl Facts {
     /// Spread of the rows of the output matrix around their mean.
     ///
     /// # Errors
-    /// Those of [`OutputRows::spread`].
+    /// Those of [`OutputRows::spread`]; [`Error::Model`] where its rows are all equal.
     pub fn row_spread(&self) -> Result<f64> {
         if let Some(spread) = self.row_spread.get() {
             return Ok(*spread);
         }
         let spread = self.output()?.spread()?;
+        if spread <= 0.0 {
+            let reason = "its output matrix has no rows that differ: its weights are all alike; download \
+                          it again, or convert the model again";
+            return Err(Error::model(self.model.path(), reason));
+        }
         Ok(*self.row_spread.get_or_init(|| spread))
     }
 }

@@ -23,6 +23,7 @@ mod search;
 mod soft_best_of_n;
 mod spec;
 mod value_file;
+mod vote;
 
 use std::fmt;
 use std::path::Path;
@@ -39,6 +40,7 @@ use crate::control::{ControlError, NoiseKey, prompt_seed};
 use crate::error::{Error, Result};
 use crate::llama::Token;
 use crate::rollout::{Beginning, Price, Steer, TokenChoice, TokenNats};
+use crate::stop::Stop;
 
 /// What every method is told of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,10 +111,13 @@ impl Rounds {
 
 /// A count that a method cannot do without.
 fn at_least_one(field: &str, count: usize) -> Result<()> {
-    match count == 0 || u32::try_from(count).is_err() {
-        true => Err(Error::field(field, format!("{count}; give at least 1"))),
-        false => Ok(()),
-    }
+    let most = u32::MAX as usize;
+    let bound = match count {
+        0 => "at least 1".into(),
+        count if count > most => format!("at most {most}"),
+        _ => return Ok(()),
+    };
+    Err(Error::field(field, format!("{count}; give {bound}")))
 }
 
 /// A number that has to be positive.
@@ -200,6 +205,15 @@ pub struct Outcome<'a> {
     pub pre_logits: &'a [f32],
 }
 
+/// A candidate that may be the answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ranked<'a> {
+    /// Its reward.
+    pub reward: f64,
+    /// Its text, without reasoning.
+    pub text: &'a str,
+}
+
 /// A candidate's place in a run: the key of its randomness.
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -231,6 +245,12 @@ pub trait Method: Send {
     /// The candidates of the next iteration; none when the method is at its end.
     fn propose(&mut self) -> Vec<Proposal>;
 
+    /// Hears, before anything else, what a request to stop comes by: a method whose observation takes
+    /// long gives it up then, as nobody draws from what it would learn.
+    fn stops_with(&mut self, stop: &Stop) {
+        let _ = stop;
+    }
+
     /// Takes the outcomes of the next proposals that have none yet (fewer where the run was
     /// stopped).
     ///
@@ -258,10 +278,10 @@ pub trait Method: Send {
         reward
     }
 
-    /// Which of the scored candidates is the answer; `rewards` are those of all of them, the one
-    /// that is [worth](Self::worth) most first.
-    fn answer(&mut self, rewards: &[f64]) -> usize {
-        let _ = rewards;
+    /// Which of the scored candidates is the answer; they are all of them, the one that is
+    /// [worth](Self::worth) most first.
+    fn answer(&mut self, candidates: &[Ranked<'_>]) -> usize {
+        let _ = candidates;
         0
     }
 }

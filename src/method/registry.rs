@@ -9,6 +9,7 @@ pub const METHODS: &[&Entry] = &[
     &super::best_of_n::ENTRY,
     &super::greedy::ENTRY,
     &super::soft_best_of_n::ENTRY,
+    &super::vote::ENTRY,
     &super::misvo::ENTRY,
     &super::re_control::ENTRY,
     &super::args::ENTRY,

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::best_of_n::{BestOfN, best_of_draws};
 use super::entry::{Entry, Group, SAMPLING, read, setting};
-use super::{Facts, Method, Outcome, Place, Proposal, Rounds, Settings, Telemetry, positive};
+use super::{
+    Facts, Method, Outcome, Place, Proposal, Ranked, Rounds, Settings, Telemetry, positive,
+};
 use crate::control::{LambdaRule, importance_weights};
 use crate::error::Result;
 use crate::rollout::SamplingOptions;
@@ -114,9 +116,10 @@ impl Method for SoftBestOfN {
         self.draws.waits()
     }
 
-    fn answer(&mut self, rewards: &[f64]) -> usize {
+    fn answer(&mut self, candidates: &[Ranked<'_>]) -> usize {
+        let rewards: Vec<f64> = candidates.iter().map(|c| c.reward).collect();
         let rule = LambdaRule::Fixed(self.lambda);
-        let weights = importance_weights(rewards, &vec![0.0; rewards.len()], rule).weights();
+        let weights = importance_weights(&rewards, &vec![0.0; rewards.len()], rule).weights();
         // A place that no candidate has, and another one for every prompt: one number for all
         // prompts of a seed would make all of them lucky or none.
         let place = Place {
@@ -141,6 +144,10 @@ impl Method for SoftBestOfN {
 mod tests {
     use super::*;
 
+    fn ranked(rewards: [f64; 3]) -> [Ranked<'static>; 3] {
+        rewards.map(|reward| Ranked { reward, text: "" })
+    }
+
     fn answers(lambda: f64) -> [usize; 3] {
         let mut counts = [0; 3];
         for seed in 0..2000 {
@@ -153,7 +160,7 @@ mod tests {
                 ..Rounds::default()
             };
             let mut method = SoftBestOfN::new(&settings, &rounds);
-            counts[method.answer(&[2.0, 1.0, 0.0])] += 1;
+            counts[method.answer(&ranked([2.0, 1.0, 0.0]))] += 1;
         }
         counts
     }
@@ -179,7 +186,7 @@ mod tests {
         let mut counts = [0; 3];
         for prompt in 0..2000 {
             let level = 0.001 * f64::from(prompt);
-            counts[method.answer(&[level + 2.0, level + 1.0, level])] += 1;
+            counts[method.answer(&ranked([level + 2.0, level + 1.0, level]))] += 1;
         }
         // 1,331, 489 and 180 by the weights.
         assert!((1225..1437).contains(&counts[0]), "{counts:?}");

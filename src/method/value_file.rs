@@ -1,5 +1,6 @@
 //! The file of a value network: a safetensors file of its layers and scales.
 
+use std::io::Read;
 use std::path::Path;
 
 use ndarray::{Array1, Array2};
@@ -8,6 +9,8 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use crate::control::{Layer, ValueNetwork};
 use crate::error::{Error, Result};
+use crate::save::save;
+use crate::text;
 
 /// Largest file that is read: 1 GB.
 const MAX_BYTES: u64 = 1 << 30;
@@ -58,7 +61,7 @@ impl ValueNetwork {
             })
             .collect::<Result<Vec<_>>>()?;
         let content = serialize(views, None).map_err(failed)?;
-        std::fs::write(path, content).map_err(Error::io(path))
+        save(path, content)
     }
 
     /// Reads a network that [`write`](Self::write) wrote.
@@ -71,10 +74,13 @@ impl ValueNetwork {
             let remedy = "make one with `aisp-llama train-value`";
             Error::field("value", format!("{}: {reason}; {remedy}", path.display()))
         };
-        if std::fs::metadata(path).map_err(Error::io(path))?.len() > MAX_BYTES {
+        let file = text::regular(path).map_err(Error::io(path))?;
+        let mut content = Vec::new();
+        let read = file.take(MAX_BYTES + 1).read_to_end(&mut content);
+        read.map_err(Error::io(path))?;
+        if content.len() as u64 > MAX_BYTES {
             return Err(wrong("larger than 1 GB".into()));
         }
-        let content = std::fs::read(path).map_err(Error::io(path))?;
         let file = SafeTensors::deserialize(&content)
             .map_err(|e| wrong(format!("no safetensors file ({e})")))?;
         let tensor = |name: &str| {

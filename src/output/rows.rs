@@ -15,6 +15,10 @@ use super::OutputHead;
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorType};
 
+/// Most numbers of a row, and most rows: far above every model, and little enough to be allocated.
+const MAX_WIDTH: u64 = 1 << 20;
+const MAX_VOCABULARY: u64 = 1 << 24;
+
 /// Values of one block of rows: 4 MB as F32.
 const BLOCK_VALUES: usize = 1 << 20;
 
@@ -106,6 +110,15 @@ impl OutputRows {
         if width == 0 || block == 0 || !width.is_multiple_of(block) {
             return Err(Error::model(path, unknown()));
         }
+        let vocabulary = tensor.dims.iter().skip(1).product::<u64>();
+        if width > MAX_WIDTH || vocabulary > MAX_VOCABULARY {
+            let reason = format!(
+                "{}: {vocabulary} rows of {width} numbers; at most {MAX_VOCABULARY} of {MAX_WIDTH} are \
+                 read",
+                tensor.name
+            );
+            return Err(Error::model(path, reason));
+        }
         let row_bytes = (width / block * block_bytes) as usize;
         let width = width as usize;
         let file = File::open(path).map_err(Error::io(path))?;
@@ -120,7 +133,7 @@ impl OutputRows {
             offset: tensor.offset,
             row_bytes,
             width,
-            vocabulary: tensor.dims.iter().skip(1).product::<u64>() as usize,
+            vocabulary: vocabulary as usize,
             decode,
             obstacle: head.or(bias),
         })
@@ -233,7 +246,8 @@ impl OutputRows {
     /// see, by σ|W_j − W̄|, of which this is the root mean square over the vocabulary.
     ///
     /// # Errors
-    /// Those of [`for_each_block`](Self::for_each_block).
+    /// Those of [`for_each_block`](Self::for_each_block), and [`Error::Model`] where a weight is not
+    /// finite.
     pub fn spread(&self) -> Result<f64> {
         let mut squares = 0.0;
         let mut sum = vec![0.0_f64; self.width];
@@ -247,7 +261,20 @@ impl OutputRows {
         })?;
         let count = self.vocabulary.max(1) as f64;
         let mean: f64 = sum.iter().map(|s| (s / count).powi(2)).sum();
-        Ok((squares / count - mean).max(0.0).sqrt())
+        let square = squares / count - mean;
+        if !square.is_finite() {
+            return Err(self.not_finite());
+        }
+        Ok(square.max(0.0).sqrt())
+    }
+
+    /// What is wrong where a product with the matrix is no number.
+    pub(crate) fn not_finite(&self) -> Error {
+        Error::model(
+            &self.path,
+            "some of its weights, in the output matrix, are infinite or no numbers: the file is damaged; \
+             download it again",
+        )
     }
 
     /// Decodes as many rows as `out` holds, from number `first` on.

@@ -40,8 +40,10 @@ fn text(message: &str) -> CString {
     CString::new(message.replace('\0', " ")).unwrap_or_default()
 }
 
+/// A thread that ends, and has destructors of its own, may have lost the place already: then nobody is
+/// told.
 fn say(message: &str) {
-    LAST.with_borrow_mut(|last| *last = text(message));
+    let _ = LAST.try_with(|last| last.replace(text(message)));
 }
 
 fn panicked(payload: &(dyn Any + Send)) -> String {
@@ -138,7 +140,9 @@ impl<S> Handles<S> {
         const NOTHING: &CStr = c"";
         match self.entry(handle) {
             Some(entry) => entry.failed.get().map_or(NOTHING.as_ptr(), |e| e.as_ptr()),
-            None => LAST.with_borrow(|last| last.as_ptr()),
+            None => LAST
+                .try_with(|last| last.borrow().as_ptr())
+                .unwrap_or(NOTHING.as_ptr()),
         }
     }
 }

@@ -7,11 +7,14 @@
 //!
 //! Every function may be called with anything: what is wrong becomes a status and a message
 //! ([`aisp_last_error`]), never a crash. A handle's first failure is its last call, but for
-//! [`aisp_last_error`] and [`aisp_free`]. Panics do not leave the library.
+//! [`aisp_last_error`] and [`aisp_free`]. Panics do not leave the library; what is thrown by a function
+//! of the host's must not come in ([`aisp_host`]). Counts are looked at before anything is allocated for
+//! them.
 
 // The names are those of C.
 #![allow(non_camel_case_types)]
 
+mod create;
 mod handles;
 #[cfg(sampler_types)]
 mod layout;
@@ -22,14 +25,10 @@ use std::ffi::{CStr, c_char, c_int};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use crate::control::{
-    AutoOr, NoiseSettings, PriceRule, PriceSettings, SamplerSettings, SearchSettings, Start,
-    Update, prompt_seed,
-};
-use crate::gguf::Gguf;
-use crate::output::{Decoder, OutputHead, OutputRows};
+use crate::control::{SamplerSettings, SearchSettings, prompt_seed};
+use create::create;
 use handles::Handles;
-use session::{Failure, Parts, Session, Tier};
+use session::{Failure, Session};
 pub use types::*;
 
 impl Failure {
@@ -48,10 +47,8 @@ impl Failure {
     }
 }
 
-/// Most candidates of one iteration.
-const MAX_SAMPLES: u32 = 4096;
-/// Most positions that are perturbed: their mean alone takes a row of floats each.
-const MAX_HORIZON: u32 = 1 << 17;
+/// Most output rows of one decode.
+const MAX_ROWS: usize = 1 << 20;
 
 /// Every run that was created and not freed.
 static RUNS: LazyLock<Handles<Session>> = LazyLock::new(Handles::default);
@@ -121,7 +118,8 @@ pub unsafe extern "C" fn aisp_options_init(options: *mut aisp_options, size: usi
 /// `tokens` points to `count` numbers; it is not kept. NULL is no tokens.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn aisp_prompt_seed(seed: u64, tokens: *const i32, count: usize) -> u64 {
-    if tokens.is_null() {
+    // More than can be in memory are none either.
+    if tokens.is_null() || count > isize::MAX as usize / size_of::<i32>() {
         return prompt_seed(seed, &[]);
     }
     // SAFETY: the caller gives `count` numbers.
@@ -168,96 +166,9 @@ pub unsafe extern "C" fn aisp_create(
     made.map_or(std::ptr::null_mut(), |session| RUNS.insert(session))
 }
 
-fn create(options: &aisp_options, host: aisp_host, path: &Path) -> Result<Session, Failure> {
-    let Some(decode) = host.decode else {
-        return argument("aisp_create: host.decode is NULL");
-    };
-    for (field, value, most) in [
-        ("samples", options.samples, MAX_SAMPLES),
-        ("iterations", options.iterations, u32::MAX),
-        ("horizon", options.horizon, MAX_HORIZON),
-    ] {
-        if value == 0 || value > most {
-            let reason = format!("aisp_create: {field} is {value}; give 1 to {most}");
-            return argument(reason);
-        }
-    }
-    let gguf = Gguf::open(path).map_err(|e| Failure::Model(format!("{}: {e}", path.display())))?;
-    let output = OutputRows::open(path, &gguf, |kind| {
-        let kind = c_int::try_from(kind.0).ok()?;
-        // SAFETY: the host's function; NULL only asks.
-        let known = unsafe { decode(kind, std::ptr::null(), std::ptr::null_mut(), 0) } != 0;
-        known.then(|| -> Decoder {
-            Box::new(move |bytes, out| {
-                let (data, values) = (bytes.as_ptr().cast(), out.as_mut_ptr());
-                // SAFETY: whole rows of this type, and room for their values.
-                unsafe { decode(kind, data, values, out.len() as i64) != 0 }
-            })
-        })
-    })?;
-    let tier = match options.tier {
-        0 => Tier::Exact,
-        1 => Tier::Sampler(OutputHead::read(&gguf).map_err(|what| {
-            Failure::Model(format!(
-                "{}: {what}: the sampler tier does not know this head; choose AISP_TIER_EXACT",
-                path.display()
-            ))
-        })?),
-        other => return argument(format!("aisp_create: tier {other} is no aisp_tier")),
-    };
-    let noise = NoiseSettings {
-        sigma: match options.sigma {
-            sigma if sigma < 0.0 => AutoOr::Auto,
-            sigma => AutoOr::Number(sigma),
-        },
-        logit_sd: options.logit_sd,
-        null_candidate: options.null_candidate != 0,
-    };
-    // What the model itself says of a token, the library does not see.
-    let price = PriceSettings {
-        price: PriceRule::Off,
-        ..PriceSettings::default()
-    };
-    let (horizon, width) = (options.horizon as usize, output.width());
-    let spread = || output.spread().map_err(Failure::from);
-    let controller = match options.method {
-        0 => SearchSettings {
-            noise,
-            steer: options.steer,
-            elites: options.elites as usize,
-            fresh: options.fresh,
-            start: Start::Noise,
-            price,
-            ..SearchSettings::default()
-        }
-        .controller(horizon, width, options.seed, spread)?,
-        1 => SamplerSettings {
-            noise,
-            lambda: match options.lambda {
-                lambda if lambda <= 0.0 => AutoOr::Auto,
-                lambda => AutoOr::Number(lambda),
-            },
-            ess: options.ess,
-            alpha: options.alpha,
-            unmasked: options.mask_past_end == 0,
-            price,
-            update: Update::Weights,
-            ..SamplerSettings::default()
-        }
-        .controller(horizon, width, options.seed, spread)?,
-        other => return argument(format!("aisp_create: method {other} is no aisp_method")),
-    };
-    Ok(Session::new(Parts {
-        controller,
-        output,
-        tier,
-        samples: options.samples,
-        iterations: options.iterations,
-    }))
-}
-
 /// Opens the next iteration. Answers its number of candidates, 0 when all iterations are done,
-/// or a negative aisp_status.
+/// or a negative aisp_status. Each of them begins with the prompt's last token, decoded once for
+/// each: the logits of the prompt itself are perturbed for nobody.
 #[unsafe(no_mangle)]
 pub extern "C" fn aisp_begin(handle: *mut aisp) -> i32 {
     RUNS.on(handle, Session::begin)
@@ -280,6 +191,10 @@ pub unsafe extern "C" fn aisp_bind(
     status(RUNS.on(handle, |session| {
         if candidates.is_null() || rows == 0 {
             return argument("aisp_bind: no rows");
+        }
+        if rows > MAX_ROWS {
+            let reason = format!("aisp_bind: {rows} rows; give at most {MAX_ROWS}");
+            return argument(reason);
         }
         // SAFETY: the caller gives `rows` numbers.
         session.bind(unsafe { std::slice::from_raw_parts(candidates, rows) })
@@ -330,6 +245,7 @@ pub unsafe extern "C" fn aisp_apply(
         if tokens.is_null() || count == 0 {
             return argument("aisp_apply: no tokens");
         }
+        session.check_count(count)?;
         // SAFETY: the caller gives `count` tokens.
         session.apply(candidate, unsafe {
             std::slice::from_raw_parts_mut(tokens, count)

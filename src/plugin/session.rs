@@ -186,9 +186,20 @@ impl Session {
         let count = rows.len() / width;
         // Rows of several ubatches come in an order of their own.
         if count != self.bound.len() {
+            let remedy = match count < self.bound.len() {
+                true => {
+                    "llama.cpp cut the batch, whose rows must come in one ubatch. With a stream for \
+                     each sequence it cuts where one is left out: keep a row of every candidate, \
+                     bound to -1 once it has ended, or set kv_unified = true. A batch has no more \
+                     tokens than n_ubatch, and asks logits of every row that is bound"
+                }
+                false => {
+                    "bind every row that the batch asks logits of, -1 for one of no candidate, and \
+                     have them decoded in one ubatch"
+                }
+            };
             return Err(Failure::Order(format!(
-                "aisp_perturb: {count} rows came at once, but {} are bound: bind exactly the \
-                 rows that the batch asks logits of, and have them decoded in one ubatch",
+                "aisp_perturb: {count} rows came at once, but {} are bound: {remedy}",
                 self.bound.len()
             )));
         }
@@ -202,6 +213,17 @@ impl Session {
             candidate.seen = candidate.tokens.len() + 1;
         }
         Ok(())
+    }
+
+    /// Whether so many tokens may be in one array of candidates.
+    pub(super) fn check_count(&self, tokens: usize) -> Result<(), Failure> {
+        let vocabulary = self.parts.output.vocabulary();
+        if tokens <= vocabulary {
+            return Ok(());
+        }
+        Err(Failure::Argument(format!(
+            "apply: {tokens} tokens; the vocabulary of model_path has {vocabulary}"
+        )))
     }
 
     /// Makes the logits of `tokens`, some or all of the vocabulary in any order, those of
@@ -247,6 +269,9 @@ impl Session {
                 perturbation.perturb(&candidate.tokens, row_of, row)?;
             }
             let shifts = self.parts.output.logits(v.view())?;
+            if !shifts.iter().all(|shift| shift.is_finite()) {
+                return Err(self.parts.output.not_finite().into());
+            }
             for (candidate, shift) in asking.into_iter().zip(shifts.rows()) {
                 candidate.shift = Some((position, shift.to_vec()));
             }
@@ -260,18 +285,29 @@ impl Session {
         if candidate.seen == candidate.tokens.len() + 1 {
             return Ok(());
         }
+        let position = candidate.tokens.len();
         let remedy = match self.parts.tier {
-            Tier::Exact => {
-                "set cparams.cb_eval to aisp_eval_callback and call aisp_bind before every decode"
-            }
             Tier::Sampler(_) => {
                 "accept only what the candidate's chain has just chosen, once: \
                  llama_sampler_sample does"
             }
+            Tier::Exact if !self.bound.is_empty() => {
+                "its row is bound, but no decode has come by aisp_eval_callback since: set \
+                 cparams.cb_eval and cb_eval_user_data before the context is made"
+            }
+            // Every program of llama.cpp does that.
+            Tier::Exact if position == 0 => {
+                "a first token is not sampled off the logits of the prompt: leave the prompt's last \
+                 token out, and decode it once for each candidate at the start of every iteration, \
+                 its row bound by aisp_bind"
+            }
+            Tier::Exact => {
+                "no row was bound to it in the last decode; call aisp_bind before each, and accept a \
+                 token once, as llama_sampler_sample does"
+            }
         };
         Err(Failure::Order(format!(
-            "{call}: token {} of candidate {index} was not perturbed: {remedy}",
-            candidate.tokens.len()
+            "{call}: token {position} of candidate {index} was not perturbed: {remedy}"
         )))
     }
 

@@ -65,12 +65,12 @@ pub struct aisp_options {
     pub tier: c_int,
     /// An aisp_method.
     pub method: c_int,
-    /// Candidates of one iteration, 1 to 4096 (16).
+    /// Candidates of one iteration, 1 to 4096 (16). Times `horizon` they are at most 67108864.
     pub samples: u32,
     /// Iterations (8).
     pub iterations: u32,
     /// Response positions that are perturbed, usually the most tokens of a response; 1 to
-    /// 131072.
+    /// 131072. Times the width of the pre-logits they are at most 268435456.
     pub horizon: u32,
     /// Seed of the noise (0).
     pub seed: u64,
@@ -106,7 +106,8 @@ pub struct aisp_host {
     /// sizeof(aisp_host).
     pub size: usize,
     /// Turns `count` values of ggml type `type` at `data` into floats at `out`; answers 0 for a
-    /// type it cannot turn. With `data` NULL it only answers.
+    /// type it cannot turn. With `data` NULL it only answers. Must return: what it throws, or jumps
+    /// over with longjmp, would end the program.
     pub decode: Option<
         unsafe extern "C" fn(
             r#type: c_int,

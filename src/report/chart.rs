@@ -67,8 +67,9 @@ impl Panel {
             let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| {
                 (low.min(y), high.max(y))
             });
-            // Without any value there still is an axis, and it has to end.
-            if !(low.is_finite() && high.is_finite()) {
+            // Without any value, or with some too far apart for numbers, there still is an axis, and
+            // it has to end.
+            if !(high - low).is_finite() {
                 return (0.0, 1.0);
             }
             let margin = ((high - low) * 0.08).max(0.05);

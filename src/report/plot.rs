@@ -9,6 +9,7 @@ use plotters::style::RGBColor;
 use super::chart::{Panel, Series, draw};
 use crate::align::{Alignment, IterationStats};
 use crate::error::{Error, Result};
+use crate::save::save;
 
 const BLUE_MEAN: RGBColor = RGBColor(0x4c, 0x78, 0xa8);
 const ORANGE_MAX: RGBColor = RGBColor(0xf5, 0x85, 0x18);
@@ -33,7 +34,7 @@ pub fn write_plot(alignment: &Alignment, path: &Path) -> Result<()> {
         alignment.method, alignment.samples, alignment.seed
     );
     let svg = draw(&title, &panels)?;
-    std::fs::write(path, svg).map_err(Error::io(path))
+    save(path, svg)
 }
 
 fn panels(alignment: &Alignment) -> Vec<Panel> {

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::load::misplaced;
-use super::options::Options;
+use super::options::{self, Options};
 use super::text::{RewardText, Tokenizer};
 use super::{
-    Answer, Reward, RewardKind, RewardLoader, RewardSource, Sample, Score, Scores, TooLong,
-    check_tells_apart,
+    Answer, ReadText, Reward, RewardKind, RewardLoader, RewardSource, Sample, Score, Scores,
+    TooLong, check_tells_apart,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -24,8 +24,10 @@ use crate::llama::{
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "classifier",
-    usage: "classifier:FILE[;text=…][;too-long=refuse|truncate][;ngl=N][;dev=…]",
+    form: "classifier:FILE",
     about: "a GGUF with a classification head",
+    terms: &[],
+    options: &[options::TEXT, options::TOO_LONG, options::NGL, options::DEV],
     parse,
 };
 
@@ -72,7 +74,7 @@ pub struct ClassifierOptions {
     pub threads: usize,
     /// How attention is computed.
     pub attention: Attention,
-    /// The text it sees; `None` takes what the file states.
+    /// The text it sees; `None` takes [`RewardText::of_file`].
     pub text: Option<RewardText>,
     /// How a chat template is rendered.
     pub rendering: ChatOptions,
@@ -103,13 +105,14 @@ impl Classifier {
         let model = Arc::new(Model::load(path, &options.model)?);
         let text = match &options.text {
             Some(text) => text.clone(),
-            None => RewardText::of_file(&gguf)?.0,
+            None => RewardText::of_file(&gguf, None)?.0,
         };
         let (threads, flash) = (options.threads, options.attention.flash);
         let encoder = Encoder::new(Arc::clone(&model), Pooling::Rank, threads, flash)?;
         let tokenizer = Tokenizer::new(
             &model,
             text,
+            None,
             &options.rendering,
             options.too_long,
             encoder.capacity(),
@@ -136,6 +139,7 @@ impl Classifier {
             reward: reward.map_or(f64::NAN, f64::from),
             tokens: tokens.len(),
             truncated,
+            ..Score::default()
         }))
     }
 }
@@ -155,11 +159,19 @@ impl Reward for Classifier {
         self.encoder.model().path().display().to_string()
     }
 
+    fn sees(&self) -> String {
+        self.text().to_string()
+    }
+
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         samples
             .iter()
             .map(|sample| self.score_one(sample))
             .collect::<Result<_>>()
             .map_err(Error::in_reward)
+    }
+
+    fn reads(&self, sample: &Sample<'_>) -> Result<Vec<ReadText>> {
+        Ok(Vec::from_iter(self.tokenizer.show(sample)?))
     }
 }

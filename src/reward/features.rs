@@ -3,15 +3,16 @@
 //!
 //! A decoder's feature is the pre-logits of the text's last token ([`FeaturePooling::Last`]);
 //! texts with a common beginning, such as the candidates of one prompt, share it. An
-//! encoder's is the mean over its tokens ([`FeaturePooling::Mean`]), one text at a time; for
-//! a decoder that is slow, as llama.cpp computes the logits of every token on the way.
+//! encoder's is the mean over its tokens ([`FeaturePooling::Mean`]) or the vector of the first
+//! ([`FeaturePooling::Cls`]), one text at a time; for a decoder that is slow, as llama.cpp computes
+//! the logits of every token on the way.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use super::text::{RewardText, Tokenizer};
-use super::{Sample, SampleError, TooLong};
+use super::{ReadText, Sample, SampleError, TooLong};
 use crate::error::{Error, Result};
 use crate::llama::{Attention, ChatOptions, Encoder, Model, Pooling, Reader, Token, is_encoder};
 
@@ -22,6 +23,8 @@ pub enum FeaturePooling {
     Last,
     /// The mean over all tokens.
     Mean,
+    /// The vector of the first token; encoders only.
+    Cls,
 }
 
 impl FeaturePooling {
@@ -40,6 +43,7 @@ impl fmt::Display for FeaturePooling {
         f.write_str(match self {
             Self::Last => "last",
             Self::Mean => "mean",
+            Self::Cls => "cls",
         })
     }
 }
@@ -51,7 +55,8 @@ impl FromStr for FeaturePooling {
         match text {
             "last" => Ok(Self::Last),
             "mean" => Ok(Self::Mean),
-            _ => Err("neither last nor mean".into()),
+            "cls" => Ok(Self::Cls),
+            _ => Err("none of last, mean and cls".into()),
         }
     }
 }
@@ -63,9 +68,10 @@ pub struct FeaturesOptions {
     pub threads: usize,
     /// How attention is computed.
     pub attention: Attention,
-    /// The text; `None` takes what the file states, else the chat template of a decoder
-    /// that has one, else `{prompt}\n{response}`.
+    /// The text; `None` takes [`RewardText::of_file`].
     pub text: Option<RewardText>,
+    /// The token that every text ends with, such as `<|reward|>`, or its number.
+    pub append: Option<String>,
     /// Which vector; `None` takes [`FeaturePooling::of_model`].
     pub pooling: Option<FeaturePooling>,
     /// How a chat template is rendered.
@@ -87,13 +93,14 @@ pub struct FeatureVector {
 
 enum Engine {
     Reader(Box<Reader>),
-    Encoder(Encoder),
+    Encoder(Box<Encoder>),
 }
 
 /// Makes features.
 pub struct Features {
     engine: Engine,
     tokenizer: Tokenizer,
+    pooling: FeaturePooling,
     model: Arc<Model>,
 }
 
@@ -113,21 +120,38 @@ impl Features {
                 let limit = reader.capacity();
                 (Engine::Reader(Box::new(reader)), limit)
             }
-            FeaturePooling::Mean => {
+            FeaturePooling::Cls if !is_encoder(model.gguf()) => {
+                let reason =
+                    "pooling=cls is for encoders; the first token of this one sees nothing";
+                return Err(Error::model(model.path(), reason));
+            }
+            FeaturePooling::Mean | FeaturePooling::Cls => {
                 let (threads, flash) = (options.threads, options.attention.flash);
-                let encoder = Encoder::new(Arc::clone(&model), Pooling::Mean, threads, flash)?;
+                let made = match pooling {
+                    FeaturePooling::Cls => Pooling::Cls,
+                    _ => Pooling::Mean,
+                };
+                let encoder = Encoder::new(Arc::clone(&model), made, threads, flash)?;
                 let limit = encoder.capacity();
-                (Engine::Encoder(encoder), limit)
+                (Engine::Encoder(Box::new(encoder)), limit)
             }
         };
         let text = match &options.text {
             Some(text) => text.clone(),
-            None => default_text(&model)?,
+            None => RewardText::of_file(model.gguf(), None)?.0,
         };
-        let tokenizer = Tokenizer::new(&model, text, &options.rendering, options.too_long, limit)?;
+        let tokenizer = Tokenizer::new(
+            &model,
+            text,
+            options.append.as_deref(),
+            &options.rendering,
+            options.too_long,
+            limit,
+        )?;
         Ok(Self {
             engine,
             tokenizer,
+            pooling,
             model,
         })
     }
@@ -147,10 +171,12 @@ impl Features {
     /// Which vector.
     #[must_use]
     pub fn pooling(&self) -> FeaturePooling {
-        match self.engine {
-            Engine::Reader(_) => FeaturePooling::Last,
-            Engine::Encoder(_) => FeaturePooling::Mean,
-        }
+        self.pooling
+    }
+
+    /// A sample as the model reads it.
+    pub(super) fn show(&self, sample: &Sample<'_>) -> Result<Option<ReadText>> {
+        self.tokenizer.show(sample)
     }
 
     /// The vectors of samples, in order.
@@ -201,13 +227,4 @@ impl Features {
             })
             .collect()
     }
-}
-
-fn default_text(model: &Model) -> Result<RewardText> {
-    let (text, stated) = RewardText::of_file(model.gguf())?;
-    let template = model.gguf().chat_template().is_some();
-    Ok(match !stated && template && !is_encoder(model.gguf()) {
-        true => RewardText::Chat,
-        false => text,
-    })
 }

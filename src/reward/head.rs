@@ -4,16 +4,16 @@
 //! single output of others to a constant. Here the model computes [`Features`] and the
 //! head, from a file of its own or from the GGUF, is applied in Rust: any decoder becomes a
 //! reward model (last-token pre-logits, as Hugging Face's sequence classification does it),
-//! and so does any encoder (mean features).
+//! and so does any encoder (mean features, or the first token's under a dense layer).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::head_file::LinearHead;
-use super::options::Options;
+use super::options::{self, Options};
 use super::{
-    FeaturePooling, FeatureVector, Features, FeaturesOptions, Reward, RewardKind, RewardLoader,
-    RewardSource, RewardText, Sample, Score, Scores, check_tells_apart,
+    FeaturePooling, FeatureVector, Features, FeaturesOptions, ReadText, Reward, RewardKind,
+    RewardLoader, RewardOption, RewardSource, RewardText, Sample, Score, Scores, check_tells_apart,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -22,9 +22,36 @@ use crate::llama::{Attention, ChatOptions, Model, Placement, head_inside_obstacl
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "head",
-    usage: "head:FILE[;head=FILE][;text=…][;pooling=last|mean][;too-long=refuse|truncate]\
-            [;ngl=N][;dev=…]",
+    form: "head:FILE",
     about: "a scalar head, from a file of its own or inside the GGUF, on the model's features",
+    terms: &[],
+    options: &[
+        RewardOption::new(
+            "head",
+            "FILE",
+            "the safetensors or GGUF file with the head [default: that inside FILE]",
+        ),
+        RewardOption::new(
+            "name",
+            "TENSOR",
+            "the head's weights in that file [default: the names that heads are known by]",
+        ),
+        options::TEXT,
+        RewardOption::new(
+            "append",
+            "TOKEN",
+            "the token that every text ends with [default: what the head states]",
+        ),
+        RewardOption::new(
+            "pooling",
+            "last|mean|cls",
+            "the last token's features, the mean of all, or an encoder's first [default: what the head \
+             states, else last for decoders and mean for encoders]",
+        ),
+        options::TOO_LONG,
+        options::NGL,
+        options::DEV,
+    ],
     parse,
 };
 
@@ -32,7 +59,9 @@ fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
     let (file, mut options) = Options::parse(&KIND, text)?;
     let parsed = HeadOptions {
         head: options.text("head").map(PathBuf::from),
+        name: options.text("name"),
         features: FeaturesOptions {
+            append: options.text("append"),
             rendering: ChatOptions::default(),
             threads: 0,
             attention: Attention::default(),
@@ -76,8 +105,10 @@ pub struct HeadOptions {
     /// The file with the head (safetensors or GGUF); `None` takes the head inside the
     /// model's own file.
     pub head: Option<PathBuf>,
-    /// How features are made; text and pooling that are `None` follow what the head's file
-    /// states.
+    /// The head's tensor, with or without `.weight`; `None` looks for the known names.
+    pub name: Option<String>,
+    /// How features are made; text, pooling and the token at the end that are `None` follow what
+    /// the head's file states.
     pub features: FeaturesOptions,
 }
 
@@ -97,28 +128,33 @@ impl Head {
     /// an unreadable file.
     pub fn new(model: Arc<Model>, options: &HeadOptions) -> Result<Self> {
         let path = model.path().to_path_buf();
+        let name = options.name.as_deref();
         let found = match &options.head {
-            Some(file) => Some(LinearHead::read(file)?),
-            None => LinearHead::from_gguf(&path, model.gguf())?,
+            Some(file) => Some(LinearHead::read(file, name)?),
+            None => LinearHead::from_gguf(&path, model.gguf(), name)?,
         };
         let head_path = options.head.as_deref().unwrap_or(&path);
         let head = found.ok_or_else(|| {
             Error::model(
                 &path,
-                "has no head (score.weight, cls.output.weight); give one beside it, \
-                 head:FILE.gguf;head=HEAD.safetensors, or ask the model itself, judge:FILE.gguf",
+                "has no head (score.weight, cls.output.weight) or none of that name; give one \
+                 beside it, head:FILE.gguf;head=HEAD.safetensors, or ask the model itself, \
+                 judge:FILE.gguf",
             )
         })?;
         let mut wanted = options.features.clone();
-        if let (None, Some(text)) = (&wanted.text, &head.text) {
-            wanted.text = Some(RewardText::parse(text)?);
+        if wanted.text.is_none() {
+            wanted.text = Some(RewardText::of_file(model.gguf(), Some(&head))?.0);
         }
-        if let (None, Some(pooling)) = (wanted.pooling, &head.pooling) {
-            let pooling: std::result::Result<FeaturePooling, _> = pooling.parse();
-            wanted.pooling = Some(
-                pooling
-                    .map_err(|e| Error::model(head_path, format!("aisp.reward.pooling: {e}")))?,
-            );
+        wanted.append = wanted.append.or_else(|| head.append.clone());
+        if wanted.pooling.is_none() {
+            let stated = head.pooling.as_deref().map(str::parse).transpose();
+            let stated: Option<FeaturePooling> = stated.map_err(|e: String| {
+                Error::model(head_path, format!("aisp.reward.pooling: {e}"))
+            })?;
+            // A dense layer is one of a cross-encoder, on its first token.
+            let under_dense = head.dense.is_some().then_some(FeaturePooling::Cls);
+            wanted.pooling = stated.or(under_dense);
         }
         let features = Features::new(model, &wanted)?;
         let width = features.model().width();
@@ -163,13 +199,22 @@ impl Reward for Head {
         self.name.clone()
     }
 
+    fn sees(&self) -> String {
+        self.text().to_string()
+    }
+
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         let vectors = self.features.compute(samples).map_err(Error::in_reward)?;
         let score = |v: FeatureVector| Score {
             reward: self.head.score(&v.values),
             tokens: v.tokens,
             truncated: v.truncated,
+            ..Score::default()
         };
         Ok(vectors.into_iter().map(|v| v.map(score)).collect())
+    }
+
+    fn reads(&self, sample: &Sample<'_>) -> Result<Vec<ReadText>> {
+        Ok(Vec::from_iter(self.features.show(sample)?))
     }
 }

@@ -13,7 +13,10 @@ const KINDS: &[&RewardKind] = &[
     &super::classifier::KIND,
     &super::head::KIND,
     &super::judge::KIND,
+    &super::rubric::KIND,
+    &super::pairwise::KIND,
     &super::likelihood::KIND,
+    &super::steps::KIND,
     &super::rule::KIND,
     &super::command::KIND,
     &super::http::KIND,
@@ -23,6 +26,17 @@ const KINDS: &[&RewardKind] = &[
 #[must_use]
 pub fn kinds() -> &'static [&'static RewardKind] {
     KINDS
+}
+
+/// Every kind with every option, in lines: what `aisp-llama help rewards` prints.
+#[must_use]
+pub fn reward_help() -> String {
+    let mut help = format!("-mr {}", super::file::KIND.help());
+    for kind in KINDS {
+        help += "\n--reward ";
+        help += &kind.help();
+    }
+    help
 }
 
 /// Reads `KIND:…`.

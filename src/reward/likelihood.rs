@@ -16,19 +16,37 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::options::Options;
-use super::{Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores};
+use super::options::{self, Options};
+use super::{
+    ReadText, Reward, RewardKind, RewardLoader, RewardOption, RewardSource, Sample, SampleError,
+    Score, Scores,
+};
 use crate::error::{Error, Result};
 use crate::llama::{
-    Attention, ChatOptions, ChatTemplate, Message, Model, Placement, Reader, Token,
-    tokenize_guarded,
+    Attention, ChatOptions, ChatTemplate, Model, Placement, Reader, Token, tokenize_guarded,
 };
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "likelihood",
-    usage: "likelihood:FILE|self[;chat=on|off][;between=…][;ngl=N][;dev=…]",
+    form: "likelihood:FILE|self",
     about: "mean log p of the response's tokens by any model, or the generator itself",
+    terms: &[],
+    options: &[
+        RewardOption::new(
+            "chat",
+            "on|off",
+            "whether the prompt goes through its chat template [default: on where it has one]",
+        ),
+        RewardOption::new(
+            "between",
+            "TEXT",
+            "what stands between a raw prompt and the response; \\n is a line break [default: a line \
+             break, nothing for the generator itself]",
+        ),
+        options::NGL,
+        options::DEV,
+    ],
     parse,
 };
 
@@ -139,9 +157,7 @@ impl Likelihood {
     pub fn tokenize(&self, sample: &Sample<'_>) -> Result<(Vec<Token>, usize)> {
         let model = self.reader.model();
         let mut tokens = match &self.before {
-            Before::Chat(chat) => {
-                chat.tokenize(model, &[Message::new("user", sample.prompt)], true)?
-            }
+            Before::Chat(chat) => chat.tokenize(model, &sample.conversation(), true)?,
             Before::Raw(between) => tokenize_guarded(model, &[sample.prompt], |texts| {
                 Ok(format!("{}{between}", texts[0]))
             })?,
@@ -191,7 +207,7 @@ impl Likelihood {
                 Ok(Ok(Score {
                     reward: text.log_p.iter().sum::<f64>() / text.log_p.len() as f64,
                     tokens: text.decoded,
-                    truncated: false,
+                    ..Score::default()
                 }))
             })
             .collect()
@@ -209,5 +225,10 @@ impl Reward for Likelihood {
 
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         self.read(samples).map_err(Error::in_reward)
+    }
+
+    fn reads(&self, sample: &Sample<'_>) -> Result<Vec<ReadText>> {
+        let (tokens, _) = self.tokenize(sample)?;
+        Ok(vec![ReadText::new(self.reader.model(), tokens)])
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{RewardKind, RewardText, TooLong};
 use crate::error::{Error, Result};
 use crate::llama::{Attention, ChatOptions, Model, ModelOptions, Placement};
+use crate::stop::Stop;
 
 /// Loads rewards; a model that several of them name, or that is the generator, is loaded
 /// once.
@@ -24,6 +25,8 @@ pub struct RewardLoader {
     pub text: Option<RewardText>,
     /// What happens to texts too long for those.
     pub too_long: TooLong,
+    /// A request to stop, soon after which a reward that is silent is given up.
+    pub stop: Stop,
     loaded: Vec<Arc<Model>>,
 }
 
@@ -39,6 +42,7 @@ impl RewardLoader {
             chat: ChatOptions::default(),
             text: None,
             too_long: TooLong::default(),
+            stop: Stop::new(),
             loaded: Vec::new(),
         }
     }

@@ -1,10 +1,11 @@
 //! Several rewards as one: Σ weight·reward.
 
-use super::{Reward, Sample, Score, Scores};
+use super::{ReadText, Reward, RewardPart, Sample, Score, Scores};
 use crate::error::{Error, Result};
 
-/// A weighted sum of rewards. Each keeps its own unit: the weights make them comparable.
-/// A sample that one of them cannot score has no reward.
+/// A weighted sum of rewards. Each keeps its own unit: the weights make them comparable, or a run
+/// that [divides](crate::AlignOptions::reward_scale) them by their deviations. A sample that one of
+/// them cannot score has no reward.
 pub struct Mix {
     parts: Vec<(f64, Box<dyn Reward>)>,
 }
@@ -44,13 +45,25 @@ impl Reward for Mix {
         names.join(" + ")
     }
 
-    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
-        let nothing = Score {
-            reward: 0.0,
-            tokens: 0,
-            truncated: false,
+    fn sees(&self) -> String {
+        let mut seen: Vec<String> = self.parts.iter().map(|(_, part)| part.sees()).collect();
+        // All alike are said once.
+        if seen.iter().all(|text| *text == seen[0]) {
+            seen.truncate(1);
+        }
+        seen.join(" + ")
+    }
+
+    fn parts(&self) -> Vec<RewardPart> {
+        let part = |(weight, reward): &(f64, Box<dyn Reward>)| RewardPart {
+            name: reward.name(),
+            weight: *weight,
         };
-        let mut sums = vec![Ok(nothing); samples.len()];
+        self.parts.iter().map(part).collect()
+    }
+
+    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
+        let mut sums: Scores = vec![Ok(Score::default()); samples.len()];
         for (weight, reward) in &mut self.parts {
             let scores = reward.score(samples)?;
             if scores.len() != samples.len() {
@@ -67,6 +80,7 @@ impl Reward for Mix {
                         sum.reward += *weight * score.reward;
                         sum.tokens += score.tokens;
                         sum.truncated |= score.truncated;
+                        sum.parts.push(score.reward);
                     }
                     (Ok(_), Err(error)) => *sum = Err(error),
                     (Err(_), _) => {}
@@ -75,6 +89,11 @@ impl Reward for Mix {
         }
         Ok(sums)
     }
+
+    fn reads(&self, sample: &Sample<'_>) -> Result<Vec<ReadText>> {
+        let each = self.parts.iter().map(|(_, reward)| reward.reads(sample));
+        Ok(each.collect::<Result<Vec<_>>>()?.concat())
+    }
 }
 
 #[cfg(test)]
@@ -82,10 +101,7 @@ mod tests {
     use super::*;
     use crate::reward::{FnReward, SampleError};
 
-    const HI: [Sample<'static>; 1] = [Sample {
-        prompt: "p",
-        response: "hi",
-    }];
+    const HI: [Sample<'static>; 1] = [Sample::new("p", "hi")];
 
     fn constant(value: f64) -> Box<dyn Reward> {
         Box::new(FnReward::new(value.to_string(), move |_, _| value))
@@ -94,7 +110,10 @@ mod tests {
     #[test]
     fn rewards_add_up_with_their_weights() {
         let mut mix = Mix::new(vec![(2.0, constant(3.0)), (-0.5, constant(4.0))]).unwrap();
-        assert_eq!(mix.score(&HI).unwrap()[0].as_ref().unwrap().reward, 4.0);
+        let score = mix.score(&HI).unwrap().pop().unwrap().unwrap();
+        assert_eq!((score.reward, score.parts), (4.0, vec![3.0, 4.0]));
+        let parts = mix.parts();
+        assert_eq!((parts[1].name.as_str(), parts[1].weight), ("4", -0.5));
         assert_eq!(mix.name(), "2*3 + -0.5*4");
     }
 

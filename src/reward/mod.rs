@@ -11,17 +11,24 @@ mod file;
 mod head;
 mod head_file;
 mod http;
+mod import;
 mod judge;
+#[cfg(unix)]
+mod keeper;
 mod kinds;
 mod likelihood;
 mod load;
 mod mix;
 mod options;
+mod pairwise;
 mod probe;
 mod process;
+mod rubric;
 mod rule;
+mod sample;
 mod source;
 mod spec;
+mod steps;
 mod terms;
 mod text;
 pub mod train;
@@ -30,35 +37,33 @@ pub use classifier::{Classifier, ClassifierOptions};
 pub use command::{CommandOptions, CommandReward};
 pub use features::{FeaturePooling, FeatureVector, Features, FeaturesOptions};
 pub use head::{Head, HeadOptions};
-pub use head_file::LinearHead;
+pub use head_file::{Dense, Files, Folder, LinearHead, head_beside};
 pub use http::{HttpApi, HttpOptions, HttpReward};
+pub use import::{ImportOptions, import_gguf, import_head};
 pub use judge::{Judge, JudgeOptions, Verdict};
-pub use kinds::kinds;
+pub use kinds::{kinds, reward_help};
 pub use likelihood::{Likelihood, LikelihoodOptions};
 pub use load::RewardLoader;
 pub use mix::Mix;
+pub use pairwise::{Pairwise, PairwiseOptions};
 pub use probe::{ProbeAspect, ProbePair, ProbeReport, ProbeVerdict, probe, probe_pairs};
-pub use process::kill_commands;
+pub use rubric::{Rubric, RubricOptions, RubricQuestion};
 pub use rule::{RuleResult, Rules};
-pub use source::{RewardKind, RewardSource};
+pub use sample::{OwnedSample, Sample, TextOrMessages};
+pub use source::{RewardKind, RewardOption, RewardSource};
 pub use spec::RewardSpec;
-pub use text::{RewardText, TooLong};
+pub use steps::{StepCount, Steps};
+pub use text::{RewardText, TextOrigin, TooLong};
 
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use serde::Serialize;
 
-/// A response to be scored, with the prompt it answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample<'a> {
-    /// The prompt as the user wrote it; of a conversation, the last user message.
-    pub prompt: &'a str,
-    /// The response, special tokens left out.
-    pub response: &'a str,
-}
+use crate::error::{Error, Result};
+use crate::llama::{Model, Token};
 
 /// A reward with what it cost.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Score {
     /// The reward, in the reward's own unit. NaN and infinite values count as failed.
     pub reward: f64,
@@ -66,6 +71,18 @@ pub struct Score {
     pub tokens: usize,
     /// Whether the text was cut to fit the reward model.
     pub truncated: bool,
+    /// What the reward is the sum of, each in its own unit, where the reward has
+    /// [parts](Reward::parts).
+    pub parts: Vec<f64>,
+}
+
+/// One of what a reward is the sum of, Σ weight·part.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RewardPart {
+    /// A short name.
+    pub name: String,
+    /// Its factor.
+    pub weight: f64,
 }
 
 /// Why one pair could not be scored.
@@ -90,10 +107,43 @@ pub type Answer = std::result::Result<Score, SampleError>;
 /// What a reward says of some samples, in their order.
 pub type Scores = Vec<Answer>;
 
+/// A text as a reward model reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadText {
+    /// The pieces of its tokens, special ones included.
+    pub text: String,
+    /// The tokens, with all that the model wants around a text.
+    pub tokens: Vec<Token>,
+}
+
+impl ReadText {
+    fn new(model: &Model, tokens: Vec<Token>) -> Self {
+        let bytes: Vec<u8> = tokens.iter().flat_map(|&t| model.piece(t, true)).collect();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Self { text, tokens }
+    }
+}
+
+/// What a reward that was given up says of itself.
+pub(crate) fn given_up() -> Error {
+    Error::Reward("given up, as the run is to stop".into())
+}
+
 /// Something that scores responses.
 pub trait Reward: Send {
     /// A short name for reports: a file name, a rule.
     fn name(&self) -> String;
+
+    /// What it reads of a sample, in a few words.
+    fn sees(&self) -> String {
+        "prompt and response".into()
+    }
+
+    /// What its scores are sums of, in the order of [`Score::parts`]; none where a reward is one
+    /// number.
+    fn parts(&self) -> Vec<RewardPart> {
+        Vec::new()
+    }
 
     /// Scores every sample, in order.
     ///
@@ -102,10 +152,41 @@ pub trait Reward: Send {
     /// [`SampleError`] in its place.
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores>;
 
-    /// Begins to score them elsewhere, so that nobody waits; `None`, the default, where that is not
-    /// possible, and [`score`](Self::score) is to be called.
-    fn begin(&mut self, samples: &[Sample<'_>]) -> Option<Pending> {
-        let _ = samples;
+    /// The same for responses of one run beside its best ones so far, its `elites`, with the rewards
+    /// that they were given: for a reward that only [compares](Self::compares). By default they do
+    /// not matter.
+    ///
+    /// # Errors
+    /// Those of [`score`](Self::score).
+    fn score_beside(
+        &mut self,
+        samples: &[Sample<'_>],
+        elites: &[(Sample<'_>, f64)],
+    ) -> Result<Scores> {
+        let _ = elites;
+        self.score(samples)
+    }
+
+    /// Whether a score is nothing by itself, and says only how a response compares with those that
+    /// it was scored with, and with the elites; no other reward can then be added to it.
+    fn compares(&self) -> bool {
+        false
+    }
+
+    /// What models read of a sample to score it, a text for each; none where no model of this
+    /// program reads it.
+    ///
+    /// # Errors
+    /// Those of a chat template.
+    fn reads(&self, sample: &Sample<'_>) -> Result<Vec<ReadText>> {
+        let _ = sample;
+        Ok(Vec::new())
+    }
+
+    /// Begins to score them as [`score_beside`](Self::score_beside) does, elsewhere, so that nobody waits;
+    /// `None`, the default, where that is not possible.
+    fn begin(&mut self, samples: &[Sample<'_>], elites: &[(Sample<'_>, f64)]) -> Option<Pending> {
+        let _ = (samples, elites);
         None
     }
 }
@@ -118,12 +199,36 @@ impl<R: Reward + ?Sized> Reward for Box<R> {
         (**self).name()
     }
 
+    fn sees(&self) -> String {
+        (**self).sees()
+    }
+
+    fn parts(&self) -> Vec<RewardPart> {
+        (**self).parts()
+    }
+
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         (**self).score(samples)
     }
 
-    fn begin(&mut self, samples: &[Sample<'_>]) -> Option<Pending> {
-        (**self).begin(samples)
+    fn reads(&self, sample: &Sample<'_>) -> Result<Vec<ReadText>> {
+        (**self).reads(sample)
+    }
+
+    fn score_beside(
+        &mut self,
+        samples: &[Sample<'_>],
+        elites: &[(Sample<'_>, f64)],
+    ) -> Result<Scores> {
+        (**self).score_beside(samples, elites)
+    }
+
+    fn compares(&self) -> bool {
+        (**self).compares()
+    }
+
+    fn begin(&mut self, samples: &[Sample<'_>], elites: &[(Sample<'_>, f64)]) -> Option<Pending> {
+        (**self).begin(samples, elites)
     }
 }
 
@@ -132,7 +237,7 @@ impl<R: Reward + ?Sized> Reward for Box<R> {
 /// ```
 /// use aisp_llama::reward::{FnReward, Reward, Sample};
 /// let mut brevity = FnReward::new("brevity", |_prompt, response| -(response.len() as f64));
-/// let scores = brevity.score(&[Sample { prompt: "Hi", response: "Yo" }]).unwrap();
+/// let scores = brevity.score(&[Sample::new("Hi", "Yo")]).unwrap();
 /// assert_eq!(scores[0].as_ref().unwrap().reward, -2.0);
 /// ```
 pub struct FnReward<F> {
@@ -161,8 +266,7 @@ impl<F: FnMut(&str, &str) -> f64 + Send> Reward for FnReward<F> {
             .map(|s| {
                 Ok(Score {
                     reward: (self.function)(s.prompt, s.response),
-                    tokens: 0,
-                    truncated: false,
+                    ..Score::default()
                 })
             })
             .collect())
@@ -171,14 +275,14 @@ impl<F: FnMut(&str, &str) -> f64 + Send> Reward for FnReward<F> {
 
 /// Texts that any useful reward model tells apart.
 const PROBES: [Sample<'static>; 2] = [
-    Sample {
-        prompt: "Review the film in one sentence.",
-        response: "A wonderful, warm and moving film that I will watch again and again.",
-    },
-    Sample {
-        prompt: "Review the film in one sentence.",
-        response: "Dull, lifeless and badly acted: two hours of my life that I want back.",
-    },
+    Sample::new(
+        "Review the film in one sentence.",
+        "A wonderful, warm and moving film that I will watch again and again.",
+    ),
+    Sample::new(
+        "Review the film in one sentence.",
+        "Dull, lifeless and badly acted: two hours of my life that I want back.",
+    ),
 ];
 
 /// Refuses a reward model that gives two clearly different texts the same score: some heads

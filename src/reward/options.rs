@@ -1,12 +1,39 @@
 //! The options of one description, `MAIN[;OPTION=VALUE]…`, taken out one by one.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::terms::{self, Term};
-use super::{RewardKind, RewardText, TooLong};
+use super::{RewardKind, RewardOption, RewardText, TooLong};
 use crate::error::{Error, Result};
 use crate::llama::{Placement, placement};
+
+/// Layers on the GPU.
+pub(super) const NGL: RewardOption = RewardOption::new(
+    "ngl",
+    "N",
+    "layers on the GPU: a number, all or auto [default: as for the generator]",
+);
+/// Devices.
+pub(super) const DEV: RewardOption = RewardOption::new(
+    "dev",
+    "NAME,…",
+    "devices for the layers, or none [default: as for the generator]",
+);
+/// What a reward model sees.
+pub(super) const TEXT: RewardOption = RewardOption::new(
+    "text",
+    "TEXT",
+    "what it sees: {response}, {prompt}\\n{response}, or chat for its chat template [default: what \
+     fits the model; a run says it in its first line]",
+);
+/// What happens to texts that are too long for it.
+pub(super) const TOO_LONG: RewardOption = RewardOption::new(
+    "too-long",
+    "refuse|truncate",
+    "whether a text that is too long has no reward or is cut at its end [default: refuse]",
+);
 
 /// What is left of them.
 pub(super) struct Options {
@@ -22,6 +49,10 @@ impl Options {
         let main = terms.remove(0).value.unwrap_or_default();
         if main.is_empty() {
             return Err(kind.refuse("nothing behind the colon"));
+        }
+        let known = |term: &Term| kind.options.iter().any(|option| option.name == term.key);
+        if let Some(term) = terms.iter().find(|term| !known(term)) {
+            return Err(no_option(kind, term));
         }
         match terms.iter().find(|t| t.negated || t.weight != 1.0) {
             Some(term) => {
@@ -66,6 +97,17 @@ impl Options {
         })
     }
 
+    /// A scale of whole numbers, `A..B` with 0 ≤ A < B ≤ 10.
+    pub fn scale(&mut self) -> Result<Option<RangeInclusive<u32>>> {
+        self.take("scale", |text| {
+            let (low, high) = text.split_once("..").unwrap_or_default();
+            match (low.parse(), high.parse()) {
+                (Ok(low), Ok(high)) if low < high && high <= 10 => Ok(low..=high),
+                _ => Err("must be A..B with 0 <= A < B <= 10".into()),
+            }
+        })
+    }
+
     /// A text in which `\n` is a line break.
     pub fn line_breaks(&mut self, key: &str) -> Option<String> {
         self.text(key).map(|text| text.replace("\\n", "\n"))
@@ -104,11 +146,16 @@ impl Options {
     pub fn finish(self) -> Result<()> {
         match self.terms.first() {
             None => Ok(()),
-            Some(term) => Err(self.kind.refuse(format!(
-                "there is no option {:?}, or it is given twice; write {} \
-                 (a value with ; in it goes in double quotes)",
-                term.key, self.kind.usage
-            ))),
+            Some(term) => Err(no_option(self.kind, term)),
         }
     }
+}
+
+fn no_option(kind: &RewardKind, term: &Term) -> Error {
+    kind.refuse(format!(
+        "there is no option {:?}, or it is given twice; write {} (a value with ; in it goes in double \
+         quotes)",
+        term.key,
+        kind.usage()
+    ))
 }

@@ -2,12 +2,13 @@
 //!
 //! The built-in pairs are plain cases that a person decides at a glance. An aspect counts
 //! as told apart when so many pairs come out right that coin flips would do as well less
-//! than once in twenty times (exact binomial test, one-sided).
+//! than once in twenty times (exact sign test, one-sided: pairs with equal rewards are left out).
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use statrs::distribution::{Binomial, DiscreteCDF};
 
 use super::{Reward, Sample};
 use crate::error::{Error, Result};
@@ -53,6 +54,8 @@ pub struct ProbeAspect {
     pub pairs: usize,
     /// Pairs whose better response scored higher.
     pub right: usize,
+    /// Pairs of two equal rewards, which are left out of the verdict.
+    pub equal: usize,
     /// Mean difference, better − worse, in the reward's unit.
     pub mean_difference: f64,
     /// What can be said.
@@ -115,10 +118,7 @@ pub fn probe(reward: &mut dyn Reward, pairs: &[ProbePair]) -> Result<ProbeReport
         if !order.contains(&pair.aspect.as_str()) {
             order.push(&pair.aspect);
         }
-        let samples = [&pair.better, &pair.worse].map(|response| Sample {
-            prompt: &pair.prompt,
-            response,
-        });
+        let samples = [&pair.better, &pair.worse].map(|text| Sample::new(&pair.prompt, text));
         let scores: Vec<f64> = reward
             .score(&samples)?
             .into_iter()
@@ -152,9 +152,11 @@ fn aspect(name: &str, differences: &[f64]) -> ProbeAspect {
     let pairs = differences.len();
     let right = differences.iter().filter(|d| **d > 0.0).count();
     let wrong = differences.iter().filter(|d| **d < 0.0).count();
-    let verdict = if at_least(right, pairs) < LEVEL {
+    // Two equal rewards say nothing either way.
+    let decided = right + wrong;
+    let verdict = if at_least(right, decided) < LEVEL {
         ProbeVerdict::ToldApart
-    } else if at_least(wrong, pairs) < LEVEL {
+    } else if at_least(wrong, decided) < LEVEL {
         ProbeVerdict::Reversed
     } else {
         ProbeVerdict::Chance
@@ -163,6 +165,7 @@ fn aspect(name: &str, differences: &[f64]) -> ProbeAspect {
         aspect: name.to_owned(),
         pairs,
         right,
+        equal: pairs - decided,
         mean_difference: differences.iter().sum::<f64>() / pairs.max(1) as f64,
         verdict,
     }
@@ -170,16 +173,10 @@ fn aspect(name: &str, differences: &[f64]) -> ProbeAspect {
 
 /// Probability that `n` coin flips show heads at least `k` times.
 fn at_least(k: usize, n: usize) -> f64 {
-    // C(n, i) / 2^n from its neighbour, starting at i = 0.
-    let mut term = 0.5_f64.powi(i32::try_from(n).unwrap_or(i32::MAX));
-    let mut sum = 0.0;
-    for i in 0..=n {
-        if i >= k {
-            sum += term;
-        }
-        term *= (n - i) as f64 / (i + 1) as f64;
+    match (k as u64).checked_sub(1) {
+        None => 1.0,
+        Some(below) => Binomial::new(0.5, n as u64).map_or(1.0, |flips| flips.sf(below)),
     }
-    sum
 }
 
 impl fmt::Display for ProbeReport {
@@ -197,9 +194,13 @@ impl fmt::Display for ProbeReport {
                 ProbeVerdict::Chance => "no better than chance",
             };
             let right = format!("{} of {}", a.right, a.pairs);
+            let equal = match a.equal {
+                0 => String::new(),
+                equal => format!(" ({equal} alike)"),
+            };
             writeln!(
                 f,
-                "{:<16} {right:>9}  {:>+10.3}  {verdict}",
+                "{:<16} {right:>9}  {:>+10.3}  {verdict}{equal}",
                 a.aspect, a.mean_difference
             )?;
         }
@@ -225,6 +226,31 @@ mod tests {
         assert!((at_least(7, 8) - 9.0 / 256.0).abs() < 1e-15);
         assert!((at_least(0, 8) - 1.0).abs() < 1e-12);
         assert_eq!(at_least(1, 0), 0.0);
+        // By whole numbers; the tail is a series, and exact to some digits.
+        assert!((at_least(600, 1100) - 0.001_409_772_495_718).abs() < 1e-12);
+        assert!((at_least(5000, 10_000) - 0.503_989_323_069_691).abs() < 1e-9);
+        assert!(at_least(1100, 1100) < 1e-300);
+    }
+
+    #[test]
+    fn verdicts_hold_for_any_number_of_pairs_and_leave_equal_rewards_out() {
+        // Of so many pairs: right, wrong, equal.
+        for (right, wrong, equal, verdict) in [
+            (0, 1100, 0, ProbeVerdict::Reversed),
+            (0, 0, 1100, ProbeVerdict::Chance),
+            (560, 540, 0, ProbeVerdict::Chance),
+            (3000, 0, 0, ProbeVerdict::ToldApart),
+            (5, 0, 0, ProbeVerdict::ToldApart),
+            (5, 0, 40, ProbeVerdict::ToldApart),
+            (4, 0, 0, ProbeVerdict::Chance),
+        ] {
+            let mut differences = vec![1.0; right];
+            differences.extend(vec![-1.0; wrong]);
+            differences.extend(vec![0.0; equal]);
+            let found = aspect("a", &differences);
+            assert_eq!(found.verdict, verdict, "{right} {wrong} {equal}");
+            assert_eq!((found.pairs, found.equal), (right + wrong + equal, equal));
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Child processes that never outlive their use: each leads a process group of its own, and
-//! the whole group is killed, so that what the command started ends with it.
+//! the whole group is killed, so that what the command started ends with it, and with the program.
 //!
 //! Out of reach is only a process that leaves the group on purpose (`setsid`). Nothing here
 //! waits for the end of a pipe without a time limit, because such a process can keep it open.
@@ -7,11 +7,21 @@
 use std::collections::VecDeque;
 use std::io::{Read, Result, Write};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+#[cfg(windows)]
+use process_wrap::std::JobObject;
+#[cfg(unix)]
+use process_wrap::std::ProcessGroup;
+use process_wrap::std::{ChildWrapper, CommandWrap};
+
+#[cfg(unix)]
+use super::keeper;
+use crate::stop::Stop;
 
 /// What is kept of the stderr of a command that is run once.
 const STDERR_KEPT: usize = 64 << 10;
@@ -19,37 +29,6 @@ const STDERR_KEPT: usize = 64 << 10;
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Longest pause between two looks at a running process.
 const LONGEST_NAP: Duration = Duration::from_millis(10);
-
-/// Leaders of the groups that are running.
-static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
-
-fn running() -> MutexGuard<'static, Vec<u32>> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn forget(leader: u32) {
-    running().retain(|&id| id != leader);
-}
-
-/// Kills every command that a reward has started and not yet ended, with all it started.
-/// For a program that is about to exit without dropping its rewards; they fail afterwards.
-pub fn kill_commands() {
-    for &leader in running().iter() {
-        kill_group(leader);
-    }
-}
-
-/// Failures are ignored: they mean that nothing is left to be killed.
-#[cfg(unix)]
-fn kill_group(leader: u32) {
-    use nix::sys::signal::{Signal, killpg};
-    if let Ok(id) = i32::try_from(leader) {
-        let _ = killpg(nix::unistd::Pid::from_raw(id), Signal::SIGKILL);
-    }
-}
-
-#[cfg(not(unix))]
-fn kill_group(_leader: u32) {}
 
 /// The words of a shell command that name files, such as the program that it runs; what output is
 /// sent to is none of them.
@@ -67,10 +46,10 @@ pub(super) fn files(command: &str) -> Vec<&Path> {
     found
 }
 
-/// A shell command with all three pipes, leading its own process group. Dropping it kills
-/// the group and reaps the leader.
+/// A shell command with all three pipes, leading its own process group (on Windows a job). Dropping
+/// it kills the group and reaps the leader; so does the end of the program, however it comes.
 pub(super) struct Group {
-    pub child: Child,
+    pub child: Box<dyn ChildWrapper>,
     status: Option<ExitStatus>,
 }
 
@@ -82,17 +61,24 @@ impl Group {
             .stdin(Stdio::piped())
             .stdout(stdout)
             .stderr(Stdio::piped());
-        let child = shell.spawn()?;
-        running().push(child.id());
-        Ok(Self {
-            child,
+        let mut shell = CommandWrap::from(shell);
+        #[cfg(unix)]
+        shell.wrap(ProcessGroup::leader());
+        #[cfg(windows)]
+        shell.wrap(JobObject);
+        let group = Self {
+            child: shell.spawn()?,
             status: None,
-        })
+        };
+        // Where nobody could end it with the program, it is not begun.
+        #[cfg(unix)]
+        keeper::keep(group.child.id())?;
+        Ok(group)
     }
 
-    /// Waits for the command to end by itself; `None` when `timeout` passed first. Whatever
-    /// an ended command left behind is killed.
-    pub fn wait(&mut self, timeout: Duration) -> Result<Option<ExitStatus>> {
+    /// Waits for the command to end by itself; `None` when `timeout` passed first, or a stop was asked
+    /// for and what was begun then has had its time. Whatever an ended command left behind is killed.
+    pub fn wait(&mut self, timeout: Duration, stop: &Stop) -> Result<Option<ExitStatus>> {
         let start = Instant::now();
         let mut nap = Duration::from_millis(1);
         loop {
@@ -103,11 +89,10 @@ impl Group {
                     // turn: it cannot be another process's within this instant. Later it
                     // could, so an ended group is never killed again.
                     self.signal();
-                    forget(self.child.id());
                 }
             }
             let left = timeout.saturating_sub(start.elapsed());
-            if self.status.is_some() || left.is_zero() {
+            if self.status.is_some() || left.is_zero() || stop.is_overdue() {
                 return Ok(self.status);
             }
             thread::sleep(nap.min(left));
@@ -120,15 +105,14 @@ impl Group {
         if self.status.is_none() {
             self.signal();
             self.status = self.child.wait().ok();
-            forget(self.child.id());
         }
     }
 
     /// Failures are ignored: they mean that nothing is left to be killed.
     fn signal(&mut self) {
-        kill_group(self.child.id());
-        // Where there are no groups. std never signals a child it has reaped.
-        let _ = self.child.kill();
+        let _ = self.child.start_kill();
+        #[cfg(unix)]
+        keeper::forget(self.child.id());
     }
 }
 
@@ -138,11 +122,10 @@ impl Drop for Group {
     }
 }
 
-#[cfg(unix)]
+#[cfg(not(windows))]
 fn shell(command: &str) -> Command {
-    use std::os::unix::process::CommandExt;
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(command).process_group(0);
+    shell.arg("-c").arg(command);
     shell
 }
 
@@ -152,13 +135,6 @@ fn shell(command: &str) -> Command {
     let mut shell = Command::new("cmd");
     // Raw: `cmd` does not undo the quoting that other programs expect.
     shell.arg("/C").raw_arg(command);
-    shell
-}
-
-#[cfg(not(any(unix, windows)))]
-fn shell(command: &str) -> Command {
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg(command);
     shell
 }
 
@@ -215,19 +191,24 @@ pub(super) struct Finished {
 }
 
 /// Runs `command` once with `input` on its stdin; its stdout is dropped. `None` when it took
-/// longer than `timeout`. Either way, nothing it started is running any more.
-pub(super) fn run_once(command: &str, input: &[u8], timeout: Duration) -> Result<Option<Finished>> {
+/// longer than `timeout`, or `stop` was asked for. Either way, nothing it started is running any more.
+pub(super) fn run_once(
+    command: &str,
+    input: &[u8],
+    timeout: Duration,
+    stop: &Stop,
+) -> Result<Option<Finished>> {
     let mut group = Group::spawn(command, Stdio::null())?;
-    let tail = match group.child.stderr.take() {
+    let tail = match group.child.stderr().take() {
         Some(stderr) => Some(Tail::new(stderr, STDERR_KEPT)?),
         None => None,
     };
-    if let Some(mut stdin) = group.child.stdin.take() {
+    if let Some(mut stdin) = group.child.stdin().take() {
         let input = input.to_vec();
         // A command need not read its input: the broken pipe then is no failure.
         spawn_thread("stdin", move || drop(stdin.write_all(&input)))?;
     }
-    Ok(group.wait(timeout)?.map(|status| Finished {
+    Ok(group.wait(timeout, stop)?.map(|status| Finished {
         code: status.code(),
         stderr: tail.map(|tail| tail.text()).unwrap_or_default(),
     }))
@@ -238,6 +219,10 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+
+    fn run_once(command: &str, input: &[u8], timeout: Duration) -> Option<Finished> {
+        super::run_once(command, input, timeout, &Stop::new()).unwrap()
+    }
 
     #[test]
     fn the_files_of_a_command_are_those_that_are_there() {
@@ -256,29 +241,27 @@ mod tests {
 
     #[test]
     fn exit_code_and_stderr_are_reported() {
-        let finished = run_once("cat >&2; exit 3", b"hello", LONG)
-            .unwrap()
-            .unwrap();
+        let finished = run_once("cat >&2; exit 3", b"hello", LONG).unwrap();
         assert_eq!(finished.code, Some(3));
         assert_eq!(finished.stderr, "hello");
     }
 
     #[test]
     fn death_by_a_signal_has_no_exit_code() {
-        let finished = run_once("kill -9 $$", b"", LONG).unwrap().unwrap();
+        let finished = run_once("kill -9 $$", b"", LONG).unwrap();
         assert_eq!(finished.code, None);
     }
 
     #[test]
     fn input_nobody_reads_does_not_block() {
-        let finished = run_once("exit 0", &vec![b'x'; 1 << 20], LONG).unwrap();
+        let finished = run_once("exit 0", &vec![b'x'; 1 << 20], LONG);
         assert_eq!(finished.unwrap().code, Some(0));
     }
 
     #[test]
     fn of_much_stderr_the_end_is_kept() {
         let command = "head -c 1000000 /dev/zero | tr '\\0' x >&2; echo end >&2";
-        let finished = run_once(command, b"", LONG).unwrap().unwrap();
+        let finished = run_once(command, b"", LONG).unwrap();
         assert!(finished.stderr.ends_with("xend\n"));
         assert_eq!(finished.stderr.len(), STDERR_KEPT);
     }
@@ -287,7 +270,7 @@ mod tests {
     fn a_hanging_command_is_given_up() {
         let start = Instant::now();
         let short = Duration::from_millis(100);
-        assert!(run_once("sleep 1000 & wait", b"", short).unwrap().is_none());
+        assert!(run_once("sleep 1000 & wait", b"", short).is_none());
         assert!(start.elapsed() < LONG);
     }
 
@@ -297,7 +280,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
         let command = format!("sleep 1000 & echo $! > '{}'", file.display());
-        let finished = run_once(&command, b"", LONG).unwrap().unwrap();
+        let finished = run_once(&command, b"", LONG).unwrap();
         assert_eq!(finished.code, Some(0));
         let pid = std::fs::read_to_string(file).unwrap();
         let gone = || {

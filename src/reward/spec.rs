@@ -32,6 +32,16 @@ impl RewardLoader {
             Some((1.0, reward)) if parts.is_empty() => Ok(reward),
             last => {
                 parts.extend(last);
+                if let Some((_, reward)) = parts.iter().find(|(_, reward)| reward.compares()) {
+                    return Err(Error::field(
+                        "reward",
+                        format!(
+                            "{} only compares the responses of a run, and has no unit that a \
+                             weight or another reward could be put beside; give it alone",
+                            reward.name()
+                        ),
+                    ));
+                }
                 Ok(Box::new(Mix::new(parts)?))
             }
         }
@@ -39,12 +49,13 @@ impl RewardLoader {
 }
 
 impl RewardSpec {
-    /// A GGUF whose kind its header tells: a classifier, or a head inside the file.
+    /// A GGUF whose kind its header tells: a classifier, or a head inside the file; or one with
+    /// a head's file beside it, by the name of [`head_beside`](super::head_beside).
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self {
             weight: 1.0,
-            source: Arc::new(FileSource(path.into(), Placement::default())),
+            source: Arc::new(FileSource::new(path.into(), Placement::default())),
         }
     }
 
@@ -101,11 +112,56 @@ mod tests {
     #[test]
     fn every_kind_is_described() {
         for kind in kinds() {
-            assert!(kind.usage.starts_with(&format!("{}:", kind.name)));
+            assert!(kind.form.starts_with(&format!("{}:", kind.name)));
             assert!(!kind.about.is_empty(), "{}", kind.name);
             let same = kinds().iter().filter(|other| other.name == kind.name);
             assert_eq!(same.count(), 1, "{}", kind.name);
         }
+    }
+
+    #[test]
+    fn every_option_of_the_table_is_read_and_no_other() {
+        let unread = |text: &str| match RewardSpec::parse(text) {
+            Err(Error::Field { reason, .. }) => {
+                reason.contains("no option") || reason.contains("no such rule")
+            }
+            _ => false,
+        };
+        for kind in kinds() {
+            for option in kind.options {
+                let text = format!("{}:x;{}=1", kind.name, option.name);
+                assert!(!unread(&text), "{text}");
+                assert!(kind.usage().contains(&format!("[;{option}]")));
+            }
+            for term in kind.terms {
+                assert!(!unread(&format!("{}:{}", kind.name, term.name)), "{term}");
+            }
+            assert!(
+                unread(&format!("{}:x;nonsense=1", kind.name)),
+                "{}",
+                kind.name
+            );
+        }
+    }
+
+    #[test]
+    fn the_defaults_of_the_table_are_those_of_the_rewards() {
+        let mut seen = 0;
+        for kind in kinds() {
+            // Those that are a value, and no sentence.
+            let defaults = kind.options.iter().filter_map(|option| {
+                let (_, default) = option.about.split_once("[default: ")?;
+                let value = default.strip_suffix(']')?;
+                (!value.contains(' ')).then(|| format!(";{}={value}", option.name))
+            });
+            let given: Vec<String> = defaults.collect();
+            seen += given.len();
+            if !given.is_empty() {
+                let plain = format!("{}:x", kind.name);
+                assert_eq!(debug(&(plain.clone() + &given.concat())), debug(&plain));
+            }
+        }
+        assert!(seen > 5);
     }
 
     #[test]
@@ -158,15 +214,15 @@ mod tests {
             ),
             (
                 "likelihood:x;scale=1..2",
-                &["\"scale\"", "[;chat=on|off][;between=…][;ngl=N]"],
+                &["\"scale\"", "[;chat=on|off][;between=TEXT][;ngl=N]"],
             ),
             (
                 "head:m;quest=x",
                 &[
                     "head: ",
                     "\"quest\"",
-                    "[;pooling=last|mean]",
-                    "][;ngl=N][;dev=…]",
+                    "[;pooling=last|mean|cls]",
+                    "][;ngl=N][;dev=NAME,…]",
                 ],
             ),
             ("http:x;timeout=0", &["http: timeout=0: must be seconds"]),

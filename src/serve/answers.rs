@@ -238,15 +238,16 @@ impl Finished {
                 }
                 Shape::Text | Shape::Native => one["text"] = choice.text.clone().into(),
             }
-            if !ask.is_plain() {
-                one["aisp"] = json!({
+            one["aisp"] = match ask.is_plain() {
+                true => json!({"price": choice.price}),
+                false => json!({
                     "reward": choice.reward,
                     "held_out": choice.held_out,
                     "price": choice.price,
                     "iteration": choice.iteration,
                     "candidate": choice.candidate,
-                });
-            }
+                }),
+            };
             one
         });
         let mut body = json!({
@@ -290,7 +291,7 @@ impl Finished {
             "tokens_cached": 0,
             "truncated": false,
             "has_new_line": text.contains('\n'),
-            "prompt": ask.prompt.text,
+            "prompt": ask.prompt.seen.text(),
             "generation_settings": {
                 "seed": rounds.seed,
                 "n_predict": rounds.max_tokens,

@@ -75,8 +75,14 @@ pub(super) fn chat(app: &App, body: &Value) -> Result<Ask, Failure> {
     let system = app.options.system_prompt.as_deref();
     let messages = prompts::messages(fields, system)?;
     let mut chat = app.options.engine.chat.clone();
+    if let Some(effort) = fields.text("reasoning_effort")? {
+        chat = chat.with(&Map::from_iter([match effort {
+            "none" => ("enable_thinking".into(), false.into()),
+            level => ("reasoning_effort".into(), level.into()),
+        }]));
+    }
     if let Some(variables) = fields.object("chat_template_kwargs")? {
-        chat.variables.extend(variables.clone());
+        chat = chat.with(variables);
     }
     let prompt = prompts::converse(&app.model, &chat, messages)?;
     ask(app, fields, Shape::Chat, prompt)

@@ -15,11 +15,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::scorer::Scorer;
 use super::status::Status;
-use crate::align::{
-    Alignment, EventKind, Request, Rewards, RunId, RunRewards, Session, Stop, Told,
-};
+use crate::align::{Alignment, EventKind, Request, Rewards, RunId, RunRewards, Session, Told};
 use crate::error::{Error, Result};
 use crate::reward::{FnReward, Reward};
+use crate::stop::Stop;
 
 /// Requests that wait beside those that are being answered.
 pub(super) const QUEUE: usize = 64;
@@ -206,7 +205,7 @@ impl Engine {
                 *seconds = Some(seconds.map_or(left, |asked| asked.min(left)));
             }
             let client = Client {
-                prompt_tokens: request.prompt.tokens.len(),
+                prompt_tokens: request.opened.tokens.len(),
                 stop: request.stop.clone(),
                 plain: work.rewards.is_none(),
                 out: work.out,
@@ -274,6 +273,7 @@ fn is_news(kind: &EventKind, plain: bool) -> bool {
         EventKind::CandidateScored(_) => plain,
         EventKind::RunStarted { .. }
         | EventKind::IterationDone(_)
+        | EventKind::RewardParts { .. }
         | EventKind::HeldOutFailed { .. } => !plain,
         EventKind::Progress { .. } | EventKind::RunFinished { .. } => false,
     }

@@ -42,10 +42,11 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::align::{AlignOptions, Aligner, EngineOptions, Request, Session, Stop};
+use crate::align::{AlignOptions, Aligner, EngineOptions, Request, Session};
 use crate::error::{Error, Result};
 use crate::llama::Model;
 use crate::reward::Reward;
+use crate::stop::Stop;
 use asks::Ask;
 use deltas::Deltas;
 use engine::{News, RewardSet, Work};
@@ -124,8 +125,8 @@ struct App {
     started: u64,
 }
 
-/// Serves until a SIGTERM or an interrupt, after which requests that were begun are still answered.
-/// `ready` is told the address.
+/// Serves until `stop` is requested, after which requests that were begun are still answered. `ready`
+/// is told the address.
 ///
 /// # Errors
 /// [`Error::Field`] for an address that cannot be had, or options that cannot be; those of
@@ -134,6 +135,7 @@ pub fn serve(
     model: Arc<Model>,
     rewards: Vec<RewardPair>,
     options: ServeOptions,
+    stop: &Stop,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<()> {
     check_host(options.host, &options.api_keys)?;
@@ -171,7 +173,7 @@ pub fn serve(
         started: asks::now(),
         options,
     });
-    net::run(app, ready)?;
+    net::run(app, stop, ready)?;
     // With the last sender gone it has nothing left to wait for.
     thread
         .join()
@@ -253,8 +255,8 @@ impl App {
         let watched = Arc::clone(&watch);
         let work = Work {
             request: Request {
-                text: ask.prompt.text.clone(),
-                prompt: ask.prompt.opened.clone(),
+                prompt: ask.prompt.seen.clone(),
+                opened: ask.prompt.opened.clone(),
                 options: ask.options.clone(),
                 reasonings: match ask.is_plain() {
                     true => 1,

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::{App, routes};
 use crate::error::{Error, Result};
-use crate::reward::kill_commands;
+use crate::stop::Stop;
 
 /// Threads that read and write.
 const THREADS: usize = 2;
@@ -25,24 +25,23 @@ const LONGEST_HEAD: usize = 64 << 10;
 const SLOWEST_HEAD: Duration = Duration::from_secs(60);
 /// Pause after a connection could not be accepted, as where no file descriptor is left.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Exit code of a server that was told twice.
-const INTERRUPTED: i32 = 130;
+/// How often it looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(50);
 
-/// Serves until it is told to end, and until what was begun is done.
-pub(super) fn run(app: Arc<App>, ready: impl FnOnce(SocketAddr)) -> Result<()> {
+/// Serves until `stop` is requested, and until what was begun is done.
+pub(super) fn run(app: Arc<App>, stop: &Stop, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()
         .build();
     let failed = |error| Error::Run(format!("no threads for the network: {error}"));
-    runtime.map_err(failed)?.block_on(listen(app, ready))
+    runtime.map_err(failed)?.block_on(listen(app, stop, ready))
 }
 
-async fn listen(app: Arc<App>, ready: impl FnOnce(SocketAddr)) -> Result<()> {
+async fn listen(app: Arc<App>, stop: &Stop, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     let address = SocketAddr::new(app.options.host, app.options.port);
     let refused = |error| Error::field("port", format!("{address}: {error}"));
     let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let mut signals = Signals::new().map_err(refused)?;
     ready(listener.local_addr().map_err(refused)?);
     let status = Arc::clone(&app.status);
     let service = TowerToHyperService::new(routes::router(app));
@@ -61,7 +60,7 @@ async fn listen(app: Arc<App>, ready: impl FnOnce(SocketAddr)) -> Result<()> {
         };
         let (place, stream) = tokio::select! {
             accepted = accepted => accepted,
-            () = signals.next() => break,
+            () = requested(stop) => break,
         };
         let (Ok(place), Ok((stream, _))) = (place, stream) else {
             tokio::time::sleep(PAUSE).await;
@@ -79,48 +78,13 @@ async fn listen(app: Arc<App>, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     }
     drop(listener);
     status.drain();
-    tokio::select! {
-        () = connections.shutdown() => Ok(()),
-        () = signals.next() => {
-            kill_commands();
-            std::process::exit(INTERRUPTED);
-        }
-    }
+    connections.shutdown().await;
+    Ok(())
 }
 
-/// What tells a server to end.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    #[cfg(unix)]
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    #[cfg(not(unix))]
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {})
-    }
-
-    #[cfg(unix)]
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    #[cfg(not(unix))]
-    async fn next(&mut self) {
-        let _ = tokio::signal::ctrl_c().await;
+/// Comes once `stop` is requested.
+async fn requested(stop: &Stop) {
+    while !stop.is_requested() {
+        tokio::time::sleep(LOOK).await;
     }
 }

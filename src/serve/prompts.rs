@@ -9,10 +9,10 @@ use crate::align::{Opened, Prompt};
 use crate::error::Result as Outcome;
 use crate::llama::{ChatOptions, ChatTemplate, Message, Model, Token};
 
-/// A prompt, as the model and as the reward see it.
+/// A prompt, as the reward and as the model see it.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
-    pub(super) text: String,
+    pub(super) seen: Prompt,
     pub(super) opened: Opened,
 }
 
@@ -121,7 +121,7 @@ pub(super) fn converse(
             .extend(model.tokenize(&begun.content, false, false));
     }
     Ok(Asked {
-        text: prompt.text().to_owned(),
+        seen: prompt,
         opened,
     })
 }
@@ -176,7 +176,10 @@ fn prompt(model: &Model, value: &Value) -> Result<Asked, Failure> {
         _ => model.text(&tokens),
     };
     let opened = Opened { tokens, turn: None };
-    Ok(Asked { text, opened })
+    Ok(Asked {
+        seen: Prompt::Raw(text),
+        opened,
+    })
 }
 
 /// Texts and tokens one behind the other; `None` for anything else among them, or what is no token.

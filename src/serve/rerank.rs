@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::fields::Fields;
 use super::routes::{Answer, Server, read};
 use crate::error::Error;
+use crate::reward::Sample;
 
 /// Most documents of one request.
 const MOST: usize = 1024;
@@ -39,11 +40,10 @@ pub(super) async fn rerank(State(app): Server, body: Body) -> Answer {
     let none = || Failure::not_supported("the server has no reward");
     let set = app.rewards.get(rewards).ok_or_else(none)?;
     let (tell, told) = oneshot::channel();
-    let pairs = documents
-        .iter()
-        .map(|text| (query.to_owned(), text.clone()));
+    let samples = documents.iter().map(|text| Sample::new(query, text));
+    let samples: Vec<Sample<'_>> = samples.collect();
     set.reward
-        .ask(pairs.collect(), move |scores| drop(tell.send(scores)))?;
+        .ask(&samples, &[], move |scores| drop(tell.send(scores)))?;
     let scores = told.await.map_err(|_| answers::gone())??;
     let mut tokens = 0;
     let mut ranked: Vec<(usize, f64)> = Vec::with_capacity(scores.len());

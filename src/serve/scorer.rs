@@ -4,52 +4,72 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
 use crate::error::{Error, Result};
-use crate::reward::{Pending, Reward, Sample, Scores};
+use crate::reward::{OwnedSample, Pending, Reward, RewardPart, Sample, Scores};
 
 /// The way to a reward; every copy leads to the same one.
 #[derive(Clone)]
 pub(super) struct Scorer {
     name: String,
+    sees: String,
+    parts: Vec<RewardPart>,
+    compares: bool,
     asks: Sender<Asked>,
 }
 
-/// Texts to be scored, and who wants to know.
+/// Texts to be scored beside others, and who wants to know.
 struct Asked {
-    pairs: Vec<(String, String)>,
+    samples: Vec<OwnedSample>,
+    elites: Vec<(OwnedSample, f64)>,
     answer: Box<dyn FnOnce(Result<Scores>) + Send>,
 }
 
 impl Scorer {
     /// Gives the reward a thread.
     pub(super) fn new(mut reward: Box<dyn Reward>) -> Self {
-        let name = reward.name();
         let (asks, asked) = channel::<Asked>();
+        let scorer = Self {
+            name: reward.name(),
+            sees: reward.sees(),
+            parts: reward.parts(),
+            compares: reward.compares(),
+            asks,
+        };
         thread::spawn(move || {
-            for Asked { pairs, answer } in asked {
-                let samples = pairs.iter();
-                let samples = samples.map(|(prompt, response)| Sample { prompt, response });
-                answer(reward.score(&samples.collect::<Vec<_>>()));
+            for asked in asked {
+                let samples: Vec<_> = asked.samples.iter().map(OwnedSample::sample).collect();
+                let elites = asked
+                    .elites
+                    .iter()
+                    .map(|(sent, said)| (sent.sample(), *said));
+                (asked.answer)(reward.score_beside(&samples, &elites.collect::<Vec<_>>()));
             }
         });
-        Self { name, asks }
+        scorer
     }
 
-    /// Has pairs of prompt and response scored; `answer` is called on the reward's thread.
+    /// Has samples scored beside `elites`; `answer` is called on the reward's thread.
     pub(super) fn ask(
         &self,
-        pairs: Vec<(String, String)>,
+        samples: &[Sample<'_>],
+        elites: &[(Sample<'_>, f64)],
         answer: impl FnOnce(Result<Scores>) + Send + 'static,
     ) -> Result<()> {
-        let answer = Box::new(answer);
-        let sent = self.asks.send(Asked { pairs, answer });
-        sent.map_err(|_| self.gone())
+        let elites = elites.iter();
+        let asked = Asked {
+            samples: samples.iter().map(OwnedSample::from).collect(),
+            elites: elites.map(|(elite, said)| (elite.into(), *said)).collect(),
+            answer: Box::new(answer),
+        };
+        self.asks.send(asked).map_err(|_| self.gone())
     }
 
-    fn asked(&self, samples: &[Sample<'_>]) -> Result<Receiver<Result<Scores>>> {
-        let pairs = samples.iter();
-        let pairs = pairs.map(|s| (s.prompt.to_owned(), s.response.to_owned()));
+    fn asked(
+        &self,
+        samples: &[Sample<'_>],
+        elites: &[(Sample<'_>, f64)],
+    ) -> Result<Receiver<Result<Scores>>> {
         let (tell, told) = channel();
-        self.ask(pairs.collect(), move |scores| drop(tell.send(scores)))?;
+        self.ask(samples, elites, move |scores| drop(tell.send(scores)))?;
         Ok(told)
     }
 
@@ -63,12 +83,33 @@ impl Reward for Scorer {
         self.name.clone()
     }
 
-    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
-        self.asked(samples)?.recv().map_err(|_| self.gone())?
+    fn sees(&self) -> String {
+        self.sees.clone()
     }
 
-    fn begin(&mut self, samples: &[Sample<'_>]) -> Option<Pending> {
-        let told = self.asked(samples);
+    fn parts(&self) -> Vec<RewardPart> {
+        self.parts.clone()
+    }
+
+    fn compares(&self) -> bool {
+        self.compares
+    }
+
+    fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
+        self.score_beside(samples, &[])
+    }
+
+    fn score_beside(
+        &mut self,
+        samples: &[Sample<'_>],
+        elites: &[(Sample<'_>, f64)],
+    ) -> Result<Scores> {
+        let told = self.asked(samples, elites)?.recv();
+        told.map_err(|_| self.gone())?
+    }
+
+    fn begin(&mut self, samples: &[Sample<'_>], elites: &[(Sample<'_>, f64)]) -> Option<Pending> {
+        let told = self.asked(samples, elites);
         let gone = self.clone();
         Some(Box::new(move || match &told {
             Ok(told) => match told.try_recv() {

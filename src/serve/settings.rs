@@ -122,6 +122,9 @@ pub(super) fn apply(
     options.budget.seconds = fields.number("time-limit")?.or(options.budget.seconds);
     options.target_reward = fields.number("target-reward")?.or(options.target_reward);
     options.patience = fields.count("patience")?.or(options.patience);
+    if map.contains_key("reward-scale") {
+        options.reward_scale = fields.switch("reward-scale")?;
+    }
     if map.contains_key("stop-on-divergence") {
         options.stop_on_divergence = fields.switch("stop-on-divergence")?;
     }
@@ -155,13 +158,14 @@ pub(super) fn apply(
 }
 
 /// Names of a map that are no settings of a method.
-const OWN: [&str; 11] = [
+const OWN: [&str; 12] = [
     "candidates",
     "iterations",
     "max-tokens",
     "method",
     "patience",
     "preset",
+    "reward-scale",
     "samples",
     "seed",
     "stop-on-divergence",

@@ -155,6 +155,13 @@ impl Writer {
                 }
                 let line = match &**kind {
                     EventKind::IterationDone(stats) => self.line(stats),
+                    EventKind::RewardParts {
+                        parts,
+                        decisive: Some(part),
+                    } => {
+                        let name = &parts[*part].part.name;
+                        format!("{name} decides everything; reward_scale evens the parts out\n")
+                    }
                     EventKind::HeldOutFailed { reason } => {
                         format!("the held-out reward failed: {reason}\n")
                     }

@@ -14,8 +14,9 @@ use crate::error::Result;
 use serde_json::Value;
 
 use crate::llama::{Edit, Model, Token};
-use crate::method::{Method, Outcome, Proposal, Telemetry};
+use crate::method::{Method, Outcome, Proposal, Ranked, Telemetry};
 use crate::rollout::{Ask, Chooser, Price, Steer, TokenChoice};
+use crate::stop::Stop;
 
 /// What a request adds to the logits of a plain answer.
 #[derive(Clone, Debug, Default)]
@@ -192,6 +193,10 @@ impl Method for Watched {
         .collect()
     }
 
+    fn stops_with(&mut self, stop: &Stop) {
+        self.inner.stops_with(stop);
+    }
+
     fn observe(&mut self, outcomes: &[Outcome<'_>]) -> Result<Telemetry> {
         let mut written = self
             .watch
@@ -221,8 +226,8 @@ impl Method for Watched {
         self.inner.worth(reward, price)
     }
 
-    fn answer(&mut self, rewards: &[f64]) -> usize {
-        self.inner.answer(rewards)
+    fn answer(&mut self, candidates: &[Ranked<'_>]) -> usize {
+        self.inner.answer(candidates)
     }
 }
 

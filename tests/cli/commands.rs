@@ -89,12 +89,7 @@ fn too_long_texts_are_refused_or_cut_as_asked_and_said() {
 
 #[test]
 fn a_line_that_is_no_pair_is_named() {
-    for bad in [
-        "not json",
-        "{}",
-        r#"{"response": 3}"#,
-        r#"{"response": "a", "promt": "b"}"#,
-    ] {
+    for bad in ["not json", "{}", r#"{"response": 3}"#, r#"{"prompt": "b"}"#] {
         let output = program()
             .arg("score")
             .write_stdin(format!("{bad}\n"))

@@ -2,6 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/damage.rs"]
+mod damage;
 #[allow(unused_imports)]
 #[path = "../../src/gguf/testing.rs"]
 mod testing;
@@ -13,11 +15,20 @@ mod bad_options;
 mod commands;
 mod compare;
 mod compare_failures;
+mod conversations;
+mod damaged;
+#[cfg(target_os = "linux")]
+mod faults;
 mod hub;
+mod inputs;
 mod methods;
 mod placement;
 mod prompts;
+mod published;
+mod quantize;
 mod recurrent;
+mod reward_defaults;
+mod reward_parts;
 mod rewards;
 mod runs;
 mod tune;

@@ -112,7 +112,10 @@ fn what_cannot_be_is_refused_with_what_there_is() {
             &["-fa", "off", "-ctv", "q8_0"],
             "leave out --flash-attn off",
         ),
-        (&["-mr", "x.gguf;text=chat"], "write FILE[;ngl=N][;dev=…]"),
+        (
+            &["-mr", "x.gguf;text=chat"],
+            "write FILE[;ngl=N][;dev=NAME,…]",
+        ),
         (
             &["--reward", "judge:self;ngl=0"],
             "leave out ngl=… and dev=…",

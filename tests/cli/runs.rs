@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::{GEMMA3, SMOLLM2, path};
+use crate::common::{GEMMA3, REWARD, SMOLLM2, path};
 use crate::{assert_refused, run, stderr, stdout};
 
 const SHORT: [&str; 6] = ["--samples", "8", "--iterations", "2", "-n", "16"];
@@ -246,7 +246,9 @@ fn an_interrupt_in_an_iteration_prints_the_best_so_far() {
     let mut child = spawn(&["--iterations", "1000", "-n", "48", "--json"]);
     let mut errors = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    // The first iteration is over and the second has begun.
+    // Behind what the run does: the first iteration is over and the second has begun.
+    errors.read_line(&mut line).unwrap();
+    line.clear();
     errors.read_line(&mut line).unwrap();
     assert!(line.starts_with("iteration 1/1000"), "{line}");
     let kill = Command::new("kill")
@@ -285,7 +287,14 @@ fn a_closed_pipe_is_no_failure() {
 fn the_plan_is_what_llama_cpp_allocates() {
     for model in [SMOLLM2, GEMMA3] {
         let model = path(model);
-        let flags = ["-m", model.to_str().unwrap(), "--no-chat", "-n", "2"];
+        let reward = path(REWARD);
+        let files = [
+            "-m",
+            model.to_str().unwrap(),
+            "-mr",
+            reward.to_str().unwrap(),
+        ];
+        let flags = [&files[..], &["--no-chat", "-n", "2"]].concat();
         let plan = run(&[&flags[..], &["--plan", "--json"]].concat());
         assert_eq!(plan.status.code(), Some(0), "{}", stderr(&plan));
         let plan: Value = serde_json::from_str(&stdout(&plan)).unwrap();

@@ -1,6 +1,6 @@
 //! Iterations that are begun before the last is scored: nothing but the time tells.
 
-use aisp_llama::method::{Facts, Method, Outcome, Proposal, Rounds, Telemetry};
+use aisp_llama::method::{Facts, Method, Outcome, Proposal, Ranked, Rounds, Telemetry};
 use aisp_llama::reward::{FnReward, Reward};
 use aisp_llama::rollout::Price;
 use aisp_llama::{
@@ -35,8 +35,8 @@ impl Method for Waiting {
         self.0.worth(reward, price)
     }
 
-    fn answer(&mut self, rewards: &[f64]) -> usize {
-        self.0.answer(rewards)
+    fn answer(&mut self, candidates: &[Ranked<'_>]) -> usize {
+        self.0.answer(candidates)
     }
 }
 

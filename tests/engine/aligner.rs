@@ -372,7 +372,7 @@ impl Reward for Failing {
                 0 => Ok(Score {
                     reward: 1.0,
                     tokens: 3,
-                    truncated: false,
+                    ..Score::default()
                 }),
                 _ => Err(SampleError::TooLong {
                     tokens: 9,

@@ -65,7 +65,13 @@ impl Task {
         let rounds = options.rounds.on(&tokens);
         let method = options.method.build(&rounds, facts).unwrap();
         batch
-            .add(self.prompt, tokens, options, method, Stop::new())
+            .add(
+                Prompt::Raw(self.prompt.into()),
+                tokens,
+                options,
+                method,
+                Stop::new(),
+            )
             .unwrap()
     }
 
@@ -320,7 +326,13 @@ fn candidates_that_fail_end_their_run_once_and_alone() {
     TASKS[0].add(&mut batch, &model, &facts);
     let (options, tokens) = (TASKS[1].options(), model.tokenize("Hello", true, true));
     let method = Box::new(Hopeless);
-    let hopeless = batch.add("Hello", tokens, options, method, Stop::new());
+    let hopeless = batch.add(
+        Prompt::Raw("Hello".into()),
+        tokens,
+        options,
+        method,
+        Stop::new(),
+    );
     let found = finish(&mut batch, &mut ByRun::of_tasks());
     let [(_, kept), (id, failed)] = found.as_slice() else {
         panic!("{} ends of two runs", found.len());

@@ -16,7 +16,7 @@ fn classifier(text: Option<&str>) -> Classifier {
 fn scores(reward: &mut Classifier, pairs: &[(&str, &str)]) -> Vec<f64> {
     let samples: Vec<Sample<'_>> = pairs
         .iter()
-        .map(|&(prompt, response)| Sample { prompt, response })
+        .map(|&(prompt, response)| Sample::new(prompt, response))
         .collect();
     let scores = reward.score(&samples).unwrap();
     scores.into_iter().map(|s| s.unwrap().reward).collect()

@@ -276,26 +276,34 @@ static void wrong_order(void) {
     run = create();
     EXPECT(aisp_begin(run) == CANDIDATES);
     expect_failed(run, aisp_reward(run, 0, 1), AISP_BAD_ORDER, "no token");
-    /* A token whose row was never bound. */
+    /* A first token off the logits of the prompt, whose row was never bound. */
     run = create();
     EXPECT(aisp_begin(run) == CANDIDATES);
-    expect_failed(run, aisp_accept(run, 0, 1), AISP_BAD_ORDER, "aisp_bind");
+    expect_failed(run, aisp_accept(run, 0, 1), AISP_BAD_ORDER, "prompt's last token out");
     run = create();
     EXPECT(aisp_begin(run) == CANDIDATES);
     aisp_token token = { 1, 0, 0 };
-    expect_failed(run, aisp_apply(run, 0, &token, 1), AISP_BAD_ORDER, "aisp_bind");
+    expect_failed(run, aisp_apply(run, 0, &token, 1), AISP_BAD_ORDER, "once for each candidate");
+    /* A later token whose row was not. */
+    run = create();
+    EXPECT(aisp_begin(run) == CANDIDATES);
+    show(run);
+    EXPECT(aisp_accept(run, 0, 1) == AISP_OK);
+    expect_failed(run, aisp_accept(run, 0, 1), AISP_BAD_ORDER, "no row was bound to it");
     /* Bound rows that were never decoded: no eval callback. */
     run = create();
     EXPECT(aisp_begin(run) == CANDIDATES);
     EXPECT(aisp_bind(run, rows, 2) == AISP_OK);
     expect_failed(run, aisp_apply(run, 0, &token, 1), AISP_BAD_ORDER, "cb_eval");
-    /* More rows than were bound, and fewer: a batch that was cut into ubatches. */
-    for (size_t count = 1; count <= 3; count += 2) {
-        run = create();
-        EXPECT(aisp_begin(run) == CANDIDATES);
-        EXPECT(aisp_bind(run, rows, 2) == AISP_OK);
-        expect_failed(run, aisp_perturb(run, z, count, WIDTH), AISP_BAD_ORDER, "one ubatch");
-    }
+    /* Fewer rows than were bound, as where an ended candidate's is left out, and more. */
+    run = create();
+    EXPECT(aisp_begin(run) == CANDIDATES);
+    EXPECT(aisp_bind(run, rows, 2) == AISP_OK);
+    expect_failed(run, aisp_perturb(run, z, 1, WIDTH), AISP_BAD_ORDER, "bound to -1 once it has ended");
+    run = create();
+    EXPECT(aisp_begin(run) == CANDIDATES);
+    EXPECT(aisp_bind(run, rows, 2) == AISP_OK);
+    expect_failed(run, aisp_perturb(run, z, 3, WIDTH), AISP_BAD_ORDER, "bind every row");
     /* A decode that failed before it came to the rows may be tried again. */
     run = create();
     EXPECT(aisp_begin(run) == CANDIDATES);
@@ -379,6 +387,82 @@ static void two_threads(void) {
     }
 }
 
+/* Counts that nothing in memory has: refused before anything is allocated or read. */
+static void large_counts(void) {
+    static const size_t counts[] = { (size_t) 1 << 40, SIZE_MAX / 4, SIZE_MAX };
+    int32_t             row      = 0;
+    for (size_t i = 0; i < 3; i++) {
+        aisp *run = create();
+        EXPECT(aisp_begin(run) == CANDIDATES);
+        expect_failed(run, aisp_bind(run, &row, counts[i]), AISP_BAD_ARGUMENT, "rows; give at most");
+        run = create();
+        EXPECT(aisp_begin(run) == CANDIDATES);
+        aisp_token token = { 1, 0, 0 };
+        expect_failed(run, aisp_apply(run, 0, &token, counts[i]), AISP_BAD_ARGUMENT, "has 16");
+    }
+    EXPECT(aisp_prompt_seed(7, &row, SIZE_MAX) == aisp_prompt_seed(7, NULL, 0));
+}
+
+/* Each within its own range, and together more than a program wants to give. */
+static void large_options(void) {
+    aisp_options o = options();
+    o.samples      = 4096;
+    o.horizon      = 131072;
+    expect_refused(&o, &host, "product is at most");
+}
+
+static pthread_key_t at_exit;
+
+/* The library's own place for the thread's error may be gone by now. */
+static void late(void *stale) {
+    static int again = 0;
+    if (again++ < 2) {
+        EXPECT(pthread_setspecific(at_exit, stale) == 0);
+    }
+    EXPECT(aisp_free(stale) == AISP_BAD_HANDLE);
+    EXPECT(aisp_begin(NULL) == AISP_BAD_HANDLE);
+    EXPECT(aisp_create(NULL, NULL) == NULL);
+    EXPECT(aisp_last_error(NULL) != NULL);
+    aisp *run = create();
+    EXPECT(aisp_update(run) == AISP_BAD_ORDER && aisp_last_error(run)[0] != '\0');
+    EXPECT(aisp_free(run) == AISP_OK);
+}
+
+static void *leave(void *stale) {
+    EXPECT(pthread_setspecific(at_exit, stale) == 0);
+    EXPECT(aisp_begin(stale) == AISP_BAD_HANDLE);
+    return NULL;
+}
+
+/* Calls from the destructors of a thread that ends. */
+static void thread_exit(void) {
+    aisp *    run = create();
+    pthread_t thread;
+    EXPECT(aisp_free(run) == AISP_OK);
+    EXPECT(pthread_key_create(&at_exit, late) == 0);
+    EXPECT(pthread_create(&thread, NULL, leave, run) == 0);
+    EXPECT(pthread_join(thread, NULL) == 0);
+}
+
+static void refused_large(void) {
+    aisp_options o = options();
+    expect_refused(&o, &host, "are read");
+}
+
+/* Neither a spread of nothing nor logits that are no numbers. */
+static void refused_infinite(void) {
+    aisp_options o = options();
+    expect_refused(&o, &host, "the file is damaged");
+    /* With noise of a given strength and no regression nobody has to look at all rows. */
+    o.sigma   = 1;
+    o.method  = AISP_METHOD_AISP;
+    o.tier    = AISP_TIER_SAMPLER;
+    aisp *run = aisp_create(&o, &host);
+    EXPECT(run != NULL && aisp_begin(run) == CANDIDATES);
+    aisp_token token = { 15, 0, 0 };
+    expect_failed(run, aisp_apply(run, 0, &token, 1), AISP_BAD_MODEL, "the file is damaged");
+}
+
 int main(int argc, char **argv) {
     static const struct {
         const char *name;
@@ -398,6 +482,11 @@ int main(int argc, char **argv) {
         { "out_of_range", out_of_range },
         { "resets", resets },
         { "two_threads", two_threads },
+        { "large_counts", large_counts },
+        { "large_options", large_options },
+        { "thread_exit", thread_exit },
+        { "refused_large", refused_large },
+        { "refused_infinite", refused_infinite },
     };
     if (argc != 3) {
         return 2;

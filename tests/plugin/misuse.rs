@@ -1,5 +1,6 @@
 //! Every case of `misuse.c`, and the memory checker over two of them.
 
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -41,6 +42,40 @@ fn case(name: &str) {
     succeed(Command::new(program()).arg(name).arg(model(folder.path())));
 }
 
+/// A case on a file whose output matrix has these dimensions and ends in `last`; it is sparse: whatever
+/// its size, nothing of the rest is on the disk.
+fn case_of_matrix(name: &str, dims: [u64; 2], last: f32) {
+    let file = build()
+        .str("general.architecture", "llama")
+        .entry("output.weight", &dims, 0, 0);
+    let header = file.header();
+    let size = header.len().next_multiple_of(32) as u64 + dims[0] * dims[1] * 4;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged.gguf");
+    let mut file = std::fs::File::create(&path).unwrap();
+    file.write_all(&header).unwrap();
+    file.set_len(size).unwrap();
+    file.seek(SeekFrom::End(-4)).unwrap();
+    file.write_all(&last.to_le_bytes()).unwrap();
+    succeed(Command::new(program()).arg(name).arg(&path));
+}
+
+#[test]
+fn a_row_as_large_as_the_memory() {
+    case_of_matrix("refused_large", [1 << 36, 1], 0.0);
+}
+
+#[test]
+fn more_rows_than_any_vocabulary() {
+    case_of_matrix("refused_large", [1, 1 << 36], 0.0);
+}
+
+#[test]
+fn an_infinite_weight() {
+    case_of_matrix("refused_infinite", [8, 16], f32::INFINITY);
+    case_of_matrix("refused_infinite", [8, 16], f32::NAN);
+}
+
 macro_rules! cases {
     ($($name:ident),*) => {$(
         #[test]
@@ -63,7 +98,10 @@ cases!(
     wrong_order,
     out_of_range,
     resets,
-    two_threads
+    two_threads,
+    large_counts,
+    large_options,
+    thread_exit
 );
 
 #[cfg(target_os = "linux")]

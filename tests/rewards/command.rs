@@ -35,10 +35,7 @@ fn python(setup: &str, body: &str) -> String {
 fn samples(count: usize) -> Vec<Sample<'static>> {
     let responses = ["Hello!", "A longer reply", "ok", "Yes!", "No"];
     (0..count)
-        .map(|i| Sample {
-            prompt: "Hi \"you\"\n",
-            response: responses[i % responses.len()],
-        })
+        .map(|i| Sample::new("Hi \"you\"\n", responses[i % responses.len()]))
         .collect()
 }
 
@@ -91,10 +88,7 @@ fn the_example_prefers_short_answers_with_an_exclamation_mark() {
 fn texts_arrive_as_they_are() {
     let body = "say(json.dumps({\"reward\": len(sample[\"prompt\"] + sample[\"response\"])}))";
     let mut reward = start(python("", body));
-    let odd = Sample {
-        prompt: "\"\\\n\t\u{7f}",
-        response: "\u{2028}ü🙂",
-    };
+    let odd = Sample::new("\"\\\n\t\u{7f}", "\u{2028}ü🙂");
     assert_eq!(rewards(&reward.score(&[odd]).unwrap()), [8.0]);
 }
 
@@ -342,12 +336,7 @@ fn bytes_that_are_no_text_fail_the_batch() {
 #[test]
 fn a_large_batch_does_not_block() {
     let text = "x".repeat(1000);
-    let large: Vec<Sample<'_>> = (0..2000)
-        .map(|_| Sample {
-            prompt: "p",
-            response: &text,
-        })
-        .collect();
+    let large: Vec<Sample<'_>> = (0..2000).map(|_| Sample::new("p", &text)).collect();
     // Every answer is longer than its question, and stderr is full, too.
     let body = "print(line, file=sys.stderr)\n    say(json.dumps({\"reward\": 1, \"x\": line}))";
     let mut reward = start(python("", body));

@@ -17,10 +17,7 @@ fn samples() -> [Sample<'static>; 3] {
         "It is Rome.",
         "Bananas are yellow, and the sky is blue on most days of the year.",
     ]
-    .map(|response| Sample {
-        prompt: "What is the capital of France?",
-        response,
-    })
+    .map(|response| Sample::new("What is the capital of France?", response))
 }
 
 fn judge(verdict: Verdict) -> Judge {
@@ -230,10 +227,7 @@ fn template_tokens_in_a_candidate_are_plain_text() {
     let model = smollm2();
     let judge = judge(Verdict::default());
     let special = |response: &str| {
-        let sample = Sample {
-            prompt: "Hi",
-            response,
-        };
+        let sample = Sample::new("Hi", response);
         let tokens = judge.tokenize(&sample).unwrap();
         tokens
             .iter()
@@ -292,13 +286,7 @@ fn questions_and_answers_that_cannot_work_are_refused() {
 #[test]
 fn too_long_a_reply_has_no_verdict_and_spoils_no_other() {
     let long = "word ".repeat(5000);
-    let both = [
-        samples()[0],
-        Sample {
-            prompt: "Hi",
-            response: &long,
-        },
-    ];
+    let both = [samples()[0], Sample::new("Hi", &long)];
     let scores = judge(Verdict::default()).score(&both).unwrap();
     assert!(scores[0].is_ok());
     assert!(matches!(scores[1], Err(SampleError::TooLong { .. })));

@@ -33,10 +33,7 @@ fn raw(between: &str) -> LikelihoodOptions {
 }
 
 fn sample(response: &str) -> Sample<'_> {
-    Sample {
-        prompt: PROMPT,
-        response,
-    }
+    Sample::new(PROMPT, response)
 }
 
 /// More than are read side by side, of one token and of several blocks of positions.
@@ -113,10 +110,7 @@ fn neither_neighbours_nor_order_nor_what_was_read_before_change_a_bit() {
         reversed.reverse();
         assert_eq!(together, reversed);
         // Another prompt beside them, so that nothing is shared.
-        let other = Sample {
-            prompt: "Hi.",
-            response: "Hello.",
-        };
+        let other = Sample::new("Hi.", "Hello.");
         let mixed: Vec<_> = samples.iter().flat_map(|&s| [other, s]).collect();
         let mixed = rewards(&mut one, &mixed);
         assert_eq!(
@@ -200,10 +194,7 @@ fn what_has_no_likelihood_says_so_and_spoils_no_other() {
 fn a_response_needs_something_before_it() {
     // SmolLM2 has no token that begins a text.
     let mut likelihood = likelihood(smollm2(), raw(""));
-    let sample = Sample {
-        prompt: "",
-        response: "Fine.",
-    };
+    let sample = Sample::new("", "Fine.");
     let error = likelihood.score(&[sample]).unwrap().remove(0).unwrap_err();
     assert!(error.to_string().contains("give a prompt"), "{error}");
 }

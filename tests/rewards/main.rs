@@ -12,12 +12,17 @@ mod tiny;
 use aisp_llama::gguf::{Gguf, GgufError, TensorType};
 
 mod command;
+mod guards;
 mod head;
 mod http;
 mod judge;
 mod likelihood;
+mod pairwise;
+mod published;
 mod qwen3;
+mod reasons;
 mod recurrent;
+mod rubric;
 mod stepwise;
 mod watching;
 

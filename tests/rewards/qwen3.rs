@@ -86,10 +86,8 @@ fn a_qwen3_with_one_label_is_scored_by_its_own_head() {
     let folder = TempDir::new().unwrap();
     let path = qwen3("qwen3", Some(("cls.output.weight", 1))).write(folder.path(), "one.gguf");
     let file = path.to_str().unwrap();
-    let samples = ["good", "bad", "something quite different"].map(|response| Sample {
-        prompt: "p",
-        response,
-    });
+    let samples =
+        ["good", "bad", "something quite different"].map(|response| Sample::new("p", response));
     let found = rewards(load(file).unwrap().as_mut(), &samples);
     assert!(found[0] != found[1] && found[1] != found[2], "{found:?}");
     // The head is the last tensor of the file.
@@ -160,7 +158,7 @@ fn a_likelihood_is_minus_the_surprise_of_the_model() {
         "x",
         " a much longer response, of more than eight tokens.",
     ] {
-        let score = rewards(&mut likelihood, &[Sample { prompt, response }])[0];
+        let score = rewards(&mut likelihood, &[Sample::new(prompt, response)])[0];
         let tokens = model.tokenize(prompt, true, true);
         largest = largest.max((score + surprise(&model, tokens, response)).abs());
     }

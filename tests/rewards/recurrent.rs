@@ -16,10 +16,7 @@ const PROMPT: &str = "Write of a film that all of the town has seen by now.";
 
 fn samples() -> [Sample<'static>; 4] {
     let long = "It takes its time, and then some, and in the end it has said little.";
-    ["Good.", "A film for children", long, "the"].map(|response| Sample {
-        prompt: PROMPT,
-        response,
-    })
+    ["Good.", "A film for children", long, "the"].map(|response| Sample::new(PROMPT, response))
 }
 
 /// The scores of `samples`, after making sure that each has the same alone.
@@ -93,7 +90,7 @@ fn decoder_rewards_work_on_hybrid_models() {
             bias: 0.25,
             text: Some("{prompt}\\n{response}".into()),
             pooling: Some("last".into()),
-            metadata: std::collections::BTreeMap::new(),
+            ..LinearHead::default()
         }
         .write_safetensors(&head)
         .unwrap();

@@ -13,7 +13,9 @@ mod completion;
 mod many;
 mod refusals;
 mod rerank;
+mod searches;
 mod security;
+mod soak;
 mod talk;
 mod told;
 
@@ -21,6 +23,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 // For `testing`.
@@ -90,6 +93,8 @@ struct Server {
     child: Child,
     address: SocketAddr,
     model: PathBuf,
+    /// What it says on stderr.
+    said: Arc<Mutex<String>>,
     _folder: TempDir,
 }
 
@@ -106,7 +111,7 @@ impl Server {
         let mut child = program()
             .args(["serve", "--port", "0", "-t", "1", "-m"])
             .arg(&model)
-            .args(["--samples", "4", "--iterations", "2"])
+            .args(budget(flags))
             .args(flags)
             .stderr(Stdio::piped())
             .spawn()
@@ -121,14 +126,27 @@ impl Server {
                 break address.parse().unwrap();
             }
         };
+        let said = Arc::new(Mutex::new(said));
         // Nobody is to wait for this end of the pipe.
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::stderr()));
+        let heard = Arc::clone(&said);
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                *heard.lock().unwrap() += &(line + "\n");
+            }
+        });
         Self {
             child,
             address,
             model,
+            said,
             _folder: folder,
         }
+    }
+
+    /// What it has said on stderr so far.
+    fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
     }
 
     fn connect(&self) -> TcpStream {
@@ -178,14 +196,20 @@ impl Server {
 
     /// What `run` says with these flags to the same prompt.
     fn run(&self, flags: &[&str]) -> Value {
-        let output = program()
-            .args(["run", "--json", "-t", "1", "-p", PROMPT, "-m"])
-            .arg(&self.model)
-            .args(["--reward", REWARD])
-            .args(["--samples", "4", "--iterations", "2", "-c", "512"])
-            .args(flags)
-            .output()
-            .unwrap();
+        self.run_for(&["--reward", REWARD], flags)
+    }
+
+    /// The same for other rewards.
+    fn run_for(&self, rewards: &[&str], flags: &[&str]) -> Value {
+        self.run_of(&["-p", PROMPT], rewards, flags)
+    }
+
+    /// The same to another prompt.
+    fn run_of(&self, prompt: &[&str], rewards: &[&str], flags: &[&str]) -> Value {
+        let mut command = program();
+        command.args(["run", "--json", "-t", "1", "-c", "512", "-m"]);
+        command.arg(&self.model).args(prompt).args(rewards);
+        let output = command.args(budget(flags)).args(flags).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
         serde_json::from_slice(&output.stdout).unwrap()
@@ -200,6 +224,14 @@ impl Drop for Server {
 }
 
 const PROMPT: &str = "Say hello.";
+
+/// 2 × 4 candidates, where `flags` do not say otherwise.
+fn budget(flags: &[&str]) -> Vec<&'static str> {
+    let own = [["--samples", "4"], ["--iterations", "2"]].into_iter();
+    own.filter(|[flag, _]| !flags.contains(flag))
+        .flatten()
+        .collect()
+}
 
 /// A request with one message.
 fn conversation(model: &str, more: Value) -> Value {

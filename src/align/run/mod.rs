@@ -24,20 +24,22 @@ use std::time::Instant;
 use crate::align::divergence::Divergence;
 use crate::align::events::EventKind;
 use crate::align::open::{Open, Seat};
+use crate::align::parts::{self, ScaledPart};
 use crate::align::patience::Patience;
 use crate::align::record::{Alignment, IterationStats, ModelNames, StopReason, Timings};
-use crate::align::request::{AlignOptions, Stop};
-use crate::align::rewards::{RunRewards, beginnings, samples};
+use crate::align::request::{AlignOptions, Prompt};
+use crate::align::rewards::{RunRewards, beginnings, samples, score};
 use crate::align::run::scoring::Scoring;
 use crate::align::tally::Tally;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
-use crate::method::{Method, Outcome, Proposal};
+use crate::method::{Method, Outcome, Proposal, Ranked};
 use crate::rollout::{Candidate, Written};
+use crate::stop::Stop;
 
 /// One run.
 pub(super) struct Run {
-    prompt: Arc<str>,
+    prompt: Arc<Prompt>,
     options: AlignOptions,
     stop: Stop,
     method: Box<dyn Method>,
@@ -53,10 +55,14 @@ pub(super) struct Run {
     tally: Tally,
     timings: Timings,
     iterations: Vec<IterationStats>,
+    /// The parts of the reward, once the first iteration is scored.
+    parts: Option<Vec<ScaledPart>>,
     held_out_failed: bool,
     divergence: Divergence,
     patience: Patience,
     stopped: Option<StopReason>,
+    /// Why the reward has failed as a whole, which ended the run.
+    failure: Option<String>,
     /// How many candidates of the iteration that is open the budget of tokens pays for, where it
     /// is not all.
     paid: Option<usize>,
@@ -68,13 +74,14 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// A run on `prompt`, the text that the reward sees.
+    /// A run on `prompt`, as the reward sees it.
     pub(super) fn new(
-        prompt: Arc<str>,
+        prompt: Arc<Prompt>,
         options: AlignOptions,
-        method: Box<dyn Method>,
+        mut method: Box<dyn Method>,
         stop: Stop,
     ) -> Self {
+        method.stops_with(&stop);
         let now = Instant::now();
         Self {
             prompt,
@@ -89,10 +96,12 @@ impl Run {
             tally: Tally::default(),
             timings: Timings::default(),
             iterations: Vec::new(),
+            parts: None,
             held_out_failed: false,
             divergence: Divergence::default(),
             patience: Patience::default(),
             stopped: None,
+            failure: None,
             paid: None,
             calls_left: options.budget.reward_calls.unwrap_or(usize::MAX),
             unguided: false,
@@ -109,8 +118,11 @@ impl Run {
             ));
         }
         let (samples, iterations) = self.method.shape();
+        if self.options.reward_scale {
+            parts::check(&rewards.reward.parts(), samples)?;
+        }
         Ok(EventKind::RunStarted {
-            prompt: self.prompt.to_string(),
+            prompt: self.prompt.text().to_owned(),
             method: self.method.name(),
             seed: self.options.rounds.seed,
             samples,
@@ -182,9 +194,20 @@ impl Run {
         if written.is_empty() || self.unguided {
             return Ok(answers);
         }
+        if self.options.reward_scale {
+            let reason = "this `method` asks for rewards before any iteration has deviations to divide \
+                          them by; leave it out";
+            return Err(Error::field("reward-scale", reason));
+        }
         self.calls_left -= written.len();
         let samples = samples(&self.prompt, written.iter().map(|(_, text)| text.as_str()));
-        let scores = rewards.reward.score(&samples)?;
+        let scores = match score(&mut *rewards.reward, &samples, &[]) {
+            Ok(scores) => scores,
+            Err(error) => {
+                self.end_by(error)?;
+                return Ok(answers);
+            }
+        };
         self.tally.usage.reward_calls += written.len();
         for ((index, _), score) in written.into_iter().zip(scores) {
             if let Ok(score) = score {
@@ -242,7 +265,7 @@ impl Run {
             self.tally.usage.generated_tokens += candidate.tokens.len() - candidate.known;
         }
         // There is an answer, and these are not to change it: the run ended without them.
-        if self.out_of_guidance() || self.ended_before() {
+        if self.out_of_guidance() || self.ended_before() || self.failure.is_some() {
             self.asked = Instant::now();
             return Ok(());
         }
@@ -294,14 +317,21 @@ impl Run {
         names: ModelNames,
         tell: &mut dyn FnMut(EventKind),
     ) -> Result<Alignment> {
-        let rewards: Vec<f64> = self.tally.ranked.iter().map_while(|c| c.reward).collect();
-        let answer = match rewards.is_empty() {
+        let ranked = self.tally.ranked.iter().map_while(|c| {
+            Some(Ranked {
+                reward: c.reward?,
+                text: &c.text,
+            })
+        });
+        let ranked: Vec<Ranked<'_>> = ranked.collect();
+        let answer = match ranked.is_empty() {
             true => 0,
-            false => self.method.answer(&rewards).min(rewards.len() - 1),
+            false => self.method.answer(&ranked).min(ranked.len() - 1),
         };
         let answer = self.tally.ranked.get(answer).filter(|c| c.reward.is_some());
         let Some(best) = answer.cloned() else {
-            return Err(self.tally.no_answer());
+            let failure = self.failure.map(Error::Reward);
+            return Err(failure.unwrap_or_else(|| self.tally.no_answer()));
         };
         self.timings.total_seconds = self.started.elapsed().as_secs_f64();
         self.timings.tokens_per_second =
@@ -316,16 +346,19 @@ impl Run {
             timings: self.timings,
         });
         Ok(Alignment {
-            prompt: self.prompt.to_string(),
+            prompt: self.prompt.text().to_owned(),
             response: best.text,
             reasoning: best.reasoning,
             reward: best.reward.unwrap_or(f64::NAN),
+            parts: best.parts,
             price: best.price,
             held_out: best.held_out,
             method: self.method.name(),
             seed: self.options.rounds.seed,
             samples: self.method.shape().0,
+            reward_parts: self.parts.unwrap_or_default(),
             stop,
+            failure: self.failure,
             tokens_saved,
             iterations: self.iterations,
             usage: self.tally.usage,

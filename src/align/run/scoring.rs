@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use super::Run;
 use crate::align::events::EventKind;
+use crate::align::parts;
 use crate::align::record::ScoredCandidate;
-use crate::align::rewards::{Asked, RunRewards, samples};
+use crate::align::rewards::{Asked, RunRewards, beside, samples};
 use crate::error::Result;
 use crate::method::Outcome;
+use crate::reward::{RewardPart, Scores};
 use crate::rollout::{Candidate, End};
 
 /// Candidates with what is asked about their texts.
@@ -16,14 +18,39 @@ pub(super) struct Scoring {
     candidates: Vec<(usize, Candidate)>,
     /// Those that had no score yet, each once.
     texts: Vec<String>,
+    /// What the reward is the sum of.
+    parts: Vec<RewardPart>,
     scores: Asked,
     held_out: Option<Asked>,
-    /// Seconds of each, and when the second one was asked.
+    /// Seconds of each, and when they were asked.
     seconds: (f64, f64),
     asked: Instant,
 }
 
 impl Run {
+    /// Takes out of the candidates of an iteration what its method gave up, and answers with those
+    /// that are to be scored: not what a stop has cut short, unless there is nothing else.
+    pub(super) fn wanted(
+        &mut self,
+        candidates: Vec<Option<Candidate>>,
+        tell: &mut dyn FnMut(EventKind),
+    ) -> Vec<(usize, Candidate)> {
+        let finished = |c: &Candidate| c.end != End::Stopped;
+        let whole = candidates.iter().flatten().any(finished) || self.open.has_whole();
+        let any = whole || self.tally.best().is_some();
+        let there = candidates.into_iter().enumerate();
+        let used = there
+            .filter_map(|(i, c)| Some((i, c?)))
+            .filter(|(_, c)| finished(c) || !any);
+        let (given_up, used): (Vec<_>, Vec<_>) = used.partition(|(_, c)| c.end == End::GivenUp);
+        for (index, candidate) in &given_up {
+            let scored = ScoredCandidate::new(self.iterations.len(), *index, candidate);
+            tell(EventKind::CandidateScored(scored.clone()));
+            self.tally.give_up(scored);
+        }
+        used
+    }
+
     /// Asks about the texts of `candidates` that have no score yet.
     pub(super) fn ask_for(
         &mut self,
@@ -33,15 +60,21 @@ impl Run {
         let texts = self.tally.unknown(&candidates);
         let texts: Vec<String> = texts.into_iter().map(str::to_owned).collect();
         let samples = samples(&self.prompt, texts.iter().map(String::as_str));
+        let elites = self.tally.elites();
+        let rewarded = beside(&self.prompt, &elites, |elite| Some(elite.reward));
         let begun = Instant::now();
-        let scores = Asked::of(&mut *rewards.reward, &samples);
+        let scores = Asked::of(&mut *rewards.reward, &samples, &rewarded);
         let asked = Instant::now();
         let wanted = !samples.is_empty() && !self.held_out_failed && !scores.has_failed();
         let held_out = rewards.held_out.as_mut().filter(|_| wanted);
-        let held_out = held_out.map(|reward| Asked::of(&mut **reward, &samples));
+        let held_out = held_out.map(|reward| {
+            let watched = beside(&self.prompt, &elites, |elite| elite.held_out);
+            Asked::of(&mut **reward, &samples, &watched)
+        });
         self.scoring = Some(Scoring {
             candidates,
             texts,
+            parts: rewards.reward.parts(),
             scores,
             held_out,
             seconds: ((asked - begun).as_secs_f64(), asked.elapsed().as_secs_f64()),
@@ -56,16 +89,15 @@ impl Run {
 
     /// Closes the iteration that waits for its scores, where they are there.
     pub(in crate::align) fn score(&mut self, tell: &mut dyn FnMut(EventKind)) -> Result<()> {
-        let elapsed = |scoring: &Scoring| scoring.asked.elapsed().as_secs_f64();
         let Some(mut scoring) = self.scoring.take() else {
             return Ok(());
         };
-        if scoring.scores.becomes_there() {
-            scoring.seconds.0 = elapsed(&scoring);
+        if scoring.scores.becomes_there(&self.stop) {
+            scoring.seconds.0 = scoring.asked.elapsed().as_secs_f64();
         }
         let held_out = scoring.held_out.as_mut();
-        if held_out.is_some_and(Asked::becomes_there) {
-            scoring.seconds.1 = elapsed(&scoring);
+        if held_out.is_some_and(|asked| asked.becomes_there(&self.stop)) {
+            scoring.seconds.1 = scoring.asked.elapsed().as_secs_f64();
         }
         let mut all = std::iter::once(&scoring.scores).chain(&scoring.held_out);
         if !all.all(Asked::is_there) {
@@ -76,11 +108,13 @@ impl Run {
     }
 
     fn close_scored(&mut self, scoring: Scoring, tell: &mut dyn FnMut(EventKind)) -> Result<()> {
-        let count = scoring.texts.len();
-        let scores = scoring.scores.scores(count)?;
+        let scores = match scoring.scores.scores() {
+            Ok(scores) => self.scaled(scores, scoring.parts, tell),
+            Err(error) => return self.end_by(error),
+        };
         self.timings.reward_seconds += scoring.seconds.0;
         let watched = match scoring.held_out {
-            Some(asked) => self.watch(asked, count, scoring.seconds.1, tell),
+            Some(asked) => self.watch(asked, scoring.seconds.1, tell),
             None => Vec::new(),
         };
         let mut watched = watched.into_iter();
@@ -105,17 +139,41 @@ impl Run {
         self.observe(&outcomes, generated, tell)
     }
 
+    /// The scores, of which each part is divided by its deviation over the first of them, where that
+    /// is asked for.
+    fn scaled(
+        &mut self,
+        mut scores: Scores,
+        parts: Vec<RewardPart>,
+        tell: &mut dyn FnMut(EventKind),
+    ) -> Scores {
+        let scale = self.options.reward_scale;
+        let parts = self.parts.get_or_insert_with(|| {
+            let parts = parts::measure(parts, &scores, scale);
+            if !parts.is_empty() {
+                tell(EventKind::RewardParts {
+                    decisive: parts::decisive(&parts),
+                    parts: parts.clone(),
+                });
+            }
+            parts
+        });
+        for score in scores.iter_mut().flatten().filter(|_| scale) {
+            score.reward = parts::scaled(parts, score);
+        }
+        scores
+    }
+
     /// What the held-out reward says of each text. It only watches: when it fails as a whole the run
     /// goes on without it.
     fn watch(
         &mut self,
         asked: Asked,
-        count: usize,
         seconds: f64,
         tell: &mut dyn FnMut(EventKind),
     ) -> Vec<Option<f64>> {
         self.timings.held_out_seconds += seconds;
-        match asked.scores(count) {
+        match asked.scores() {
             Ok(scores) => scores
                 .into_iter()
                 .map(|score| Some(score.ok()?.reward).filter(|r| r.is_finite()))
@@ -127,28 +185,5 @@ impl Run {
                 Vec::new()
             }
         }
-    }
-
-    /// Takes out of the candidates of an iteration what its method gave up, and answers with those
-    /// that are to be scored: not what a stop has cut short, unless there is nothing else.
-    pub(super) fn wanted(
-        &mut self,
-        candidates: Vec<Option<Candidate>>,
-        tell: &mut dyn FnMut(EventKind),
-    ) -> Vec<(usize, Candidate)> {
-        let finished = |c: &Candidate| c.end != End::Stopped;
-        let whole = candidates.iter().flatten().any(finished) || self.open.has_whole();
-        let any = whole || self.tally.best().is_some();
-        let there = candidates.into_iter().enumerate();
-        let used = there
-            .filter_map(|(i, c)| Some((i, c?)))
-            .filter(|(_, c)| finished(c) || !any);
-        let (given_up, used): (Vec<_>, Vec<_>) = used.partition(|(_, c)| c.end == End::GivenUp);
-        for (index, candidate) in &given_up {
-            let scored = ScoredCandidate::new(self.iterations.len(), *index, candidate);
-            tell(EventKind::CandidateScored(scored.clone()));
-            self.tally.give_up(scored);
-        }
-        used
     }
 }

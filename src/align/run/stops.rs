@@ -2,6 +2,7 @@
 
 use super::Run;
 use crate::align::record::StopReason;
+use crate::error::{Error, Result};
 
 impl Run {
     /// Whether the candidates that are being written are no longer wanted.
@@ -17,6 +18,20 @@ impl Run {
             self.stopped = Some(StopReason::Budget);
         }
         self.stopped.is_some()
+    }
+
+    /// Ends the run by a failure of the reward: what is scored so far is its outcome. Any other
+    /// failure leaves none.
+    pub(super) fn end_by(&mut self, error: Error) -> Result<()> {
+        let Error::Reward(reason) = error else {
+            return Err(error);
+        };
+        self.failure = Some(reason);
+        self.stopped = Some(match self.stop.is_requested() {
+            true => StopReason::Interrupted,
+            false => StopReason::RewardFailed,
+        });
+        Ok(())
     }
 
     /// Whether a method that asks can ask no more, and there is an answer that it was guided to.

@@ -9,9 +9,12 @@ use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 use serde_json::Value as Json;
 
-/// Work that a template may do: one for each instruction, and for every 64 bytes that it makes; a
-/// second or two of it.
-const FUEL: u64 = 20_000_000;
+/// Work that a template may do: one for each instruction, and for every 64 bytes that it makes. Some
+/// tenths of a second, so that nobody has to interrupt it, and 256 MB at most.
+const FUEL: u64 = 4_000_000;
+
+/// Bytes that cost as much as an instruction.
+const BYTES: usize = 64;
 
 /// Brackets of JSON inside each other.
 const DEEPEST: usize = 100;
@@ -20,6 +23,11 @@ type Answer<T> = Result<T, Error>;
 
 fn refuse<T>(reason: impl Into<std::borrow::Cow<'static, str>>) -> Answer<T> {
     Err(Error::new(ErrorKind::InvalidOperation, reason))
+}
+
+/// Charges for so many bytes that are read or made; minijinja itself charges for answers alone.
+fn spend(state: &State, bytes: usize) -> Answer<()> {
+    state.consume_fuel((bytes / BYTES) as u64)
 }
 
 /// An environment like that of transformers, in which it is `date`.
@@ -54,10 +62,11 @@ pub(super) fn environment(date: DateTime) -> Answer<Environment<'static>> {
 
 /// Methods of Python's strings that minijinja has none of; the others are its own.
 fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Answer<Value> {
-    if let Some(text) = value.as_str()
-        && let Some(answer) = string_method(text, name, args)?
-    {
-        return Ok(answer);
+    if let Some(text) = value.as_str() {
+        spend(state, text.len())?;
+        if let Some(answer) = string_method(text, name, args)? {
+            return Ok(answer);
+        }
     }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
 }
@@ -203,7 +212,7 @@ fn split_from_behind(text: &str, separator: Option<&str>, most: Option<usize>) -
 }
 
 /// JSON as Python writes it, with the defaults of transformers: nothing escaped that need not be.
-fn tojson(value: Value, indent: Option<usize>, options: Kwargs) -> Answer<Value> {
+fn tojson(state: &State, value: Value, indent: Option<usize>, options: Kwargs) -> Answer<Value> {
     let ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
     let sort_keys: Option<bool> = options.get("sort_keys")?;
     let separators: Option<Vec<String>> = options.get("separators")?;
@@ -215,6 +224,7 @@ fn tojson(value: Value, indent: Option<usize>, options: Kwargs) -> Answer<Value>
     let indent: Option<usize> = options.get::<Option<usize>>("indent")?.or(indent);
     options.assert_all_used()?;
     let writer = JsonWriter {
+        state,
         ascii: ensure_ascii.unwrap_or(false),
         sort: sort_keys.unwrap_or(false),
         separators: separators.unwrap_or_else(|| match indent {
@@ -228,15 +238,19 @@ fn tojson(value: Value, indent: Option<usize>, options: Kwargs) -> Answer<Value>
     Ok(Value::from_safe_string(out))
 }
 
-struct JsonWriter {
+struct JsonWriter<'s, 't, 'e> {
+    state: &'s State<'t, 'e>,
     ascii: bool,
     sort: bool,
     separators: (String, String),
     indent: Option<usize>,
 }
 
-impl JsonWriter {
+impl JsonWriter<'_, '_, '_> {
     fn write(&self, value: &Value, depth: usize, out: &mut String) -> Answer<()> {
+        // A list may hold another one many times over.
+        let text = value.as_str().map_or(0, str::len);
+        spend(self.state, BYTES + text + self.indent.unwrap_or(0) * depth)?;
         match value.kind() {
             ValueKind::Map => {
                 let mut keys: Vec<Value> = value.try_iter()?.collect();

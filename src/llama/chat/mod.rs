@@ -16,6 +16,7 @@ use serde_json::Value as Json;
 
 use super::model::{Model, Token};
 use crate::error::{Error, Result};
+use crate::text::brief;
 pub use reasoning::{ReasoningMarkers, Think};
 pub(crate) use tokens::tokenize_guarded;
 
@@ -53,6 +54,14 @@ pub struct ChatOptions {
 }
 
 impl ChatOptions {
+    /// The same with further variables, and with what they tell of thinking.
+    #[must_use]
+    pub fn with(mut self, variables: &serde_json::Map<String, Json>) -> Self {
+        self.think = reasoning::told_by(variables).or(self.think);
+        self.variables.extend(variables.clone());
+        self
+    }
+
     /// The same for another model's conversations, and one that is asked and does not think: without
     /// a template.
     #[must_use]
@@ -226,8 +235,9 @@ impl ChatTemplate {
             Error::field(
                 "chat-template",
                 format!(
-                    "cannot render the conversation: {e}; give another template, or use \
-                     `chat` = false"
+                    "cannot render the conversation: {}; give another template, or use `chat` = \
+                     false",
+                    brief(&e.to_string(), 400)
                 ),
             )
         })
@@ -243,7 +253,10 @@ impl ChatTemplate {
             let rendered = builtin::render(&self.source, messages, open_turn);
             let wrong = || {
                 let kind = minijinja::ErrorKind::InvalidOperation;
-                minijinja::Error::new(kind, format!("llama.cpp cannot fill {}", self.source))
+                minijinja::Error::new(
+                    kind,
+                    format!("llama.cpp cannot fill {}", brief(&self.source, 60)),
+                )
             };
             return rendered.ok_or_else(wrong);
         }
@@ -402,7 +415,11 @@ mod tests {
         let rounds = "{% for a in range(9999) %}".repeat(4) + &"{% endfor %}".repeat(4);
         let doubled = "{% set ns = namespace(a='12345678') %}{% for i in range(60) %}\
                        {% set ns.a = ns.a + ns.a %}{% endfor %}{{ ns.a }}";
-        for source in [rounds.as_str(), doubled] {
+        let shared = "{% set ns = namespace(a=[1]) %}{% for i in range(60) %}\
+                      {% set ns.a = [ns.a, ns.a] %}{% endfor %}{{ ns.a | tojson(indent=9) }}";
+        let copied = "{% set ns = namespace(a='x' * 1000000) %}{% for i in range(9999) %}\
+                      {% set b = ns.a.istitle() %}{% endfor %}";
+        for source in [rounds.as_str(), doubled, shared, copied] {
             let error = template(source).render(&[], true).unwrap_err().to_string();
             assert!(error.contains("fuel"), "{error}");
         }

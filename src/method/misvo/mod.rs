@@ -27,6 +27,7 @@ use crate::method::{
 };
 use crate::output::OutputRows;
 use crate::rollout::{SamplingOptions, Steer, TokenChoice};
+use crate::stop::Stop;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "misvo",
@@ -136,6 +137,7 @@ struct Misvo {
     /// u `[τ, d]`.
     mean: Arc<Array2<f32>>,
     fisher: Option<Fisher>,
+    stop: Stop,
 }
 
 /// The Fisher metric by position, averaged over all rollouts like the gradient: one that has ended
@@ -183,11 +185,12 @@ impl Misvo {
             step: settings.step as f32,
             lambda: settings.lambda as f32,
             fisher: None,
+            stop: Stop::new(),
         }
     }
 
-    /// The gradient g `[τ, d]`, and in the first iteration the metric.
-    fn gradient(&mut self, scored: &[(&Outcome<'_>, f32)]) -> Result<Array2<f32>> {
+    /// The gradient g `[τ, d]`, and in the first iteration the metric; nothing after a request to stop.
+    fn gradient(&mut self, scored: &[(&Outcome<'_>, f32)]) -> Result<Option<Array2<f32>>> {
         let (horizon, width) = self.mean.dim();
         let vocabulary = self.output.shape().0;
         let first = self.fisher.is_none();
@@ -208,6 +211,9 @@ impl Misvo {
                 let z = &outcome.pre_logits[t * width..(t + 1) * width];
                 let sum = z.iter().zip(self.mean.row(*t)).map(|(z, u)| z + u);
                 row.iter_mut().zip(sum).for_each(|(x, sum)| *x = sum);
+            }
+            if self.stop.is_requested() {
+                return Ok(None);
             }
             let mut p = self.output.logits(x.view())?;
             p.rows_mut()
@@ -234,7 +240,7 @@ impl Misvo {
             self.fisher = Some(fisher);
         }
         let gradient = self.output.transposed(weighted.view())?;
-        Ok(gradient / scored.len() as f32)
+        Ok(Some(gradient / scored.len() as f32))
     }
 
     /// F u `[τ, d]`.
@@ -290,6 +296,10 @@ impl Method for Misvo {
         (self.rounds.samples, self.rounds.iterations)
     }
 
+    fn stops_with(&mut self, stop: &Stop) {
+        self.stop = stop.clone();
+    }
+
     fn propose(&mut self) -> Vec<Proposal> {
         let places = self.rounds.places(self.iteration);
         places
@@ -324,7 +334,9 @@ impl Method for Misvo {
         if scored.is_empty() {
             return Ok(telemetry);
         }
-        let gradient = self.gradient(&scored)?;
+        let Some(gradient) = self.gradient(&scored)? else {
+            return Ok(telemetry);
+        };
         let metric = self.metric()?;
         let mut mean = Array2::clone(&self.mean);
         mean.scaled_add(self.step, &gradient);
@@ -332,6 +344,9 @@ impl Method for Misvo {
         // An absurd reward is no reason to lose the mean, and with it the run.
         if mean.iter().all(|u| u.is_finite()) {
             self.mean = Arc::new(mean);
+        }
+        if self.stop.is_requested() {
+            return Ok(telemetry);
         }
         // ½ uᵀFu is the KL of the draws to second order.
         let metric = self.metric()?;

@@ -121,3 +121,17 @@ fn an_absurd_reward_leaves_the_mean_where_it_was() {
     method.observe(&all).unwrap();
     assert!(method.mean.iter().all(|u| *u == 0.0));
 }
+
+#[test]
+fn a_step_is_given_up_when_the_run_is_to_stop() {
+    let z = pre_logits();
+    let mut method = misvo(&MisvoSettings::default());
+    let stop = Stop::new();
+    method.stops_with(&stop);
+    method.observe(&outcomes(&z)).unwrap();
+    let before = Arc::clone(&method.mean);
+    assert!(before.iter().any(|u| *u != 0.0));
+    stop.request();
+    method.observe(&outcomes(&z)).unwrap();
+    assert_eq!(method.mean, before);
+}

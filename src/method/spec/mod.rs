@@ -16,6 +16,7 @@ use crate::error::{Error, Result, io_reason};
 use crate::method::entry::{Entry, Setting};
 use crate::method::registry::METHODS;
 use crate::method::{Facts, Method, Rounds, Settings};
+use crate::text::read;
 
 /// A method with its settings.
 #[derive(Clone)]
@@ -197,7 +198,7 @@ pub fn preset(entry: &'static Entry, name: &str) -> Result<Map<String, Value>> {
     let own = entry.presets.iter().find(|(own, _)| *own == name);
     let text = match own {
         Some((_, json)) => (*json).to_owned(),
-        None => std::fs::read_to_string(Path::new(name)).map_err(|error| {
+        None => read(Path::new(name)).map_err(|error| {
             let names: Vec<&str> = entry.presets.iter().map(|(own, _)| *own).collect();
             let names = names
                 .iter()

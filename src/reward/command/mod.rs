@@ -1,7 +1,9 @@
 //! Any program as the reward: it is kept running and talks in lines.
 //!
 //! For every response of a batch the program gets one line of JSON on its stdin,
-//! `{"id":0,"prompt":"…","response":"…"}` with ids from 0 up, and prints one line back:
+//! `{"id":0,"prompt":"…","response":"…"}` with ids from 0 up, and prints one line back. Where the
+//! prompt is the end of a conversation, or stands behind a system prompt, the line has
+//! `"messages":[{"role":"…","content":"…"},…]` too, all of them up to the response.
 //!
 //! - `1.5`: the reward of the first response that has none yet;
 //! - `{"id":0,"reward":1.5}`: in any order; without `"id"` in order, as above;
@@ -23,16 +25,30 @@ use std::time::{Duration, Instant};
 use self::session::{Fault, Session};
 use super::options::Options;
 use super::{
-    Answer, Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores,
-    process,
+    Answer, Reward, RewardKind, RewardLoader, RewardOption, RewardSource, Sample, SampleError,
+    Score, Scores, given_up, process,
 };
 use crate::error::{Error, Result};
+use crate::stop::Stop;
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "command",
-    usage: "command:COMMAND[;timeout=SECONDS][;restarts=N]",
+    form: "command:COMMAND",
     about: "any program, which is kept running and talks in lines",
+    terms: &[],
+    options: &[
+        RewardOption::new(
+            "timeout",
+            "SECONDS",
+            "most time for the responses of an iteration, its start included [default: 30]",
+        ),
+        RewardOption::new(
+            "restarts",
+            "N",
+            "how many iterations in a row may fail before the run does [default: 3]",
+        ),
+    ],
     parse,
 };
 
@@ -53,8 +69,9 @@ impl RewardSource for CommandOptions {
         process::files(&self.command)
     }
 
-    fn load(&self, _loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
-        Ok(Box::new(CommandReward::new(self.clone())?))
+    fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
+        let reward = CommandReward::stopping(self.clone(), loader.stop.clone())?;
+        Ok(Box::new(reward))
     }
 }
 
@@ -96,6 +113,7 @@ impl Default for CommandOptions {
 pub struct CommandReward {
     options: CommandOptions,
     session: Option<Session>,
+    stop: Stop,
     /// Batches that failed in a row.
     failures: usize,
 }
@@ -107,6 +125,14 @@ impl CommandReward {
     /// [`Error::Field`] for an empty command or no time, [`Error::Reward`] where the program
     /// cannot be started.
     pub fn new(options: CommandOptions) -> Result<Self> {
+        Self::stopping(options, Stop::new())
+    }
+
+    /// The same for a program that is given up, when it is silent, soon after a request on `stop`.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn stopping(options: CommandOptions, stop: Stop) -> Result<Self> {
         if options.command.trim().is_empty() {
             return Err(KIND.refuse("it is empty"));
         }
@@ -116,10 +142,11 @@ impl CommandReward {
         let mut reward = Self {
             options,
             session: None,
+            stop,
             failures: 0,
         };
-        let mut session =
-            Session::start(&reward.options.command).map_err(|e| reward.fatal(e.to_string()))?;
+        let session = Session::start(&reward.options.command, &reward.stop);
+        let mut session = session.map_err(|e| reward.fatal(e.to_string()))?;
         // Better now than after the models were loaded.
         if let Some(fault) = session.missing_program() {
             return Err(reward.fatal(fault.to_string()));
@@ -153,7 +180,7 @@ impl CommandReward {
         let deadline = Instant::now().checked_add(self.options.timeout);
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => Session::start(&self.options.command)
+            None => Session::start(&self.options.command, &self.stop)
                 .map_err(|e| Fault::Failed(format!("cannot start: {e}")))?,
         };
         let Err(fault) = session.ask(samples, answers, deadline) else {
@@ -193,6 +220,7 @@ impl Reward for CommandReward {
             match self.attempt(samples, &mut answers) {
                 Ok(()) => {}
                 Err(Fault::NotFound(reason)) => return Err(self.fatal(reason)),
+                Err(Fault::Stopped) => return Err(given_up()),
                 Err(fault) => last = fault.to_string(),
             }
         }

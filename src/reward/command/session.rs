@@ -3,13 +3,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::process::{Group, Tail, spawn_thread};
 use super::{Answer, Sample, SampleError, Score};
+use crate::stop::{Silence, Stop};
 
 /// Longest line a program may print, in bytes.
 const MAX_LINE: u64 = 1 << 20;
@@ -42,6 +43,9 @@ pub enum Fault {
     /// The program is not there: trying again is of no use.
     #[error("{0}")]
     NotFound(String),
+    /// Nobody wants the answer any more.
+    #[error("given up")]
+    Stopped,
 }
 
 /// What the reading thread passes on; after anything but a line it ends.
@@ -58,18 +62,19 @@ pub struct Session {
     input: Option<Sender<String>>,
     lines: Receiver<Event>,
     stderr: Option<Tail>,
+    stop: Stop,
 }
 
 impl Session {
-    /// Starts `command`.
-    pub fn start(command: &str) -> std::io::Result<Self> {
+    /// Starts `command`, which is waited for until a request on `stop`.
+    pub fn start(command: &str, stop: &Stop) -> std::io::Result<Self> {
         let mut group = Group::spawn(command, Stdio::piped())?;
-        let stderr = match group.child.stderr.take() {
+        let stderr = match group.child.stderr().take() {
             Some(stderr) => Some(Tail::new(stderr, STDERR_KEPT)?),
             None => None,
         };
         let (input, to_write) = channel::<String>();
-        if let Some(mut stdin) = group.child.stdin.take() {
+        if let Some(mut stdin) = group.child.stdin().take() {
             // A thread, because the program may answer before it has read everything: both
             // pipes can be full at once. A broken pipe shows as the end of its output.
             spawn_thread("stdin", move || {
@@ -81,7 +86,7 @@ impl Session {
             })?;
         }
         let (found, lines) = sync_channel(LINES_AHEAD);
-        if let Some(stdout) = group.child.stdout.take() {
+        if let Some(stdout) = group.child.stdout().take() {
             spawn_thread("stdout", move || {
                 let mut stdout = BufReader::new(stdout);
                 while let Some(event) = next_line(&mut stdout) {
@@ -97,12 +102,13 @@ impl Session {
             input: Some(input),
             lines,
             stderr,
+            stop: stop.clone(),
         })
     }
 
     /// Whether the shell has ended already, not having found the program.
     pub fn missing_program(&mut self) -> Option<Fault> {
-        let status = self.group.wait(EARLY_EXIT).ok()??;
+        let status = self.group.wait(EARLY_EXIT, &self.stop).ok()??;
         self.not_found(status)
     }
 
@@ -117,8 +123,12 @@ impl Session {
         let mut open = 0;
         for (id, sample) in samples.iter().enumerate() {
             if answers[id].is_none() {
-                let Sample { prompt, response } = sample;
-                batch += &json!({"id": id, "prompt": prompt, "response": response}).to_string();
+                let (prompt, response) = (sample.prompt, sample.response);
+                let mut line = json!({"id": id, "prompt": prompt, "response": response});
+                if !sample.messages.is_empty() {
+                    line["messages"] = json!(sample.messages);
+                }
+                batch += &line.to_string();
                 batch.push('\n');
                 open += 1;
             }
@@ -129,19 +139,19 @@ impl Session {
             let _ = input.send(batch);
         }
         for read in 0..open {
-            let left = deadline.map_or(Duration::MAX, |d| d.duration_since(Instant::now()));
-            let reason = match self.lines.recv_timeout(left) {
+            let reason = match self.stop.receive(&self.lines, deadline) {
                 Ok(Event::Line(line)) => match take_answer(&line, answers) {
                     Ok(()) => continue,
                     Err(reason) => reason,
                 },
                 Ok(Event::TooLong) => format!("a line of more than {MAX_LINE} bytes"),
                 Ok(Event::NotText) => "a line that is not UTF-8".into(),
-                Err(RecvTimeoutError::Timeout) => format!(
+                Err(Silence::TimedOut) => format!(
                     "timed out with {read} lines for {open} responses (it must print and flush \
                      a line for each, without waiting for the end of its input)"
                 ),
-                Err(RecvTimeoutError::Disconnected) => return Err(self.ended(read, open)),
+                Err(Silence::Ended) => return Err(self.ended(read, open)),
+                Err(Silence::Stopped) => return Err(Fault::Stopped),
             };
             return Err(Fault::Failed(reason + &self.last_words()));
         }
@@ -158,7 +168,7 @@ impl Session {
 
     /// Why the output came to an end.
     fn ended(&mut self, read: usize, open: usize) -> Fault {
-        let how = match self.group.wait(GOODBYE) {
+        let how = match self.group.wait(GOODBYE, &self.stop) {
             Ok(Some(status)) => match self.not_found(status) {
                 Some(fault) if read == 0 => return fault,
                 _ => format!("ended ({status})"),
@@ -205,7 +215,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.input = None;
         // A killed program is not waited for again; one that stays is killed by the group.
-        let _ = self.group.wait(GOODBYE);
+        let _ = self.group.wait(GOODBYE, &self.stop);
     }
 }
 
@@ -269,7 +279,6 @@ fn parse_object(line: &str) -> Option<(Option<u64>, Answer)> {
 fn score(reward: f64) -> Score {
     Score {
         reward,
-        tokens: 0,
-        truncated: false,
+        ..Score::default()
     }
 }

@@ -6,7 +6,7 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 use super::LinearHead;
 use crate::error::Error;
 use crate::gguf::Gguf;
-use crate::gguf::testing::{Builder, build};
+use crate::gguf::testing::{Builder, array, build, text};
 
 /// A tensor: name, type, shape, raw bytes.
 type Tensor<'a> = (&'a str, Dtype, &'a [usize], Vec<u8>);
@@ -30,7 +30,7 @@ fn read(tensors: &[Tensor<'_>]) -> Result<LinearHead, Error> {
         )
     });
     let (_folder, path) = write(&serialize(views, None).unwrap());
-    LinearHead::read(&path)
+    LinearHead::read(&path, None)
 }
 
 /// Why a file is refused, without its path.
@@ -47,9 +47,12 @@ fn head() -> LinearHead {
         bias: -0.7,
         text: Some("{response}".into()),
         pooling: Some("mean".into()),
+        append: Some("<|reward|>".into()),
+        tensor: "score".into(),
         metadata: [("aisp.reward.description", "é \"x\""), ("format", "pt")]
             .map(|(k, v)| (k.into(), v.into()))
             .into(),
+        ..LinearHead::default()
     }
 }
 
@@ -57,7 +60,7 @@ fn head() -> LinearHead {
 fn a_written_head_is_read_back_exactly() {
     let (folder, path) = write(b"an older file");
     head().write_safetensors(&path).unwrap();
-    assert_eq!(LinearHead::read(&path).unwrap(), head());
+    assert_eq!(LinearHead::read(&path, None).unwrap(), head());
     let bytes = fs::read(&path).unwrap();
     head().write_safetensors(&path).unwrap();
     assert_eq!(fs::read(&path).unwrap(), bytes);
@@ -100,6 +103,8 @@ fn every_name_and_floating_type_is_read() {
         "cls.output.weight",
         "v_head.summary.weight",
         "value_head.weight",
+        "v_head.weight",
+        "regression_head.weight",
         "regression_layer.weight",
         "rm_head.weight",
     ] {
@@ -173,6 +178,41 @@ fn a_head_that_is_no_reward_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_dense_layer_of_a_cross_encoder_goes_before_its_head() {
+    let tensors: [Tensor<'_>; 4] = [
+        (
+            "bert.pooler.dense.bias",
+            Dtype::F32,
+            &[2],
+            f32s(&[0.5, 0.0]),
+        ),
+        (
+            "bert.pooler.dense.weight",
+            Dtype::F32,
+            &[2, 2],
+            f32s(&[1.0, 0.0, 2.0, -1.0]),
+        ),
+        ("classifier.bias", Dtype::F32, &[1], f32s(&[0.25])),
+        ("classifier.weight", Dtype::F32, &[1, 2], f32s(&[3.0, 4.0])),
+    ];
+    let head = read(&tensors).unwrap();
+    let expected = 3.0 * 1.5_f64.tanh() + 4.0 * 1.0_f64.tanh() + 0.25;
+    assert!((head.score(&[1.0, 1.0]) - expected).abs() < 1e-12);
+    let (_folder, path) = write(b"");
+    head.write_safetensors(&path).unwrap();
+    let found = LinearHead::read(&path, None).unwrap();
+    assert_eq!((&found.dense, &found.weight), (&head.dense, &head.weight));
+    assert_eq!(found.tensor, "cls.output");
+    for layer in ["pre_classifier.weight", "head.dense.weight"] {
+        let other: [Tensor<'_>; 2] = [
+            (layer, Dtype::F32, &[1, 1], f32s(&[1.0])),
+            ("classifier.weight", Dtype::F32, &[1, 1], f32s(&[1.0])),
+        ];
+        assert!(refusal(&other).contains(layer));
+    }
+}
+
+#[test]
 fn a_damaged_safetensors_file_is_refused() {
     let (_folder, path) = write(b"");
     head().write_safetensors(&path).unwrap();
@@ -187,11 +227,11 @@ fn a_damaged_safetensors_file_is_refused() {
         (cut, "the file ends inside it"),
     ] {
         let (_folder, path) = write(bytes);
-        let error = LinearHead::read(&path).unwrap_err().to_string();
+        let error = LinearHead::read(&path, None).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
     assert!(matches!(
-        LinearHead::read(&path.with_file_name("absent")),
+        LinearHead::read(&path.with_file_name("absent"), None),
         Err(Error::Io { .. })
     ));
 }
@@ -217,7 +257,7 @@ fn a_head_inside_a_gguf_is_read() {
         .tensor("cls.output.weight", &[3, 1], 0)
         .tensor("cls.output.bias", &[1], 0);
     let (_folder, path) = gguf(&builder, &[1.0, 2.0, 3.0], Some(-4.0));
-    let found = LinearHead::read(&path).unwrap();
+    let found = LinearHead::read(&path, None).unwrap();
     assert_eq!((found.weight, found.bias), (vec![1.0, 2.0, 3.0], -4.0));
     assert_eq!(found.text.as_deref(), Some("{response}"));
     assert_eq!(found.metadata.len(), 1);
@@ -225,19 +265,41 @@ fn a_head_inside_a_gguf_is_read() {
 }
 
 #[test]
+fn the_rows_of_yes_and_no_are_told_by_their_labels() {
+    let file = |labels: [&str; 2]| {
+        let raw: Vec<u8> = labels.iter().flat_map(text).collect();
+        build()
+            .str("general.architecture", "qwen3")
+            .pair("qwen3.classifier.output_labels", 9, array(8, 2, &raw))
+            .tensor("cls.output.weight", &[2, 2], 0)
+    };
+    for (labels, expected) in [(["yes", "no"], [-2.0, -5.0]), (["No", "Yes"], [2.0, 5.0])] {
+        let (_folder, path) = gguf(&file(labels), &[1.0, 2.0, 3.0, 7.0], None);
+        assert_eq!(LinearHead::read(&path, None).unwrap().weight, expected);
+    }
+    let (_folder, path) = gguf(&file(["good", "bad"]), &[1.0, 2.0, 3.0, 7.0], None);
+    let error = LinearHead::read(&path, None).unwrap_err().to_string();
+    assert!(error.contains("2 outputs"), "{error}");
+}
+
+#[test]
 fn a_gguf_without_a_linear_head_is_told_apart_from_an_unusable_one() {
     let none = build().tensor("output_norm.weight", &[3], 0);
     let (_folder, path) = gguf(&none, &[1.0; 3], None);
     let header = Gguf::open(&path).unwrap();
-    assert!(LinearHead::from_gguf(&path, &header).unwrap().is_none());
+    assert!(
+        LinearHead::from_gguf(&path, &header, None)
+            .unwrap()
+            .is_none()
+    );
     let cases = [
         (build().tensor("score.weight", &[2, 2], 0), "2 outputs"),
-        (build().tensor("score.weight", &[32], 8), "its type is Q8_0"),
+        (build().tensor("score.weight", &[32], 26), "its type is I32"),
         (build().tensor("cls.weight", &[1, 1], 0), "dense layer"),
     ];
     for (builder, expected) in cases {
         let (_folder, path) = gguf(&builder, &[1.0], None);
-        let error = LinearHead::read(&path).unwrap_err().to_string();
+        let error = LinearHead::read(&path, None).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }

@@ -5,25 +5,30 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::Agent;
 use ureq::http::{HeaderValue, Response, Uri};
+use ureq::{Agent, Proxy};
 
-use super::{HttpOptions, KIND};
+use super::{HttpApi, HttpOptions, KIND};
 use crate::error::{Error, Result};
 
 /// Pause before the first retry; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause, also where the server asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Holds the key of a server with an OpenAI-like API where none is named.
+const OPENAI_KEY: &str = "OPENAI_API_KEY";
 /// Bytes of a body in an error message.
 const EXCERPT: usize = 200;
 
 /// Why there is no answer. The messages name the URL, and never the key.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Failure {
-    /// The server refuses what it is asked: asking again is of no use.
+    /// The server refuses whatever it is asked: asking again is of no use.
     #[error("{0}")]
     Refused(String),
+    /// The server refuses what this request says, such as a text that is too long.
+    #[error("{0}")]
+    Unfit(String),
     /// This request failed; another one may not.
     #[error("{0}")]
     Request(String),
@@ -38,6 +43,8 @@ pub struct Client {
     url: String,
     /// The URL for messages: a query can hold a secret.
     shown: String,
+    /// The same with the proxy in between, where there is one: what fails may be its fault.
+    way: String,
     key: Option<String>,
     bearer: Option<HeaderValue>,
     retries: usize,
@@ -51,16 +58,25 @@ impl Client {
         if options.timeout.is_zero() {
             return Err(KIND.refuse("the timeout must be above 0"));
         }
-        let mut config = Agent::config_builder()
+        // A proxy from the environment cannot reach this machine's own servers.
+        let local = is_local(&uri);
+        let proxy = Proxy::try_from_env().filter(|proxy| !local && !proxy.is_no_proxy(&uri));
+        let through = proxy.as_ref().map_or(String::new(), |proxy| {
+            format!(" through the proxy {}:{}", proxy.host(), proxy.port())
+        });
+        let config = Agent::config_builder()
             .timeout_global(Some(options.timeout))
             .max_redirects(0)
-            .http_status_as_error(false);
-        let host = uri.host().unwrap_or_default();
-        if host == "localhost" || host == "[::1]" || host.starts_with("127.") {
-            // A proxy from the environment cannot reach this machine's own servers.
-            config = config.proxy(None);
-        }
-        let key = options.key_env.as_deref().map(read_key).transpose()?;
+            .max_idle_connections_per_host(options.parallel)
+            .http_status_as_error(false)
+            .proxy(proxy);
+        let private = local || uri.scheme_str() == Some("https");
+        let key = match options.key_env.as_deref() {
+            Some("none") => None,
+            Some(variable) => Some(read_key(variable)?),
+            None if options.api == HttpApi::Chat && private => read_key(OPENAI_KEY).ok(),
+            None => None,
+        };
         let bearer = key.as_ref().map(|key| {
             let mut value = HeaderValue::try_from(format!("Bearer {key}"))
                 .map_err(|_| KIND.refuse("the key has characters that no HTTP header can hold"))?;
@@ -77,6 +93,7 @@ impl Client {
         Ok(Self {
             agent: config.build().new_agent(),
             url: query.map_or_else(|| shown.clone(), |query| format!("{shown}?{query}")),
+            way: format!("{shown}{through}"),
             shown,
             key,
             bearer: bearer.transpose()?,
@@ -106,10 +123,10 @@ impl Client {
     }
 
     fn try_once(&self, body: &str) -> std::result::Result<Vec<u8>, (Failure, Option<Retry>)> {
-        let shown = &self.shown;
+        let way = &self.way;
         let unreachable = |error: ureq::Error| {
             let retry = is_passing(&error).then_some(Retry { wish: None });
-            (Failure::Down(format!("{shown}: {error}")), retry)
+            (Failure::Down(format!("{way}: {error}")), retry)
         };
         let mut request = self
             .agent
@@ -131,16 +148,17 @@ impl Client {
             .read_to_end(&mut answer)
             .map_err(|error| unreachable(error.into()))?;
         if !status.is_success() {
-            let message = format!("{shown}: HTTP status {status}: {}", self.excerpt(&answer));
+            let message = format!("{way}: HTTP status {status}: {}", self.excerpt(&answer));
             return Err(match status.as_u16() {
                 429 | 501.. => (Failure::Down(message), Some(Retry { wish })),
                 // Often the fault of one text, such as one that is too long.
                 500 => (Failure::Request(message), Some(Retry { wish })),
+                400 | 408 | 413 | 422 => (Failure::Unfit(message), None),
                 _ => (Failure::Refused(message), None),
             });
         }
         if answer.len() > limit {
-            let message = format!("{shown}: the answer has more than {limit} bytes");
+            let message = format!("{way}: the answer has more than {limit} bytes");
             return Err((Failure::Request(message), None));
         }
         Ok(answer)
@@ -202,6 +220,13 @@ fn parse(url: &str) -> std::result::Result<Uri, String> {
         return Err("has no usable port".into());
     }
     Ok(uri)
+}
+
+/// Whether a server is on this machine.
+fn is_local(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+    let host = host.trim_end_matches('.');
+    matches!(host, "localhost" | "[::1]" | "0.0.0.0") || host.starts_with("127.")
 }
 
 fn read_key(variable: &str) -> Result<String> {

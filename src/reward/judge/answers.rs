@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{KIND, Verdict};
+use super::Verdict;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Reading, Token};
+use crate::reward::RewardKind;
 
 /// The tokens that begin one answer.
 #[derive(Default)]
@@ -70,7 +71,8 @@ fn keep_own(mut sets: Vec<&mut BTreeSet<Token>>) {
 }
 
 impl Answers {
-    pub(super) fn new(model: &Model, verdict: &Verdict) -> Result<Self> {
+    /// Those of `verdict`, for a reward of this kind.
+    pub(super) fn new(kind: &RewardKind, model: &Model, verdict: &Verdict) -> Result<Self> {
         let (words, low) = match verdict {
             Verdict::YesNo { yes, no } => {
                 let words = [yes, no].map(|word| word.trim().to_owned());
@@ -78,7 +80,7 @@ impl Answers {
             }
             Verdict::Scale { low, high } => {
                 if low >= high || *high > 10 {
-                    return Err(KIND.refuse(format!(
+                    return Err(kind.refuse(format!(
                         "scale={low}..{high}; the numbers go up, from 0 to at most 10"
                     )));
                 }
@@ -99,7 +101,7 @@ impl Answers {
                 }
             }
         }
-        answers.keep_apart(&words)?;
+        answers.keep_apart(kind, &words)?;
         Ok(answers)
     }
 
@@ -145,7 +147,7 @@ impl Answers {
     }
 
     /// Takes out what begins several answers, and refuses one that nothing begins any more.
-    fn keep_apart(&mut self, words: &[String]) -> Result<()> {
+    fn keep_apart(&mut self, kind: &RewardKind, words: &[String]) -> Result<()> {
         keep_own(self.spellings.iter_mut().map(|of| &mut of.first).collect());
         keep_own(self.spellings.iter_mut().map(|of| &mut of.behind).collect());
         let nothing = |of: &Spellings| of.first.is_empty() && of.behind.is_empty();
@@ -157,12 +159,12 @@ impl Answers {
             .find(|(index, of)| nothing(of) && !(is_ten(*index) && self.ten.is_some()));
         match (missing, self.low) {
             (None, _) => Ok(()),
-            (Some(_), None) => Err(KIND.refuse(format!(
+            (Some(_), None) => Err(kind.refuse(format!(
                 "the answers {:?} and {:?} begin with the same token, or with none; choose words \
                  that differ from the first letter on",
                 words[0], words[1]
             ))),
-            (Some((index, _)), Some(_)) => Err(KIND.refuse(format!(
+            (Some((index, _)), Some(_)) => Err(kind.refuse(format!(
                 "this model has no token of its own for {}; use a yes/no judge",
                 words[index]
             ))),
@@ -235,12 +237,12 @@ impl Answers {
 pub(super) const LEAST: f64 = 0.05;
 
 /// What to say of them.
-pub(super) fn unlikely(model: &Model, verdict: &Verdict, found: f64) -> Error {
+pub(super) fn unlikely(kind: &RewardKind, model: &Model, verdict: &Verdict, found: f64) -> Error {
     let asked = match verdict {
         Verdict::YesNo { yes, no } => format!("{yes:?} and {no:?}"),
         Verdict::Scale { low, high } => format!("the numbers {low} to {high}"),
     };
-    KIND.refuse(format!(
+    kind.refuse(format!(
         "{} answers with {asked} with a probability of {:.2} % only; ask another question, or for \
          other words, or use another model",
         model.path().display(),

@@ -9,53 +9,96 @@
 //! where the space is a token of its own, p(space)·p(answer | space) is a part of it. A model whose
 //! answers are others nearly always is refused when it is loaded. It is asked not to think.
 //!
-//! What the question begins with is the same for all candidates of a prompt and decoded
-//! once (see [`Reader`]).
+//! With `reason=N` the judge first writes up to N tokens of its own, its most probable ones, of all
+//! candidates side by side; where it comes to the marker, or to its end, the marker is put there, and
+//! the answer is read behind it in the same way.
+//!
+//! What the question begins with is the same for all candidates of a prompt and, where it is read,
+//! decoded once (see [`Reader`](crate::llama::Reader)); where it is written behind, once for each
+//! candidate.
 
 mod answers;
+mod asker;
+mod reasons;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::answers::Answers;
-use super::options::Options;
-use super::text::fill;
+pub(super) use self::asker::Asker;
+use self::reasons::Reasons;
+use super::options::{self, Options};
 use super::{
-    PROBES, Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores,
+    PROBES, ReadText, Reward, RewardKind, RewardLoader, RewardOption, RewardSource, Sample,
+    SampleError, Scores,
 };
 use crate::error::{Error, Result};
-use crate::llama::{
-    Attention, ChatOptions, ChatTemplate, Message, Model, Placement, Reader, TextReading, Token,
-    tokenize_guarded,
-};
+use crate::llama::{Attention, ChatOptions, Model, Placement, Token};
 
+/// What stands before a question about a reply.
+pub(super) const REPLY: &str =
+    "Here is a request and a reply to it.\n\nRequest:\n{prompt}\n\nReply:\n{response}\n\n";
 /// Asked where no question is given and the answer is yes or no.
-const YES_NO_QUESTION: &str = "Here is a request and a reply to it.\n\nRequest:\n{prompt}\n\n\
-                               Reply:\n{response}\n\nIs this a good reply? Answer {yes} or {no}.";
+const YES_NO: &str = "Is this a good reply?";
+/// How it is to be answered.
+const YES_NO_ANSWER: &str = "Answer {yes} or {no}.";
 /// Asked where no question is given and the answer is a number.
-const SCALE_QUESTION: &str = "Here is a request and a reply to it.\n\nRequest:\n{prompt}\n\n\
-                              Reply:\n{response}\n\nHow good is this reply, from {low} (useless) \
-                              to {high} (perfect)? Answer with the number alone.";
-/// Follows the question where the model has no chat template.
-const RAW_ANSWER: &str = "\nAnswer:";
+const SCALE: &str = "How good is this reply, from {low} (useless) to {high} (perfect)?";
+/// How it is to be answered.
+const SCALE_ANSWER: &str = "Answer with the number alone.";
+/// How any question is to be answered with reasons; the answer follows.
+const REASONS: &str = "First say in a few sentences what speaks for the reply and what against it. \
+                       Then write \"{marker}\" and ";
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "judge",
-    usage: "judge:FILE|self[;question=…][;yes=…;no=…][;scale=A..B][;ngl=N][;dev=…]",
+    form: "judge:FILE|self",
     about: "any model, or the generator itself, asked about the response",
+    terms: &[],
+    options: &[
+        RewardOption::new(
+            "question",
+            "TEXT",
+            "what it is asked, with {response} and, if wanted, {prompt}; \\n is a line break [default: \
+             whether the reply is good, or how good]",
+        ),
+        RewardOption::new(
+            "yes",
+            "WORD",
+            "the good answer, beside no=WORD [default: Yes]",
+        ),
+        RewardOption::new(
+            "no",
+            "WORD",
+            "the bad answer; the reward is ln p(yes) − ln p(no) [default: No]",
+        ),
+        RewardOption::new(
+            "scale",
+            "A..B",
+            "a whole number instead, 0 to 10 at most; the reward is the expected one",
+        ),
+        RewardOption::new(
+            "reason",
+            "N",
+            "most tokens that it writes before its answer [default: 0]",
+        ),
+        RewardOption::new(
+            "marker",
+            "TEXT",
+            "what stands between them and the answer [default: the word Verdict:]",
+        ),
+        options::NGL,
+        options::DEV,
+    ],
     parse,
 };
 
 fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
     let (file, mut options) = Options::parse(&KIND, text)?;
-    let scale = options.take("scale", |text| {
-        let (low, high) = text.split_once("..").unwrap_or_default();
-        match (low.parse(), high.parse()) {
-            (Ok(low), Ok(high)) if low < high && high <= 10 => Ok(Verdict::Scale { low, high }),
-            _ => Err("must be A..B with 0 <= A < B <= 10".into()),
-        }
-    })?;
+    let scale = options.scale()?.map(|scale| Verdict::Scale {
+        low: *scale.start(),
+        high: *scale.end(),
+    });
     let words = (options.text("yes"), options.text("no"));
     let verdict = match (scale, words) {
         (Some(scale), (None, None)) => scale,
@@ -67,6 +110,8 @@ fn parse(text: &str) -> Result<Arc<dyn RewardSource>> {
         rendering: ChatOptions::default(),
         question: options.line_breaks("question"),
         verdict,
+        reason: options.number("reason")?.unwrap_or(0),
+        marker: options.line_breaks("marker"),
         threads: 0,
         attention: Attention::default(),
     };
@@ -133,6 +178,11 @@ pub struct JudgeOptions {
     pub question: Option<String>,
     /// Which answers count.
     pub verdict: Verdict,
+    /// Most tokens that the judge writes before its answer; 0, the default, asks for the answer at
+    /// once.
+    pub reason: usize,
+    /// What stands between them and the answer; `None` is `Verdict:`.
+    pub marker: Option<String>,
     /// How its chat template is rendered.
     pub rendering: ChatOptions,
     /// CPU threads; 0 counts as 1.
@@ -143,10 +193,9 @@ pub struct JudgeOptions {
 
 /// A model that is asked for its opinion.
 pub struct Judge {
-    reader: Reader,
-    chat: Option<ChatTemplate>,
+    asker: Asker,
     question: String,
-    answers: Answers,
+    reasons: Option<Reasons>,
 }
 
 impl Judge {
@@ -156,95 +205,79 @@ impl Judge {
     /// [`Error::Field`] for a question without `{response}`, answers that cannot be told apart, or
     /// that the model does not give; [`Error::Model`] for a model that is no decoder.
     pub fn new(model: Arc<Model>, options: &JudgeOptions) -> Result<Self> {
-        let template = model.gguf().chat_template().is_some();
-        let chat = match template {
-            true => Some(ChatTemplate::new(&model, &options.rendering)?),
-            false => None,
+        let marker = options.marker.clone().unwrap_or_else(|| "Verdict:".into());
+        if options.marker.is_some() && options.reason == 0 {
+            return Err(KIND.refuse("marker=… stands behind reasons; give reason=N too"));
+        }
+        if marker.trim().is_empty() {
+            return Err(KIND.refuse("marker= is empty; leave it out, or give a text"));
+        }
+        let question = question(options, &marker)?;
+        let reasons = match options.reason {
+            0 => None,
+            most => Some(Reasons::new(Arc::clone(&model), most, marker, options)),
         };
-        let question = question(options)?;
-        let answers = Answers::new(&model, &options.verdict)?;
-        let reader = Reader::new(model, options.threads, options.attention)?;
         let mut judge = Self {
-            reader,
-            chat,
+            asker: Asker::new(&KIND, model, options)?,
             question,
-            answers,
+            reasons,
         };
-        judge.check_answers(&options.verdict)?;
+        // Answers that the model does not give to two simple questions are refused.
+        let probes: Result<Vec<Vec<Token>>> = PROBES.iter().map(|p| judge.tokenize(p)).collect();
+        let (probes, _) = judge.reasoned(probes?)?;
+        judge.asker.check(&probes)?;
         Ok(judge)
     }
 
-    /// Refuses answers that the model does not give to two simple questions.
-    fn check_answers(&mut self, verdict: &Verdict) -> Result<()> {
-        let texts: Result<Vec<Vec<Token>>> = PROBES.iter().map(|probe| self.asked(probe)).collect();
-        let readings = self.readings(&texts?)?;
-        let of = |reading: &TextReading| {
-            let probabilities = self.answers.probabilities(&reading.positions);
-            probabilities.iter().sum::<f64>()
-        };
-        let found = readings.iter().map(of).fold(0.0, f64::max);
-        match found < answers::LEAST {
-            true => Err(answers::unlikely(self.reader.model(), verdict, found)),
-            false => Ok(()),
-        }
-    }
-
-    /// Tokens of a question, with those behind it whose successors are asked for.
-    fn asked(&self, sample: &Sample<'_>) -> Result<Vec<Token>> {
-        let mut tokens = self.tokenize(sample)?;
-        tokens.extend(self.answers.appended());
-        Ok(tokens)
-    }
-
-    fn readings(&mut self, texts: &[Vec<Token>]) -> Result<Vec<TextReading>> {
-        let positions = 1 + self.answers.appended().len();
-        self.reader.read(texts, positions, &self.answers.watched())
-    }
-
-    /// Tokens up to where the answer begins; prompt and response stay plain text.
+    /// Tokens up to where the answer, or what the judge writes before it, begins; prompt and response
+    /// stay plain text.
     ///
     /// # Errors
     /// Those of the chat template.
     pub fn tokenize(&self, sample: &Sample<'_>) -> Result<Vec<Token>> {
-        let model = self.reader.model();
-        match &self.chat {
-            Some(chat) => {
-                let text = fill(&self.question, sample.prompt, sample.response);
-                chat.tokenize(model, &[Message::new("user", text)], true)
+        let prompt = sample.transcript();
+        let texts = [("{response}", sample.response), ("{prompt}", &*prompt)];
+        self.asker.tokenize(&self.question, &texts)
+    }
+
+    /// The questions with what the judge writes behind them, and how many tokens it took to write it.
+    fn reasoned(&mut self, questions: Vec<Vec<Token>>) -> Result<(Vec<Vec<Token>>, Vec<usize>)> {
+        match &mut self.reasons {
+            None => {
+                let none = vec![0; questions.len()];
+                Ok((questions, none))
             }
-            None => tokenize_guarded(model, &[sample.prompt, sample.response], |texts| {
-                Ok(fill(&self.question, &texts[0], &texts[1]) + RAW_ANSWER)
-            }),
+            Some(reasons) => reasons.write(questions),
         }
     }
 
     fn read(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
-        let limit = self.reader.capacity();
-        let mut texts = Vec::with_capacity(samples.len());
+        let behind = self.reasons.as_ref().map_or(0, Reasons::longest);
+        let limit = self.asker.limit().saturating_sub(behind);
+        let mut questions = Vec::with_capacity(samples.len());
         let mut fits = Vec::with_capacity(samples.len());
         for sample in samples {
-            let tokens = self.asked(sample)?;
-            let count = tokens.len();
-            fits.push((count <= limit).then_some(()).ok_or(SampleError::TooLong {
-                tokens: count,
-                limit,
-            }));
-            if count <= limit {
-                texts.push(tokens);
+            let question = self.tokenize(sample)?;
+            let tokens = question.len();
+            let fit = tokens <= limit;
+            fits.push(
+                fit.then_some(())
+                    .ok_or(SampleError::TooLong { tokens, limit }),
+            );
+            if fit {
+                questions.push(question);
             }
         }
-        let mut readings = self.readings(&texts)?.into_iter();
+        let (questions, written) = self.reasoned(questions)?;
+        let scores = self.asker.ask(&questions)?;
+        let mut scores = scores.into_iter().zip(written);
         fits.into_iter()
             .map(|fits| match fits {
                 Ok(()) => {
-                    let read = readings
-                        .next()
-                        .ok_or_else(|| Error::Engine("a text without logits".into()))?;
-                    Ok(Ok(Score {
-                        reward: self.answers.reward(&read.positions),
-                        tokens: read.decoded,
-                        truncated: false,
-                    }))
+                    let missing = || Error::Engine("a text without logits".into());
+                    let (mut score, written) = scores.next().ok_or_else(missing)?;
+                    score.tokens += written;
+                    Ok(Ok(score))
                 }
                 Err(error) => Ok(Err(error)),
             })
@@ -252,33 +285,45 @@ impl Judge {
     }
 }
 
-fn question(options: &JudgeOptions) -> Result<String> {
-    let (default, names): (&str, [(&str, String); 2]) = match &options.verdict {
+fn question(options: &JudgeOptions, marker: &str) -> Result<String> {
+    let (asked, answer, names): (&str, &str, [(&str, String); 2]) = match &options.verdict {
         Verdict::YesNo { yes, no } => (
-            YES_NO_QUESTION,
+            YES_NO,
+            YES_NO_ANSWER,
             [("{yes}", yes.clone()), ("{no}", no.clone())],
         ),
         Verdict::Scale { low, high } => (
-            SCALE_QUESTION,
+            SCALE,
+            SCALE_ANSWER,
             [("{low}", low.to_string()), ("{high}", high.to_string())],
         ),
     };
-    let mut text = options.question.as_deref().unwrap_or(default).to_owned();
+    let mut text = match (&options.question, &options.verdict) {
+        (Some(own), _) => own.clone(),
+        (None, _) if options.reason == 0 => format!("{REPLY}{asked} {answer}"),
+        (None, Verdict::YesNo { .. }) => format!("{REPLY}{asked} {REASONS}{{yes}} or {{no}}."),
+        (None, Verdict::Scale { .. }) => format!("{REPLY}{asked} {REASONS}the number."),
+    };
     if !text.contains("{response}") {
         return Err(KIND.refuse(format!("the question {text:?} has no {{response}}")));
     }
     for (name, value) in names {
         text = text.replace(name, &value);
     }
-    Ok(text)
+    Ok(text.replace("{marker}", marker))
 }
 
 impl Reward for Judge {
     fn name(&self) -> String {
-        format!("judge {}", self.reader.model().path().display())
+        format!("judge {}", self.asker.model().path().display())
     }
 
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         self.read(samples).map_err(Error::in_reward)
+    }
+
+    fn reads(&self, sample: &Sample<'_>) -> Result<Vec<ReadText>> {
+        let tokens = self.tokenize(sample)?;
+        Ok(vec![ReadText::new(self.asker.model(), tokens)])
     }
 }

@@ -6,6 +6,7 @@ use super::fence::fences;
 use super::{Range, Rule, json, sentences, wording};
 use crate::reward::SampleError;
 use crate::reward::process::run_once;
+use crate::stop::Stop;
 
 /// How long a command of `compiles` may take.
 const COMPILE_TIME: Duration = Duration::from_secs(10);
@@ -84,12 +85,13 @@ pub(super) const THREE_LETTERS: &[(&str, &str)] = &[
 ];
 
 impl Rule {
-    /// 0 to 1; 1 only where the rule is met.
-    pub(super) fn score(&self, response: &str) -> Result<f64, SampleError> {
+    /// 0 to 1; 1 only where the rule is met. What it says after a request on `stop` that is overdue
+    /// means nothing.
+    pub(super) fn score(&self, response: &str, stop: &Stop) -> Result<f64, SampleError> {
         Ok(match self {
             Self::Json => json::score(response),
             Self::Schema(schema) => schema.score(response),
-            Self::Regex(pattern) => pattern.score(response),
+            Self::Regex(pattern) => pattern.score(response, stop),
             Self::Contains(phrase) => phrase.contained(response),
             Self::ContainsExact(text) if response.contains(text) => 1.0,
             Self::ContainsExact(text) => wording::shared_words(response, text),
@@ -101,7 +103,7 @@ impl Rule {
             Self::EndsWith(phrase) => phrase.ends(response),
             Self::Lowercase => cased(response, char::is_lowercase),
             Self::Uppercase => cased(response, char::is_uppercase),
-            Self::Compiles(command) => compiles(response, command)?,
+            Self::Compiles(command) => compiles(response, command, stop)?,
         })
     }
 }
@@ -137,11 +139,11 @@ fn cased(response: &str, wanted: impl Fn(char) -> bool) -> f64 {
     }
 }
 
-fn compiles(response: &str, command: &str) -> Result<f64, SampleError> {
+fn compiles(response: &str, command: &str, stop: &Stop) -> Result<f64, SampleError> {
     let code = fences(response).into_iter().find(|fence| !fence.inline);
     let input = code.as_ref().map_or(response, |fence| &fence.body);
     let failed = |reason: String| SampleError::Other(format!("compiles={command}: {reason}"));
-    match run_once(command, input.as_bytes(), COMPILE_TIME) {
+    match run_once(command, input.as_bytes(), COMPILE_TIME, stop) {
         Err(e) => Err(failed(e.to_string())),
         Ok(None) => Ok(0.0),
         Ok(Some(finished)) => match finished.code {

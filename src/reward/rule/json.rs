@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::fence::fences;
 use crate::error::io_reason;
+use crate::text;
 
 /// Subschemas that are looked at to tell whether a response is right.
 const FUEL: usize = 1_000_000;
@@ -98,7 +99,7 @@ pub(super) struct Schema(jsonschema::Validator);
 
 impl Schema {
     pub(super) fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|e| io_reason(&e))?;
+        let text = text::read(path).map_err(|e| io_reason(&e))?;
         let json = serde_json::from_str(&text).map_err(|e| format!("no JSON: {e}"))?;
         Self::new(json)
     }

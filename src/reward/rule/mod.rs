@@ -24,15 +24,19 @@ use self::pattern::Pattern;
 use self::wording::Phrase;
 use super::terms::{self, Term};
 use super::{
-    Reward, RewardKind, RewardLoader, RewardSource, Sample, SampleError, Score, Scores, process,
+    Reward, RewardKind, RewardLoader, RewardOption, RewardSource, Sample, SampleError, Score,
+    Scores, given_up, process,
 };
 use crate::error::Result;
+use crate::stop::Stop;
 
 /// Its place among the kinds.
 pub(super) const KIND: RewardKind = RewardKind {
     name: "rule",
-    usage: "rule:[WEIGHT*][!]RULE[=VALUE][;…]",
-    about: "rules that a program can check, such as json or words=5..20",
+    form: "rule:[WEIGHT*][!]RULE[=VALUE][;…]",
+    about: "rules that a program can check, such as json or words=5..20: their weighted mean, 0 to 1",
+    terms: RULES,
+    options: &[],
     parse,
 };
 
@@ -71,8 +75,10 @@ impl RewardSource for RuleSource {
         self.files.iter().map(PathBuf::as_path).collect()
     }
 
-    fn load(&self, _loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
-        Ok(Box::new(Rules::parse(&self.expression)?))
+    fn load(&self, loader: &mut RewardLoader) -> Result<Box<dyn Reward>> {
+        let mut rules = Rules::parse(&self.expression)?;
+        rules.stop = loader.stop.clone();
+        Ok(Box::new(rules))
     }
 }
 
@@ -125,9 +131,43 @@ struct Range {
     high: usize,
 }
 
-const RULES: &str = "json, json-schema=FILE, regex=PATTERN, contains=TEXT, contains-exact=TEXT, \
-                     excludes=TEXT, words=A..B, sentences=A..B, language-tag=TAG, \
-                     starts-with=TEXT, ends-with=TEXT, lowercase, uppercase and compiles=COMMAND";
+/// Their names, and what meets them; what partial scores are stands at each [`Rule`].
+const RULES: &[RewardOption] = &[
+    RewardOption::new("json", "", "it is JSON, alone or in a code fence"),
+    RewardOption::new("json-schema", "FILE", "it is JSON that the schema accepts"),
+    RewardOption::new("regex", "PATTERN", "the pattern matches somewhere"),
+    RewardOption::new(
+        "contains",
+        "TEXT",
+        "the text occurs as whole words, in whatever case",
+    ),
+    RewardOption::new(
+        "contains-exact",
+        "TEXT",
+        "the text occurs byte by byte, within words too",
+    ),
+    RewardOption::new("excludes", "TEXT", "the text does not occur as whole words"),
+    RewardOption::new(
+        "words",
+        "A..B",
+        "so many words; A.., ..B and N are ranges, too",
+    ),
+    RewardOption::new("sentences", "A..B", "so many sentences"),
+    RewardOption::new(
+        "language-tag",
+        "TAG",
+        "the language as detected, such as en or fr",
+    ),
+    RewardOption::new("starts-with", "TEXT", "it begins so, in whatever case"),
+    RewardOption::new("ends-with", "TEXT", "it ends so, in whatever case"),
+    RewardOption::new("lowercase", "", "all letters are lower case"),
+    RewardOption::new("uppercase", "", "all letters are upper case"),
+    RewardOption::new(
+        "compiles",
+        "COMMAND",
+        "the command accepts the first code block, or all of it, on its stdin",
+    ),
+];
 
 /// One term in the expression.
 #[derive(Debug)]
@@ -155,6 +195,7 @@ pub struct RuleResult {
 pub struct Rules {
     terms: Vec<Weighted>,
     expression: String,
+    stop: Stop,
 }
 
 impl Rules {
@@ -173,6 +214,7 @@ impl Rules {
         Ok(Self {
             terms,
             expression: expression.trim().to_owned(),
+            stop: Stop::new(),
         })
     }
 
@@ -188,7 +230,7 @@ impl Rules {
         let terms = self.terms.iter();
         terms
             .map(|term| {
-                let score = match term.rule.score(response)? {
+                let score = match term.rule.score(response, &self.stop)? {
                     // What says nothing keeps within no limit and avoids no word.
                     _ if response.is_empty() => 0.0,
                     score if term.negated => 1.0 - score,
@@ -217,15 +259,23 @@ impl Reward for Rules {
         format!("rule:{}", self.expression)
     }
 
+    fn sees(&self) -> String {
+        "{response}".into()
+    }
+
     fn score(&mut self, samples: &[Sample<'_>]) -> Result<Scores> {
         let score = |sample: &Sample<'_>| {
             Ok(Score {
                 reward: self.reward(sample.response)?,
-                tokens: 0,
-                truncated: false,
+                ..Score::default()
             })
         };
-        Ok(samples.iter().map(score).collect())
+        let scores = samples.iter().map(score).collect();
+        match self.stop.is_overdue() {
+            // A rule that was given up has no score.
+            true => Err(given_up()),
+            false => Ok(scores),
+        }
     }
 }
 
@@ -273,7 +323,11 @@ fn rule(term: &Term) -> std::result::Result<Rule, String> {
         "starts-with" => Phrase::new(value()?).map(Rule::StartsWith),
         "ends-with" => Phrase::new(value()?).map(Rule::EndsWith),
         "compiles" => Ok(Rule::Compiles(value()?.to_owned())),
-        _ => Err(format!("there is no such rule; rules are {RULES}")),
+        _ => {
+            let names: Vec<String> = RULES.iter().map(RewardOption::to_string).collect();
+            let names = names.join(", ");
+            Err(format!("there is no such rule; rules are {names}"))
+        }
     }
 }
 

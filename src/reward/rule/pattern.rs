@@ -9,6 +9,8 @@ use regex_automata::nfa::thompson::{Compiler, NFA, State};
 use regex_automata::util::primitives::StateID;
 use regex_syntax::hir::{Capture, Hir, HirKind};
 
+use crate::stop::Stop;
+
 /// What the automaton of a pattern may take, in bytes.
 const SIZE: usize = 10 << 20;
 
@@ -53,7 +55,7 @@ impl Pattern {
     }
 
     /// The share of the pattern's parts, from the left, that match somewhere; 1 where all do.
-    pub(super) fn score(&self, text: &str) -> f64 {
+    pub(super) fn score(&self, text: &str, stop: &Stop) -> f64 {
         let text = text.as_bytes();
         let mut seen = vec![usize::MAX; self.automaton.states().len()];
         let (mut now, mut next) = (Vec::new(), Vec::new());
@@ -66,7 +68,7 @@ impl Pattern {
                     matched = matched.max(self.step(state, text, at, &mut now, &mut next));
                 }
             }
-            if matched == self.parts {
+            if matched == self.parts || stop.is_overdue() {
                 break;
             }
             std::mem::swap(&mut now, &mut next);

@@ -23,7 +23,7 @@ const ROUNDING: f64 = 1e-12;
 
 /// Where to stop.
 #[derive(Clone, Copy)]
-pub(super) struct Stopping {
+pub(in crate::reward) struct Stopping {
     /// Length of the gradient at which to stop.
     pub gradient: f64,
     /// Most steps.
@@ -39,7 +39,7 @@ struct Step {
 
 /// Moves `x` to a minimum. `function` fills the gradient at its first argument into the second
 /// and returns the value; it must be smooth and convex.
-pub(super) fn minimise(
+pub(in crate::reward) fn minimise(
     x: &mut [f64],
     stopping: Stopping,
     mut function: impl FnMut(&[f64], &mut [f64]) -> f64,

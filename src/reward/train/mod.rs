@@ -7,14 +7,13 @@
 
 mod data;
 mod fit;
-mod lbfgs;
+pub(super) mod lbfgs;
 mod measure;
 mod report;
 mod split;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -140,9 +139,7 @@ pub fn train(
     let head = LinearHead {
         weight: fitted.weight.iter().map(|&w| w as f32).collect(),
         bias: fitted.bias as f32,
-        text: None,
-        pooling: None,
-        metadata: BTreeMap::new(),
+        ..LinearHead::default()
     };
     if !head
         .weight

@@ -33,6 +33,7 @@ fn ratings(scores: impl Iterator<Item = f64>) -> Dataset {
             .enumerate()
             .map(|(i, score)| Example {
                 prompt: String::new(),
+                messages: Vec::new(),
                 response: format!("{i:06}"),
                 score,
                 group: format!("g{}", i / 5),
@@ -205,6 +206,7 @@ fn bradley_terry_recovers_a_planted_direction() {
         }
         preferences.push(Preference {
             prompt: format!("p{}", i / 3),
+            messages: Vec::new(),
             chosen: format!("chosen  {i}"),
             rejected: format!("rejected{i}"),
             group: format!("p{}", i / 3),
@@ -285,6 +287,7 @@ fn a_label_that_is_the_length_does_not_pass_for_more() {
         features[[i, 0]] = length as f32;
         examples.push(Example {
             prompt: String::new(),
+            messages: Vec::new(),
             response: format!("{i:0length$}"),
             score: label(length < 40),
             group: format!("{i}"),

@@ -155,7 +155,12 @@ impl Rollout {
             only(own, logits, &mut self.allowed);
             logits = &self.allowed;
         }
-        shifts::check(logits, live.tokens.len())?;
+        if let Err(error) = shifts::check(logits, live.tokens.len()) {
+            return Err(match own.iter().any(|logit| logit.is_nan()) {
+                true => self.context.model().computes("NaN"),
+                false => error,
+            });
+        }
         let chosen = match steer {
             Some(steer) => {
                 let mut ask = |texts: &[Vec<Token>]| ask(live.id, texts);

@@ -1,5 +1,6 @@
 //! Models of the Hugging Face Hub, from a server on this computer into a cache of their own.
 
+mod import;
 mod server;
 
 use std::fs;

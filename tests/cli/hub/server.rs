@@ -127,7 +127,7 @@ fn answer(
     let range = header(head, "range").and_then(|v| v.strip_prefix("bytes="));
     let (from, to) = range.and_then(|v| v.split_once('-')).unwrap_or_default();
     let from: usize = from.parse().unwrap_or(0);
-    let to = to.parse().map_or(total, |last: usize| last + 1);
+    let to = to.parse().map_or(total, |last: usize| total.min(last + 1));
     if from >= total {
         return say(stream, 416, "", b"");
     }

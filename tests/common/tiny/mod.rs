@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // every test program uses a part of it
 
+pub mod llama;
 pub mod recurrent;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use crate::testing::{Builder, array, build, text};
 
 /// Tokens of [`vocabulary`].
 pub const VOCABULARY: u64 = 258;
+/// Tokens of [`Tiny::of_pieces`].
+pub const PIECES: u64 = 287;
 
 /// A file in the making.
 pub struct Tiny {
@@ -43,6 +46,37 @@ impl Tiny {
             builder,
             data: Vec::new(),
             state: 1,
+        }
+    }
+
+    /// The same with a vocabulary of SentencePiece's kind: pieces of letters, bytes for the rest.
+    pub fn of_pieces(architecture: &str) -> Self {
+        let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).into();
+        tokens.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
+        tokens.extend(('a'..='z').chain(['▁']).map(String::from));
+        tokens.push("▁a".into());
+        let kind = |i: usize| match i {
+            0 => 2,
+            1 | 2 => 3,
+            3..259 => 6,
+            _ => 1_i32,
+        };
+        let kinds: Vec<u8> = (0..tokens.len())
+            .flat_map(|i| kind(i).to_le_bytes())
+            .collect();
+        let scores: Vec<u8> = (0..tokens.len())
+            .flat_map(|i| (-(i as f32)).to_le_bytes())
+            .collect();
+        let count = tokens.len() as u64;
+        let builder = build()
+            .str("general.architecture", architecture)
+            .str("tokenizer.ggml.model", "llama")
+            .pair("tokenizer.ggml.tokens", 9, strings(&tokens))
+            .pair("tokenizer.ggml.scores", 9, array(6, count, &scores))
+            .pair("tokenizer.ggml.token_type", 9, array(5, count, &kinds));
+        Self {
+            builder,
+            ..Self::new(architecture)
         }
     }
 

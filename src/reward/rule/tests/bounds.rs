@@ -3,7 +3,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Rules, score};
+use crate::error::Error;
 use crate::reward::rule::json::Schema;
+use crate::reward::{Reward, Sample};
 
 /// Many times what the work below takes, and a fraction of what it would take unbounded.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -151,4 +153,15 @@ fn more_of_a_pattern_scores_more() {
         assert_eq!(scores.last(), Some(&1.0), "{rule}");
         assert!(scores[0] < 1.0, "{rule}: {scores:?}");
     }
+}
+
+#[test]
+fn a_pattern_that_takes_minutes_is_given_up_when_the_run_is_to_stop() {
+    let mut rules = Rules::parse("regex=(((a?){30}){30}){30}b").unwrap();
+    let response = "a".repeat(1 << 20);
+    let sample = Sample::new("", &response);
+    rules.stop.request();
+    let begun = Instant::now();
+    assert!(matches!(rules.score(&[sample]), Err(Error::Reward(_))));
+    assert!(begun.elapsed() < PATIENCE);
 }

@@ -9,10 +9,7 @@ use super::*;
 
 fn score(expression: &str, response: &str) -> f64 {
     let mut rules = Rules::parse(expression).unwrap();
-    let sample = Sample {
-        prompt: "",
-        response,
-    };
+    let sample = Sample::new("", response);
     rules.score(&[sample]).unwrap()[0].as_ref().unwrap().reward
 }
 

@@ -5,19 +5,23 @@
 //! group.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::llama::Message;
+use crate::reward::{OwnedSample, Sample, TextOrMessages};
+use crate::text;
 
 /// A rated response.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
-    /// The prompt; may be empty.
+    /// The prompt; of a conversation, the last user message. May be empty.
     pub prompt: String,
+    /// The conversation up to the response, where the prompt is not all of it.
+    pub messages: Vec<Message>,
     /// The response.
     pub response: String,
     /// Its score, in any unit, higher is better; finite.
@@ -29,8 +33,10 @@ pub struct Example {
 /// Two responses to a prompt, one better than the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preference {
-    /// The prompt; may be empty.
+    /// The prompt; of a conversation, the last user message. May be empty.
     pub prompt: String,
+    /// The conversation up to the response, where the prompt is not all of it.
+    pub messages: Vec<Message>,
     /// The better response.
     pub chosen: String,
     /// The other one.
@@ -48,27 +54,30 @@ pub enum Dataset {
     Preferences(Vec<Preference>),
 }
 
+/// What data sets say beside that is ignored.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct RatingLine {
-    prompt: Option<String>,
-    response: String,
+    prompt: Option<TextOrMessages>,
+    messages: Option<TextOrMessages>,
+    response: Option<TextOrMessages>,
     score: f64,
     group: Option<String>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct PreferenceLine {
-    prompt: String,
-    chosen: String,
-    rejected: String,
+    prompt: Option<TextOrMessages>,
+    messages: Option<TextOrMessages>,
+    chosen: TextOrMessages,
+    rejected: TextOrMessages,
     group: Option<String>,
 }
 
 impl Dataset {
     /// Reads a JSONL file: ratings `{prompt?, response, score, group?}` or preferences
-    /// `{prompt, chosen, rejected, group?}`, not both; blank lines are skipped.
+    /// `{prompt?, chosen, rejected, group?}`, not both; blank lines are skipped, and so are fields
+    /// with other names. The prompt may be `messages`, and a response a conversation that ends
+    /// with it ([`OwnedSample::new`]).
     ///
     /// A group that is missing is the prompt, or the (chosen) response where that is empty.
     /// A text that comes again belongs to the group where it came first; preferences that
@@ -77,7 +86,7 @@ impl Dataset {
     /// # Errors
     /// [`Error::Io`]; [`Error::Field`] that names the line.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(Error::io(path))?;
+        let text = text::read(path).map_err(Error::io(path))?;
         Self::parse(&text, &path.display().to_string())
     }
 
@@ -123,19 +132,27 @@ impl Dataset {
         self.len() == 0
     }
 
-    /// The (prompt, response) texts whose features [`train`](super::train) takes, in its order:
+    /// The texts whose features [`train`](super::train) takes, in its order:
     /// one for each rating; chosen, then rejected for each preference.
     #[must_use]
-    pub fn texts(&self) -> Vec<(&str, &str)> {
+    pub fn texts(&self) -> Vec<Sample<'_>> {
         match self {
             Self::Ratings(ratings) => ratings
                 .iter()
-                .map(|e| (e.prompt.as_str(), e.response.as_str()))
+                .map(|e| Sample {
+                    prompt: &e.prompt,
+                    response: &e.response,
+                    messages: &e.messages,
+                })
                 .collect(),
             Self::Preferences(preferences) => preferences
                 .iter()
                 .flat_map(|p| {
-                    [&p.chosen, &p.rejected].map(|text| (p.prompt.as_str(), text.as_str()))
+                    [&p.chosen, &p.rejected].map(|response| Sample {
+                        prompt: &p.prompt,
+                        response,
+                        messages: &p.messages,
+                    })
                 })
                 .collect(),
         }
@@ -170,22 +187,30 @@ fn parse_line(
             return Err(mixed.into());
         }
         let line: PreferenceLine = serde_json::from_str(line).map_err(explain)?;
+        let prompt = line.messages.or(line.prompt);
+        let chosen = OwnedSample::new(prompt.clone(), Some(line.chosen))?;
+        let rejected = OwnedSample::new(prompt, Some(line.rejected))?;
+        if (&chosen.prompt, &chosen.messages) != (&rejected.prompt, &rejected.messages) {
+            return Err("chosen and rejected answer two different conversations".into());
+        }
         preferences.push(Preference {
-            group: group(line.group, &line.prompt, &line.chosen),
-            prompt: line.prompt,
-            chosen: line.chosen,
-            rejected: line.rejected,
+            group: group(line.group, &chosen.prompt, &chosen.response),
+            prompt: chosen.prompt,
+            messages: chosen.messages,
+            chosen: chosen.response,
+            rejected: rejected.response,
         });
     } else {
         if !preferences.is_empty() {
             return Err(mixed.into());
         }
         let line: RatingLine = serde_json::from_str(line).map_err(explain)?;
-        let prompt = line.prompt.unwrap_or_default();
+        let sample = OwnedSample::new(line.messages.or(line.prompt), line.response)?;
         ratings.push(Example {
-            group: group(line.group, &prompt, &line.response),
-            prompt,
-            response: line.response,
+            group: group(line.group, &sample.prompt, &sample.response),
+            prompt: sample.prompt,
+            messages: sample.messages,
+            response: sample.response,
             score: line.score,
         });
     }

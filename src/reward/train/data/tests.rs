@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use super::super::measure::{Measured, auc};
 use super::super::split::split;
 use super::Dataset;
+use crate::reward::Sample;
 
 #[test]
 fn a_group_is_on_one_side_and_in_one_fold() {
@@ -57,7 +58,8 @@ fn data_are_read_with_their_groups() {
 {"prompt": null, "response": "b", "score": 3, "group": "h"}"#;
     let data = Dataset::parse(text, "f").unwrap();
     assert_eq!(data.groups(), ["p", "g", "c", "g"]);
-    assert_eq!(data.texts(), [("p", "a"), ("", "b"), ("", "c"), ("", "b")]);
+    let texts = [("p", "a"), ("", "b"), ("", "c"), ("", "b")];
+    assert_eq!(data.texts(), texts.map(|(p, r)| Sample::new(p, r)));
 
     let text = r#"{"prompt": "", "chosen": "a", "rejected": "b", "group": "1"}
 {"prompt": "", "chosen": "c", "rejected": "d", "group": "2"}
@@ -65,7 +67,35 @@ fn data_are_read_with_their_groups() {
 {"prompt": "", "chosen": "d", "rejected": "b"}"#;
     let data = Dataset::parse(text, "f").unwrap();
     assert_eq!(data.groups(), ["1", "1", "3", "1"]);
-    assert_eq!(data.texts()[2..4], [("", "c"), ("", "d")]);
+    assert_eq!(data.texts()[2..4], ["c", "d"].map(|r| Sample::new("", r)));
+}
+
+#[test]
+fn public_preference_sets_are_read_as_they_are() {
+    let system = r#"{"role": "system", "content": "s"}"#;
+    let user = r#"{"role": "user", "content": "p"}"#;
+    let said = |text: &str| format!(r#"{{"role": "assistant", "content": "{text}"}}"#);
+    let (a, b) = (said("a"), said("b"));
+    let lines = [
+        // UltraFeedback, with fields of its own.
+        format!(
+            r#"{{"prompt": "p", "prompt_id": "7", "score_chosen": 8.5, "messages": [{user}, {a}],
+                "chosen": [{user}, {a}], "rejected": [{user}, {b}]}}"#
+        ),
+        // Conversations whose prompt is apart.
+        format!(r#"{{"prompt": [{user}], "chosen": [{a}], "rejected": [{b}]}}"#),
+        // Whole conversations, a system prompt in them.
+        format!(r#"{{"chosen": [{system}, {user}, {a}], "rejected": [{system}, {user}, {b}]}}"#),
+    ];
+    let text: String = lines.map(|line| line.replace('\n', " ") + "\n").concat();
+    let data = Dataset::parse(&text, "f").unwrap();
+    let texts = data.texts();
+    assert_eq!(
+        texts[..4],
+        ["a", "b", "a", "b"].map(|r| Sample::new("p", r))
+    );
+    assert_eq!((texts[5].prompt, texts[5].response), ("p", "b"));
+    assert_eq!(texts[5].messages.len(), 2);
 }
 
 #[test]
@@ -78,8 +108,8 @@ fn an_error_in_the_data_names_file_and_line() {
         (r#"{"response": "a"}"#, "missing field `score`"),
         (r#"{"response": "a", "score": "1"}"#, "invalid type: string"),
         (
-            r#"{"response": "a", "score": 1, "film": 2}"#,
-            "unknown field `film`",
+            r#"{"prompt": "p", "score": 1, "film": 2}"#,
+            "the response is missing",
         ),
         (
             r#"{"chosen": "a", "rejected": "b"}"#,
@@ -100,8 +130,10 @@ fn an_error_in_the_data_names_file_and_line() {
             .to_string()
             .contains("line 2: ratings and preferences")
     );
-    let no_prompt = Dataset::parse(r#"{"chosen": "a", "rejected": "b"}"#, "x").unwrap_err();
-    assert!(no_prompt.to_string().contains("missing field `prompt`"));
+    let two = r#"{"chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}],
+        "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]}"#;
+    let two = Dataset::parse(&two.replace('\n', " "), "x").unwrap_err();
+    assert!(two.to_string().contains("two different conversations"));
     assert!(
         Dataset::parse("\n", "x")
             .unwrap_err()
