@@ -28,7 +28,7 @@ PLUGIN := --release --lib --no-default-features --features plugin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test damaged soak fuzz build bench performance lint plugin install install-program \
+.PHONY: help demo test damaged soak clients fuzz build bench performance lint plugin install install-program \
 	wheel setup tools head figures
 
 help: ## show this list
@@ -54,8 +54,14 @@ build: tools ## build the program
 damaged: tools ## run the program on some 1,500 damaged models, and count how it ends
 	@$(with_ccache) AISP_LLAMA_DAMAGED=all cargo test --release --test cli damaged::whatever -- --nocapture
 
-soak: ## kill comparisons, watch memory: an hour; SOAK_MINUTES of watching, 20 if not set
+soak: ## kill comparisons, watch memory, rubbish for a server: an hour; SOAK_MINUTES of each, 20 if not set
 	@$(with_ccache) cargo test --release --test soak -- --test-threads 1 --nocapture
+	@$(with_ccache) SOAK_MINUTES="$${SOAK_MINUTES:-20}" cargo test --release --test server soak -- --nocapture
+
+clients: setup build ## six usual clients against the server, and two servers behind nginx
+	@scripts/setup.sh clients
+	scripts/clients.sh "$(CARGO_TARGET_DIR)/release/aisp-llama"
+	scripts/failover.sh "$(CARGO_TARGET_DIR)/release/aisp-llama"
 
 fuzz: ## feed every parser with what a fuzzer makes, FUZZ_SECONDS each, 60 if not set
 	scripts/fuzz.sh

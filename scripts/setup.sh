@@ -5,6 +5,7 @@
 #
 #   scripts/setup.sh tools    for building
 #   scripts/setup.sh test     for the tests as well
+#   scripts/setup.sh clients  for the clients of the server
 #
 # Exit codes: 0 all there, 1 something is missing, 2 wrong usage.
 set -euo pipefail
@@ -103,6 +104,11 @@ missing_tools() {
         echo pip
     fi
     have ccache || echo ccache
+    if [[ $1 == clients ]]; then
+        have nginx || echo nginx
+        have node || echo nodejs
+        have npm || echo npm
+    fi
     [[ $1 == test ]] || return 0
     # What the tests of the plugin build with, and run under.
     have pkg-config || echo pkg-config
@@ -186,7 +192,7 @@ required() {
     done
 }
 
-# check_tools PURPOSE: what the build needs, and for `test` the tests.
+# check_tools PURPOSE: what the build needs, and for `test` the tests, for `clients` those.
 check_tools() {
     local purpose=$1 missing needed packages
     if ! have cargo; then
@@ -224,9 +230,9 @@ offer_ccache() {
 }
 
 case "${1:-}" in
-tools | test) check_tools "$1" ;;
+tools | test | clients) check_tools "$1" ;;
 *)
-    echo "usage: scripts/setup.sh tools|test" >&2
+    echo "usage: scripts/setup.sh tools|test|clients" >&2
     exit 2
     ;;
 esac

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import litellm
 from langchain_openai import ChatOpenAI
-from openai import APIStatusError, OpenAI
+from openai import OpenAI
 
-URL, MODEL = sys.argv[1:3]
-FAILING = sys.argv[3] if len(sys.argv) > 3 else None
+URL, MODEL, FAILING = sys.argv[1:4]
 PROMPT = "Write one sentence reviewing a film."
 MESSAGES = [{"role": "user", "content": PROMPT}]
 failures = 0
@@ -87,7 +86,7 @@ def once(client):
     before = requests_failed()
     try:
         client(FAILING, f"{MODEL}:aisp", False)
-    except (APIStatusError, litellm.exceptions.APIError, AssertionError, Exception):
+    except Exception:  # noqa: BLE001: as it is the client's to choose
         sent = requests_failed() - before
         assert sent == 1, f"sent {sent} times"
         return "sent once"
@@ -99,6 +98,5 @@ for client in (openai, langchain, lite, llm):
         for stream in (False, True):
             name = f"{client.__name__} {model}{' stream' if stream else ''}"
             check(name, lambda: client(URL, model, stream))
-    if FAILING:
-        check(f"{client.__name__} failed search", lambda: once(client))
+    check(f"{client.__name__} failed search", lambda: once(client))
 sys.exit(1 if failures else 0)

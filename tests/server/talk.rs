@@ -1,7 +1,9 @@
 //! `chat`: the conversation in the terminal.
 
-use std::io::Write;
-use std::process::Stdio;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::{PROMPT, REWARD, Server, program};
 
@@ -43,4 +45,43 @@ fn a_conversation_is_answered_as_run_answers() {
     for words in ["no /nothing", "seed: \"x\"", "method: no method"] {
         assert!(said.contains(words), "{words}: {said}");
     }
+}
+
+#[test]
+fn an_interrupt_is_for_one_answer() {
+    let server = Server::start(&[]);
+    let folder = tempfile::TempDir::new().unwrap();
+    let (script, asked) = (folder.path().join("reward.sh"), folder.path().join("asked"));
+    let text = format!(
+        "n=0; while read -r line; do touch {}; n=$((n + 1)); echo $n; done",
+        asked.display()
+    );
+    fs::write(&script, text).unwrap();
+    let mut child = program()
+        .args(["chat", "-t", "1", "-c", "512", "-n", "16", "--samples", "4"])
+        .args(["--method", "best-of-n", "--iterations", "100000"])
+        .args(["--reward", &format!("command:sh {}", script.display())])
+        .arg("-m")
+        .arg(&server.model)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = child.id().to_string();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut input = child.stdin.take().unwrap();
+    for _ in 0..2 {
+        input.write_all(format!("{PROMPT}\n").as_bytes()).unwrap();
+        while !asked.exists() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let sent = Command::new("kill").args(["-INT", &pid]).status().unwrap();
+        assert!(sent.success());
+        let stopped = said.find(|line| line.as_ref().unwrap().contains(", stopped"));
+        assert!(stopped.is_some(), "it ended");
+        fs::remove_file(&asked).unwrap();
+    }
+    drop(input);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
