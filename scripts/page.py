@@ -30,10 +30,15 @@ def done(page):
     return page.locator("#winner").inner_text()
 
 
+def picture(page, name):
+    page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=FOLDER / name)
+
+
 with sync_playwright() as playwright:
     FOLDER.mkdir(parents=True, exist_ok=True)
     browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-    page = browser.new_page(viewport={"width": 1000, "height": 1000}, color_scheme="light")
+    page = browser.new_page(viewport={"width": 1000, "height": 1300}, color_scheme="light")
     problems = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
@@ -50,7 +55,7 @@ with sync_playwright() as playwright:
     expect(page.locator("#chart polyline")).not_to_have_count(0)
     expect(page.locator("#plain")).not_to_have_text("…")
     page.locator("details summary").click()
-    page.screenshot(path=FOLDER / "page.png")
+    picture(page, "page.png")
 
     page.locator("#again").click()
     second = done(page)
@@ -79,7 +84,7 @@ with sync_playwright() as playwright:
     page.emulate_media(color_scheme="dark")
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width <= 360, f"{width} pixels wide"
-    page.screenshot(path=FOLDER / "narrow-dark.png")
+    picture(page, "narrow-dark.png")
     browser.close()
     assert not problems, problems
     outside = [url for url in outside if not url.startswith(("about:", "blob:"))]

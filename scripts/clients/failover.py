@@ -13,7 +13,7 @@ from openai import OpenAI
 PROXY = sys.argv[1]
 SERVERS = {sys.argv[3]: int(sys.argv[2]), sys.argv[5]: int(sys.argv[4])}
 # Long enough to be killed.
-SEARCH = {"samples": 16, "iterations": 12}
+SEARCH = {"samples": 16, "iterations": 6}
 
 
 def ask(url):

@@ -1,6 +1,8 @@
 //! The server as its clients meet it: what llama-server's own tests ask of one, and what a search
 //! adds to that. The models are tiny files; where bytes are compared, any weights will do.
 
+#[path = "../common/mod.rs"]
+mod common;
 #[allow(unused_imports)]
 #[path = "../../src/gguf/testing.rs"]
 mod testing;
