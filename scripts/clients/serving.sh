@@ -5,7 +5,8 @@ started=()
 
 end() {
     for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait
+    # Nothing is said of those that were killed.
+    { wait; } 2>/dev/null
     rm -rf "$place"
 }
 trap end EXIT
