@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// How long what has been begun may take once a stop was asked for: a reward that answers still
 /// scores what is finished, one that is silent is given up.
-const GRACE: Duration = Duration::from_secs(2);
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 /// How often a wait looks whether one was asked for.
 const LOOK: Duration = Duration::from_millis(20);
 

@@ -27,6 +27,8 @@ use std::sync::Arc;
 pub use batch::{Batch, Ended};
 pub use events::{Event, EventKind, RunId};
 pub use parts::ScaledPart;
+#[cfg(feature = "server")]
+pub(crate) use parts::check as check_parts;
 pub use record::{
     Alignment, IterationStats, ModelNames, ScoredCandidate, StopReason, Timings, Usage,
 };

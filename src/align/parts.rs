@@ -29,7 +29,7 @@ pub struct ScaledPart {
 }
 
 /// Whether parts can be divided by deviations at all.
-pub(super) fn check(parts: &[RewardPart], samples: usize) -> Result<()> {
+pub(crate) fn check(parts: &[RewardPart], samples: usize) -> Result<()> {
     let refuse = |reason| Err(Error::field("reward-scale", reason));
     if parts.len() < 2 {
         return refuse("there is one reward, and nothing to weigh it against; leave it out");

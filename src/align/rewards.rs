@@ -143,13 +143,14 @@ impl Asked {
         matches!(self, Self::There(Err(_)))
     }
 
-    /// Whether they were not there before, and are now: given up where they are too late for `stop`.
-    pub(super) fn becomes_there(&mut self, stop: &Stop) -> bool {
+    /// Whether they were not there before, and are now: given up where they are too `late`, or too late for
+    /// `stop`.
+    pub(super) fn becomes_there(&mut self, stop: &Stop, late: bool) -> bool {
         let Self::Pending(pending, samples) = self else {
             return false;
         };
-        let late = || stop.is_overdue().then(|| Err(given_up()));
-        let Some(scores) = pending().or_else(late) else {
+        let over = || (late || stop.is_overdue()).then(|| Err(given_up()));
+        let Some(scores) = pending().or_else(over) else {
             return false;
         };
         let samples = *samples;

@@ -82,7 +82,7 @@ impl Opened {
     }
 
     /// How reasoning is marked, where the model writes any before the answer.
-    pub(super) fn thinks(&self) -> Option<ReasoningMarkers> {
+    pub(crate) fn thinks(&self) -> Option<ReasoningMarkers> {
         let turn = self.turn.as_ref().filter(|turn| turn.thinks)?;
         turn.reasoning
     }

@@ -1,6 +1,6 @@
 //! `chat`: a conversation in the terminal, every answer a run.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, ErrorKind, IsTerminal, Write};
 use std::sync::Arc;
 
 use aisp_llama::llama::Message;
@@ -80,7 +80,14 @@ pub fn run(args: &ChatCommandArgs) -> anyhow::Result<u8> {
         output::note("/help lists what there is beside messages");
     }
     for line in lines(terminal) {
-        let line = line?;
+        let line = match line {
+            Ok(line) => line,
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                output::note("error: the line is no UTF-8");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let line = line.trim();
         match line.strip_prefix('/') {
             _ if line.is_empty() => {}
@@ -92,7 +99,9 @@ pub fn run(args: &ChatCommandArgs) -> anyhow::Result<u8> {
             }
             None => {
                 chat.messages.push(Message::new("user", line));
-                chat.answer()?;
+                if !chat.answer()? {
+                    chat.messages.pop();
+                }
             }
         }
     }
@@ -139,9 +148,12 @@ impl Chat {
                 if !answered {
                     return Err(Error::Run("there is nothing to answer again".into()).into());
                 }
-                self.messages.pop();
-                self.seed = self.seed.map(|seed| seed.wrapping_add(1));
-                self.answer()?;
+                let (before, seed) = (self.messages.pop(), self.seed);
+                self.seed = seed.map(|seed| seed.wrapping_add(1));
+                if !self.answer()? {
+                    self.messages.extend(before);
+                    self.seed = seed;
+                }
             }
             "clear" => {
                 self.messages.clear();
@@ -156,8 +168,8 @@ impl Chat {
         Ok(())
     }
 
-    /// Answers the conversation; where that fails, its last message is taken back.
-    fn answer(&mut self) -> anyhow::Result<()> {
+    /// Answers the conversation; whether there is an answer.
+    fn answer(&mut self) -> anyhow::Result<bool> {
         let prompt = match self.raw {
             true => Prompt::Raw(self.messages.last().map_or("", |m| &m.content).to_owned()),
             false => Prompt::Chat(self.system.iter().chain(&self.messages).cloned().collect()),
@@ -183,9 +195,8 @@ impl Chat {
         let answer = match aligned {
             Ok(answer) => answer,
             Err(error) => {
-                self.messages.pop();
                 output::note(&format!("error: {error}"));
-                return Ok(());
+                return Ok(false);
             }
         };
         show_candidates(&answer, self.candidates);
@@ -203,6 +214,6 @@ impl Chat {
         self.messages
             .push(Message::new("assistant", &answer.response));
         self.last = Some(answer);
-        Ok(())
+        Ok(true)
     }
 }

@@ -81,7 +81,7 @@ pub struct ServeArgs {
     )]
     pub allowed_hosts: Vec<String>,
     /// Tell at /slots who is where, as by default
-    #[arg(long, env = "LLAMA_ARG_ENDPOINT_SLOTS", value_parser = values::truthy, help_heading = "Server")]
+    #[arg(long, env = "LLAMA_ARG_ENDPOINT_SLOTS", default_value_t = true, value_parser = values::truthy, help_heading = "Server")]
     pub slots: bool,
     /// Do not
     #[arg(long, help_heading = "Server")]
@@ -114,8 +114,19 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
     let search = args.search.search()?;
     let plain = args.search.plain()?;
-    let mut profiles = profiles(&search)?;
+    let mut profiles = profiles(args, &search)?;
     let presets = presets(args)?;
+    for (i, (name, _)) in presets.iter().enumerate() {
+        let taken = profiles.iter().any(|profile| profile.name == *name);
+        if taken || presets[..i].iter().any(|(other, _)| other == name) {
+            let reason = format!("{name}: there is one of this name; give it another");
+            return Err(Error::field("preset", reason).into());
+        }
+    }
+    if args.time_limit.is_nan() || args.time_limit <= 0.0 {
+        let reason = format!("{}; give a number above 0", args.time_limit);
+        return Err(Error::field("time-limit", reason).into());
+    }
     let api_keys = api_keys(args)?;
     check_host(args.host, &api_keys)?;
     let Loaded {
@@ -152,7 +163,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
         api_keys,
         cors_origins: args.cors_origins.clone(),
         allowed_hosts: args.allowed_hosts.clone(),
-        slots: !args.no_slots,
+        slots: args.slots && !args.no_slots,
         metrics: args.metrics,
         page: !args.no_ui,
         max_candidates: args.max_candidates,
@@ -172,7 +183,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
 }
 
 /// The searches that every model has: that of the flags, and the two that others are held against.
-fn profiles(search: &AlignOptions) -> Result<Vec<Profile>> {
+fn profiles(args: &ServeArgs, search: &AlignOptions) -> Result<Vec<Profile>> {
     let named = |name: &str, options: AlignOptions| Profile {
         name: name.into(),
         options,
@@ -181,7 +192,7 @@ fn profiles(search: &AlignOptions) -> Result<Vec<Profile>> {
     let mut profiles = vec![named("aisp", search.clone())];
     for name in ["best-of-n", "args"] {
         let mut options = search.clone();
-        options.method = MethodSpec::named(name)?;
+        options.method = args.search.settings.heard_by(&MethodSpec::named(name)?)?;
         profiles.push(named(name, options));
     }
     Ok(profiles)

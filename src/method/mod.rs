@@ -70,6 +70,12 @@ impl Rounds {
     /// As many tokens as the context has room for.
     pub const TO_THE_END: usize = u32::MAX as usize;
 
+    /// Candidates of all iterations together.
+    #[must_use]
+    pub fn candidates(&self) -> usize {
+        self.samples.saturating_mul(self.iterations)
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors

@@ -84,7 +84,7 @@ impl Ending {
         let run = match result {
             Ok(run) => Some(run),
             // An answer without a text is one, where nobody looks for another.
-            Err(Error::Run(_)) if !self.candidates.is_empty() => None,
+            Err(Error::Run(_) | Error::Unscored(_)) if !self.candidates.is_empty() => None,
             Err(error) => return Err(error.into()),
         };
         let choices = match ask.is_plain() {
@@ -159,6 +159,28 @@ fn best(run: &Alignment, count: usize) -> Vec<ScoredCandidate> {
     choices
 }
 
+/// Which answer it is. Of plain ones each has its place, whether those before it were finished or not.
+pub(super) fn index_of(ask: &Ask, place: usize, choice: &ScoredCandidate) -> usize {
+    match ask.is_plain() {
+        true => choice.candidate,
+        false => place,
+    }
+}
+
+/// What is known of an answer.
+pub(super) fn told(ask: &Ask, choice: &ScoredCandidate) -> Value {
+    match ask.is_plain() {
+        true => json!({"price": choice.price}),
+        false => json!({
+            "reward": choice.reward,
+            "held_out": choice.held_out,
+            "price": choice.price,
+            "iteration": choice.iteration,
+            "candidate": choice.candidate,
+        }),
+    }
+}
+
 /// Why an answer ended, in OpenAI's words.
 pub(super) fn finish_reason(end: End) -> &'static str {
     match end {
@@ -221,10 +243,10 @@ impl Finished {
 
     /// The object of `/v1/chat/completions` and `/v1/completions`.
     pub(super) fn body(&self, ask: &Ask, watch: &Watch, model: &Arc<Model>) -> Value {
-        let choices = self.choices.iter().enumerate().map(|(index, choice)| {
-            let entries = self.logprobs(ask, watch, model, index);
+        let choices = self.choices.iter().enumerate().map(|(place, choice)| {
+            let entries = self.logprobs(ask, watch, model, place);
             let mut one = json!({
-                "index": index,
+                "index": index_of(ask, place, choice),
                 "finish_reason": finish_reason(choice.end),
                 "logprobs": entries.map(|entries| json!({"content": entries})),
             });
@@ -238,16 +260,7 @@ impl Finished {
                 }
                 Shape::Text | Shape::Native => one["text"] = choice.text.clone().into(),
             }
-            one["aisp"] = match ask.is_plain() {
-                true => json!({"price": choice.price}),
-                false => json!({
-                    "reward": choice.reward,
-                    "held_out": choice.held_out,
-                    "price": choice.price,
-                    "iteration": choice.iteration,
-                    "candidate": choice.candidate,
-                }),
-            };
+            one["aisp"] = told(ask, choice);
             one
         });
         let mut body = json!({

@@ -1,12 +1,14 @@
 //! What a request asks for, from OpenAI's fields and llama-server's: which model, which prompt, how
 //! it is answered, what is shown of that. Fields that are not known are ignored.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
 use super::App;
+use super::engine::QUEUE;
 use super::failure::Failure;
 use super::fields::Fields;
 use super::logprobs;
@@ -17,6 +19,19 @@ use crate::align::AlignOptions;
 use crate::llama::Grammar;
 use crate::method::Rounds;
 use crate::rollout::Form;
+
+/// Most texts that end an answer: each is looked for at every token.
+const MOST_STOPS: usize = 64;
+/// Most tokens with a bias, which is added at every token.
+const MOST_BIASES: usize = 1024;
+/// Most texts of a token that a reward is asked for.
+const MOST_GUIDED: u64 = 256;
+/// Most steps of an edit of the pre-logits.
+const MOST_STEPS: u64 = 256;
+/// Most logits of a mean: a quarter of a gigabyte.
+const MOST_LOGITS: usize = 64 << 20;
+/// Most alternatives of a token in all answers together.
+const MOST_ALTERNATIVES: usize = 1024;
 
 /// What the answer looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,26 +100,48 @@ pub(super) fn chat(app: &App, body: &Value) -> Result<Ask, Failure> {
         chat = chat.with(variables);
     }
     let prompt = prompts::converse(&app.model, &chat, messages)?;
-    ask(app, fields, Shape::Chat, prompt)
+    ask(app, fields, Shape::Chat, prompt, &form(app, fields)?)
 }
 
 /// Texts that are continued, one request for each.
 pub(super) fn texts(app: &App, body: &Value, shape: Shape) -> Result<Vec<Ask>, Failure> {
     let fields = Fields::of(body)?;
     let prompts = prompts::prompts(&app.model, fields)?;
+    if prompts.len() > QUEUE {
+        let reason = format!("{} of them; at most {QUEUE}", prompts.len());
+        return Err(Failure::field("prompt", reason));
+    }
     if prompts.len() > 1 && fields.switch("stream")? {
         return Err(Failure::field(
             "stream",
             "one prompt at a time can be streamed",
         ));
     }
+    let form = form(app, fields)?;
     let asks = prompts
         .into_iter()
-        .map(|prompt| ask(app, fields, shape, prompt));
-    asks.collect()
+        .map(|prompt| ask(app, fields, shape, prompt, &form));
+    let asks: Vec<Ask> = asks.collect::<Result<_, _>>()?;
+    let written = asks.iter().map(|ask| ask.options.rounds.candidates());
+    let written = written.fold(0, usize::saturating_add);
+    if written > app.options.max_candidates {
+        let reason = format!(
+            "{} prompts are {written} candidates; this server writes at most {}",
+            asks.len(),
+            app.options.max_candidates
+        );
+        return Err(Failure::field("prompt", reason));
+    }
+    Ok(asks)
 }
 
-fn ask(app: &App, fields: Fields<'_>, shape: Shape, prompt: Asked) -> Result<Ask, Failure> {
+fn ask(
+    app: &App,
+    fields: Fields<'_>,
+    shape: Shape,
+    prompt: Asked,
+    form: &Form,
+) -> Result<Ask, Failure> {
     let (model, profile) = match (shape, fields.text("model")?) {
         (Shape::Native, _) | (_, None) => (app.name().to_owned(), None),
         (_, Some(name)) => (name.to_owned(), app.profile(name)?),
@@ -138,7 +175,7 @@ fn ask(app: &App, fields: Fields<'_>, shape: Shape, prompt: Asked) -> Result<Ask
         }
         _ => {}
     }
-    options.form = form(app, fields)?;
+    options.form = form.clone();
     let (bias, logprobs) = (bias(app, fields)?, logprobs_of(fields)?);
     let biased = ["logit_bias", "presence_penalty", "frequency_penalty"];
     if let (Some(_), Some((name, _))) = (profile, fields.first(&biased))
@@ -147,13 +184,24 @@ fn ask(app: &App, fields: Fields<'_>, shape: Shape, prompt: Asked) -> Result<Ask
         let reason = "it goes with the plain model alone";
         return Err(Failure::field(name, reason));
     }
-    let length = prompt.opened.tokens.len();
+    let thinks = prompt.opened.thinks().is_some();
+    let reasoning = app.options.engine.reasoning.budget;
+    let length = prompt.opened.tokens.len() + if thinks { reasoning } else { 0 };
     if length >= app.context {
         return Err(Failure::too_long(length, app.context));
     }
     let rounds = &mut options.rounds;
     rounds.max_tokens = rounds.max_tokens.min(app.context - length);
-    let budget = rounds.samples.saturating_mul(rounds.iterations);
+    let budget = rounds.candidates();
+    if choices > budget {
+        let reason = format!("{choices}, and the search writes {budget} candidates");
+        return Err(Failure::field("n", reason));
+    }
+    let alternatives = choices.saturating_mul(logprobs.map_or(0, |count| count + 1));
+    if alternatives > MOST_ALTERNATIVES {
+        let reason = format!("{choices} answers with so many alternatives; ask for fewer of them");
+        return Err(Failure::field("logprobs", reason));
+    }
     if budget > app.options.max_candidates {
         let reason = format!(
             "{} with {} iterations are {budget} candidates; this server writes at most {}",
@@ -163,6 +211,10 @@ fn ask(app: &App, fields: Fields<'_>, shape: Shape, prompt: Asked) -> Result<Ask
         return Err(Failure::field(field, reason));
     }
     options.validate()?;
+    bounded(app, &options)?;
+    if let Some(profile) = profile {
+        app.rewards[profile.rewards].check(&options)?;
+    }
     let stream_options = fields.object("stream_options")?.map(Fields);
     Ok(Ask {
         shape,
@@ -179,6 +231,33 @@ fn ask(app: &App, fields: Fields<'_>, shape: Shape, prompt: Asked) -> Result<Ask
         logprobs,
         bias,
     })
+}
+
+/// Refuses what would keep the engine from everybody else: rewards asked for too many texts a token, too
+/// many steps of an edit, a mean in logits that has no room.
+fn bounded(app: &App, options: &AlignOptions) -> Result<(), Failure> {
+    let method = &options.method;
+    for (name, most) in [("guided", MOST_GUIDED), ("steps", MOST_STEPS)] {
+        if let Some(asked) = method.all()[name].as_u64().filter(|&asked| asked > most) {
+            return Err(Failure::field(
+                name,
+                format!("{asked}; at most {most} here"),
+            ));
+        }
+    }
+    let logits = options
+        .rounds
+        .max_tokens
+        .saturating_mul(app.model.vocabulary());
+    if method.entry().name == "misvo" && logits > MOST_LOGITS {
+        let most = MOST_LOGITS / app.model.vocabulary().max(1);
+        let reason = format!(
+            "{}; at most {most} with misvo here",
+            options.rounds.max_tokens
+        );
+        return Err(Failure::field("max_tokens", reason));
+    }
+    Ok(())
 }
 
 /// What requests of all shapes say of the answer. Settings that the method does not have are not
@@ -223,6 +302,10 @@ fn common(app: &App, fields: Fields<'_>, options: &mut AlignOptions) -> Result<(
 
 fn form(app: &App, fields: Fields<'_>) -> Result<Form, Failure> {
     let stop = fields.texts("stop")?;
+    if stop.len() > MOST_STOPS {
+        let reason = format!("{} of them; at most {MOST_STOPS}", stop.len());
+        return Err(Failure::field("stop", reason));
+    }
     if stop.iter().any(String::is_empty) {
         return Err(Failure::field("stop", "an empty text; it is everywhere"));
     }
@@ -302,7 +385,7 @@ fn bias(app: &App, fields: Fields<'_>) -> Result<Bias, Failure> {
         }
         Some(_) => return Err(wrong()),
     }
-    let mut tokens = Vec::new();
+    let mut tokens = BTreeMap::new();
     for (token, bias) in pairs {
         let bias = match bias {
             Value::Bool(false) => f32::NEG_INFINITY,
@@ -313,12 +396,19 @@ fn bias(app: &App, fields: Fields<'_>) -> Result<Bias, Failure> {
                 let all = app.model.tokenize(text, false, false).into_iter();
                 tokens.extend(all.map(|token| (token, bias)));
             }
-            other => tokens.push((prompts::token(&app.model, other).ok_or_else(wrong)?, bias)),
+            other => {
+                let token = prompts::token(&app.model, other).ok_or_else(wrong)?;
+                tokens.insert(token, bias);
+            }
         }
+    }
+    if tokens.len() > MOST_BIASES {
+        let reason = format!("{} tokens; at most {MOST_BIASES}", tokens.len());
+        return Err(Failure::field(NAME, reason));
     }
     let penalty = |name| Ok::<_, Failure>(fields.number(name)?.unwrap_or(0.0) as f32);
     Ok(Bias {
-        tokens,
+        tokens: tokens.into_iter().collect(),
         presence: penalty("presence_penalty")?,
         frequency: penalty("frequency_penalty")?,
     })

@@ -15,7 +15,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::scorer::Scorer;
 use super::status::Status;
-use crate::align::{Alignment, EventKind, Request, Rewards, RunId, RunRewards, Session, Told};
+use crate::align::{
+    AlignOptions, Alignment, EventKind, Request, Rewards, RunId, RunRewards, Session, Told,
+    check_parts,
+};
 use crate::error::{Error, Result};
 use crate::reward::{FnReward, Reward};
 use crate::stop::Stop;
@@ -71,6 +74,18 @@ pub(super) struct RewardSet {
 impl RewardSet {
     pub(super) fn name(&self) -> String {
         self.reward.name()
+    }
+
+    /// Whether a search of these options can be for these rewards.
+    pub(super) fn check(&self, options: &AlignOptions) -> Result<()> {
+        if options.reward_scale {
+            check_parts(&self.reward.parts(), options.rounds.samples)?;
+        }
+        if options.stop_on_divergence && self.held_out.is_none() {
+            let reason = "there is no second reward to watch; start the server with `held-out`";
+            return Err(Error::field("stop-on-divergence", reason));
+        }
+        Ok(())
     }
 
     pub(super) fn held_out_name(&self) -> Option<String> {

@@ -30,6 +30,7 @@ const PUBLIC: [&str; 7] = [
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let origin = headers.get(header::ORIGIN).cloned();
+    let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let mut response = match check(&app, &request) {
         Err(failure) => failure.into_response(),
         Ok(()) if request.method() == Method::OPTIONS => StatusCode::OK.into_response(),
@@ -37,7 +38,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     };
     let headers = response.headers_mut();
     if let Some(origin) = origin {
-        allow(headers, origin);
+        allow(headers, origin, asked);
     }
     headers.insert(header::SERVER, HeaderValue::from_static("aisp-llama"));
     headers.insert(
@@ -47,7 +48,9 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     response
 }
 
-fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
+/// Lets a site read the answer. An asterisk would not stand for `Authorization`: the headers that are asked
+/// for are named.
+fn allow(headers: &mut HeaderMap, origin: HeaderValue, asked: Option<HeaderValue>) {
     for (name, value) in [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin),
         (
@@ -60,7 +63,7 @@ fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
         ),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            HeaderValue::from_static("*"),
+            asked.unwrap_or(HeaderValue::from_static("*")),
         ),
         (header::VARY, HeaderValue::from_static("Origin")),
     ] {
@@ -137,7 +140,7 @@ fn is_local(host: &str) -> bool {
 
 /// Whether one of the server's keys is sent; all of them are compared, whatever is sent, each in a
 /// time that does not depend on where they differ.
-fn has_key(app: &App, headers: &HeaderMap) -> bool {
+pub(super) fn has_key(app: &App, headers: &HeaderMap) -> bool {
     if app.options.api_keys.is_empty() {
         return true;
     }

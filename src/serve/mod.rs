@@ -186,6 +186,15 @@ fn stem(path: &Path) -> String {
     stem.to_string_lossy().into_owned()
 }
 
+/// A place in the queue, given back when it is dropped.
+struct Place(Arc<App>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.status.left_queue(1);
+    }
+}
+
 /// What becomes of a request: its news, and what was noted of its tokens.
 type Submitted = (Arc<Watch>, UnboundedReceiver<News>, Leaving);
 
@@ -221,14 +230,30 @@ impl App {
         std::iter::once(name.to_owned()).chain(profiles).collect()
     }
 
-    /// Queues a request.
-    fn submit(self: &Arc<Self>, ask: &Ask) -> std::result::Result<Submitted, Failure> {
+    /// Queues requests: all of them, or none.
+    fn submit(self: &Arc<Self>, asks: &[Ask]) -> std::result::Result<Vec<Submitted>, Failure> {
+        self.check_queue(asks.len())?;
+        asks.iter().map(|ask| self.send(ask)).collect()
+    }
+
+    fn check_queue(&self, count: usize) -> std::result::Result<(), Failure> {
         if self.status.is_draining() {
             return Err(Failure::unavailable("the server is shutting down"));
         }
-        if !self.status.enter_queue() {
-            return Err(Failure::unavailable("the queue is full"));
+        match self.status.enter_queue(count) {
+            true => Ok(()),
+            false => Err(Failure::unavailable("the queue is full")),
         }
+    }
+
+    /// A place in the queue for what the engine is not asked.
+    fn enter(self: &Arc<Self>) -> std::result::Result<Place, Failure> {
+        self.check_queue(1)?;
+        Ok(Place(Arc::clone(self)))
+    }
+
+    /// Sends the engine a request that has its place in the queue.
+    fn send(self: &Arc<Self>, ask: &Ask) -> std::result::Result<Submitted, Failure> {
         let (out, news) = unbounded_channel();
         let deltas = Deltas::new(Arc::clone(&self.model), ask.form());
         let deltas = Mutex::new(deltas);
@@ -247,6 +272,7 @@ impl App {
         let watch = Arc::new(Watch {
             bias: ask.bias.clone(),
             logprobs: ask.logprobs.filter(|_| ask.is_plain()),
+            keeps: ask.logprobs.is_some(),
             tell: live.then(|| Box::new(tell) as Box<watch::Tell>),
             ..Watch::default()
         });
@@ -276,11 +302,12 @@ impl App {
         };
         let gone = |_| answers::gone();
         self.engine.send(work).map_err(gone)?;
-        self.running().insert(ask.id.clone(), stop);
+        self.running().insert(ask.id.clone(), stop.clone());
         let leaving = Leaving {
             app: Arc::clone(self),
             id: ask.id.clone(),
             left,
+            stop,
         };
         Ok((watch, news, leaving))
     }

@@ -10,6 +10,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 
 use super::{App, routes};
 use crate::error::{Error, Result};
@@ -23,6 +24,8 @@ const CONNECTIONS: usize = 512;
 const LONGEST_HEAD: usize = 64 << 10;
 /// What the head of a request may take to come, the silence before it included.
 const SLOWEST_HEAD: Duration = Duration::from_secs(60);
+/// How long a client may read nothing of what it is sent.
+const SLOWEST_READER: Duration = Duration::from_secs(60);
 /// Pause after a connection could not be accepted, as where no file descriptor is left.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often it looks whether it is to end.
@@ -32,6 +35,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) fn run(app: Arc<App>, stop: &Stop, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
+        .max_blocking_threads(THREADS)
         .enable_all()
         .build();
     let failed = |error| Error::Run(format!("no threads for the network: {error}"));
@@ -68,7 +72,10 @@ async fn listen(app: Arc<App>, stop: &Stop, ready: impl FnOnce(SocketAddr)) -> R
         };
         // Small pieces of a stream are not to wait for each other.
         let _ = stream.set_nodelay(true);
-        let connection = builder.serve_connection(TokioIo::new(stream), service.clone());
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(SLOWEST_READER));
+        let stream = TokioIo::new(Box::pin(stream));
+        let connection = builder.serve_connection(stream, service.clone());
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             // What a client breaks off is its own affair.

@@ -12,6 +12,7 @@ use super::answers;
 use super::failure::Failure;
 use super::fields::Fields;
 use super::routes::{Answer, Server, read};
+use super::scorer::Waiting;
 use crate::error::Error;
 use crate::reward::Sample;
 
@@ -39,11 +40,15 @@ pub(super) async fn rerank(State(app): Server, body: Body) -> Answer {
     };
     let none = || Failure::not_supported("the server has no reward");
     let set = app.rewards.get(rewards).ok_or_else(none)?;
+    // It takes a place in the queue as long as it takes.
+    let _place = app.enter()?;
     let (tell, told) = oneshot::channel();
     let samples = documents.iter().map(|text| Sample::new(query, text));
     let samples: Vec<Sample<'_>> = samples.collect();
-    set.reward
-        .ask(&samples, &[], move |scores| drop(tell.send(scores)))?;
+    let waiting = Waiting::default();
+    set.reward.ask(&samples, &[], &waiting, move |scores| {
+        drop(tell.send(scores))
+    })?;
     let scores = told.await.map_err(|_| answers::gone())??;
     let mut tokens = 0;
     let mut ranked: Vec<(usize, f64)> = Vec::with_capacity(scores.len());

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use super::asks::{self, Ask, Shape};
 use super::failure::Failure;
 use super::fields::Fields;
-use super::{App, answers, guard, prompts, rerank, stream};
+use super::{App, Profile, answers, guard, prompts, rerank, stream};
 use crate::llama::{Token, llama_version};
+use crate::method::Rounds;
 
 /// Bytes of a body.
 const LONGEST_BODY: usize = 1 << 20;
@@ -114,7 +115,8 @@ async fn texts(app: &Arc<App>, body: Body, shape: Shape) -> Result<Vec<Ask>, Fai
 
 /// One request of OpenAI's shapes.
 async fn answer(app: &Arc<App>, ask: Ask) -> Answer {
-    let mut submitted = app.submit(&ask)?;
+    let mut submitted = app.submit(std::slice::from_ref(&ask))?;
+    let mut submitted = submitted.pop().ok_or_else(answers::gone)?;
     if ask.stream {
         return Ok(stream::respond(ask, submitted));
     }
@@ -126,15 +128,10 @@ async fn answer(app: &Arc<App>, ask: Ask) -> Answer {
 /// Several prompts side by side; in llama-server's shape also one.
 async fn several(app: &Arc<App>, mut asks: Vec<Ask>) -> Answer {
     if asks.len() == 1 && asks[0].stream {
-        let ask = asks.remove(0);
-        let submitted = app.submit(&ask)?;
-        return Ok(stream::respond(ask, submitted));
+        return answer(app, asks.remove(0)).await;
     }
-    let mut begun = Vec::with_capacity(asks.len());
-    for ask in asks {
-        let submitted = app.submit(&ask)?;
-        begun.push((ask, submitted));
-    }
+    let submitted = app.submit(&asks)?;
+    let mut begun: Vec<_> = asks.into_iter().zip(submitted).collect();
     let mut bodies = Vec::with_capacity(begun.len());
     let mut shape = Shape::Native;
     for (index, (ask, (watch, news, _leaving))) in begun.iter_mut().enumerate() {
@@ -180,8 +177,10 @@ async fn health(State(app): Server) -> Answer {
     }
 }
 
-async fn models(State(app): Server) -> Response {
+async fn models(State(app): Server, headers: HeaderMap) -> Response {
     let model = &app.model;
+    // A command's name is all of it.
+    let told = guard::has_key(&app, &headers);
     let meta = json!({
         "n_vocab": model.vocabulary(),
         "n_ctx_train": model.trained_context(),
@@ -189,6 +188,7 @@ async fn models(State(app): Server) -> Response {
         "n_embd": model.width(),
         "architecture": model.architecture(),
     });
+    let rewards = |profile: &Profile| app.rewards.get(profile.rewards).filter(|_| told);
     let one = |(index, id): (usize, String)| {
         let aliases = if index == 0 { &app.names[1..] } else { &[] };
         let profile = index
@@ -205,8 +205,8 @@ async fn models(State(app): Server) -> Response {
                 "method": profile.options.method,
                 "samples": profile.options.rounds.samples,
                 "iterations": profile.options.rounds.iterations,
-                "reward": app.rewards.get(profile.rewards).map(|set| set.name()),
-                "held_out": app.rewards.get(profile.rewards).and_then(|set| set.held_out_name()),
+                "reward": rewards(profile).map(|set| set.name()),
+                "held_out": rewards(profile).and_then(|set| set.held_out_name()),
             })),
         })
     };
@@ -222,7 +222,10 @@ async fn props(State(app): Server) -> Response {
             "n_ctx": app.context,
             "params": {
                 "seed": seed,
-                "n_predict": i64::from(u32::try_from(rounds.max_tokens).unwrap_or(u32::MAX) as i32),
+                "n_predict": match rounds.max_tokens {
+                    Rounds::TO_THE_END => json!(-1),
+                    tokens => json!(tokens),
+                },
                 "sampling": app.options.plain.method.all(),
             },
         },
@@ -285,20 +288,17 @@ async fn tokenize(State(app): Server, body: Body) -> Answer {
 
 async fn detokenize(State(app): Server, body: Body) -> Answer {
     let body = read(body).await?;
-    let list = Fields::of(&body)?
-        .list("tokens")?
-        .cloned()
-        .unwrap_or_default();
-    let tokens = list.iter().map(|value| prompts::token(&app.model, value));
-    let tokens: Option<Vec<Token>> = tokens.collect();
-    let wrong = || Failure::field("tokens", "must be tokens of the vocabulary");
-    let tokens = tokens.ok_or_else(wrong)?;
-    let bytes: Vec<u8> = tokens
-        .iter()
-        .flat_map(|&t| app.model.piece(t, true))
-        .collect();
-    let content = String::from_utf8_lossy(&bytes);
-    Ok(Json(json!({"content": content})).into_response())
+    let body = aside(move || {
+        let list = Fields::of(&body)?.list("tokens")?;
+        let list = list.map_or(&[][..], Vec::as_slice);
+        let tokens = list.iter().map(|value| prompts::token(&app.model, value));
+        let tokens: Option<Vec<Token>> = tokens.collect();
+        let wrong = || Failure::field("tokens", "must be tokens of the vocabulary");
+        let tokens = tokens.ok_or_else(wrong)?.into_iter();
+        let bytes: Vec<u8> = tokens.flat_map(|t| app.model.piece(t, true)).collect();
+        Ok(json!({"content": String::from_utf8_lossy(&bytes)}))
+    });
+    Ok(Json(body.await?).into_response())
 }
 
 async fn apply_template(State(app): Server, body: Body) -> Answer {

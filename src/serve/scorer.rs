@@ -1,6 +1,7 @@
 //! A reward on a thread of its own: whoever asks it waits, and nobody else does.
 
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use crate::error::{Error, Result};
@@ -21,7 +22,12 @@ struct Asked {
     samples: Vec<OwnedSample>,
     elites: Vec<(OwnedSample, f64)>,
     answer: Box<dyn FnOnce(Result<Scores>) + Send>,
+    /// Gone with whoever waits for the answer.
+    wanted: Weak<()>,
 }
+
+/// What somebody holds who waits for scores: without it they are not made.
+pub(super) type Waiting = Arc<()>;
 
 impl Scorer {
     /// Gives the reward a thread.
@@ -36,6 +42,9 @@ impl Scorer {
         };
         thread::spawn(move || {
             for asked in asked {
+                if asked.wanted.strong_count() == 0 {
+                    continue;
+                }
                 let samples: Vec<_> = asked.samples.iter().map(OwnedSample::sample).collect();
                 let elites = asked
                     .elites
@@ -47,11 +56,13 @@ impl Scorer {
         scorer
     }
 
-    /// Has samples scored beside `elites`; `answer` is called on the reward's thread.
+    /// Has samples scored beside `elites`; `answer` is called on the reward's thread, where the other end of
+    /// `wanted` is still held when their turn comes.
     pub(super) fn ask(
         &self,
         samples: &[Sample<'_>],
         elites: &[(Sample<'_>, f64)],
+        wanted: &Waiting,
         answer: impl FnOnce(Result<Scores>) + Send + 'static,
     ) -> Result<()> {
         let elites = elites.iter();
@@ -59,6 +70,7 @@ impl Scorer {
             samples: samples.iter().map(OwnedSample::from).collect(),
             elites: elites.map(|(elite, said)| (elite.into(), *said)).collect(),
             answer: Box::new(answer),
+            wanted: Arc::downgrade(wanted),
         };
         self.asks.send(asked).map_err(|_| self.gone())
     }
@@ -67,10 +79,13 @@ impl Scorer {
         &self,
         samples: &[Sample<'_>],
         elites: &[(Sample<'_>, f64)],
-    ) -> Result<Receiver<Result<Scores>>> {
+    ) -> Result<(Receiver<Result<Scores>>, Waiting)> {
         let (tell, told) = channel();
-        self.ask(samples, elites, move |scores| drop(tell.send(scores)))?;
-        Ok(told)
+        let waiting = Waiting::default();
+        self.ask(samples, elites, &waiting, move |scores| {
+            drop(tell.send(scores))
+        })?;
+        Ok((told, waiting))
     }
 
     fn gone(&self) -> Error {
@@ -104,15 +119,15 @@ impl Reward for Scorer {
         samples: &[Sample<'_>],
         elites: &[(Sample<'_>, f64)],
     ) -> Result<Scores> {
-        let told = self.asked(samples, elites)?.recv();
-        told.map_err(|_| self.gone())?
+        let (told, _waiting) = self.asked(samples, elites)?;
+        told.recv().map_err(|_| self.gone())?
     }
 
     fn begin(&mut self, samples: &[Sample<'_>], elites: &[(Sample<'_>, f64)]) -> Option<Pending> {
         let told = self.asked(samples, elites);
         let gone = self.clone();
         Some(Box::new(move || match &told {
-            Ok(told) => match told.try_recv() {
+            Ok((told, _waiting)) => match told.try_recv() {
                 Ok(scores) => Some(scores),
                 Err(TryRecvError::Empty) => None,
                 Err(TryRecvError::Disconnected) => Some(Err(gone.gone())),

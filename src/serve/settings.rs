@@ -57,6 +57,9 @@ impl Preset {
         let files = texts("model-reward")?;
         let kinds = texts("reward")?;
         let held_out = texts("held-out")?;
+        if held_out.len() > 1 {
+            return Err(wrong("held-out: one reward watches; give one".into()));
+        }
         let rewards = files.iter().map(|text| RewardSpec::parse_file(text));
         let rewards = rewards.chain(kinds.iter().map(|text| RewardSpec::parse(text)));
         Ok(Self {

@@ -66,9 +66,9 @@ pub(super) struct Status {
 }
 
 impl Status {
-    /// Takes a place in the queue, where one is free.
-    pub(super) fn enter_queue(&self) -> bool {
-        let free = |queued: usize| (queued < QUEUE).then_some(queued + 1);
+    /// Takes so many places in the queue, where they are free.
+    pub(super) fn enter_queue(&self, count: usize) -> bool {
+        let free = |queued: usize| Some(queued + count).filter(|&all| all <= QUEUE);
         let order = Ordering::Relaxed;
         self.queued.fetch_update(order, order, free).is_ok()
     }

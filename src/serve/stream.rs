@@ -15,7 +15,7 @@ use hyper::body::Frame;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::answers::{Ending, FINGERPRINT, Finished, finish_reason, gone};
+use super::answers::{Ending, FINGERPRINT, Finished, finish_reason, gone, index_of, told};
 use super::asks::{Ask, Shape};
 use super::deltas::rest;
 use super::engine::{Delta, News};
@@ -25,6 +25,7 @@ use super::{App, Submitted};
 use crate::align::{EventKind, IterationStats};
 use crate::error::Result as Outcome;
 use crate::llama::Model;
+use crate::stop::Stop;
 
 /// Silence after which a comment says that the connection is alive.
 const PING: Duration = Duration::from_secs(10);
@@ -34,10 +35,13 @@ pub(super) struct Leaving {
     pub(super) app: Arc<App>,
     pub(super) id: String,
     pub(super) left: Arc<AtomicBool>,
+    pub(super) stop: Stop,
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
+        // What is in the middle of something long hears this alone.
+        self.stop.request();
         self.left.store(true, Ordering::Relaxed);
         self.app.running().remove(&self.id);
     }
@@ -249,7 +253,8 @@ impl Writer {
         if self.ask.shape == Shape::Native {
             return self.end_native(&finished);
         }
-        for (index, choice) in finished.choices.iter().enumerate() {
+        for (place, choice) in finished.choices.iter().enumerate() {
+            let index = index_of(&self.ask, place, choice);
             let (mut content, mut reasoning, _) = self.told.get(index).copied().unwrap_or_default();
             // What was thought before all answers was told when it came.
             let own = choice.reasoning.as_deref().filter(|_| self.ask.is_plain());
@@ -263,15 +268,27 @@ impl Writer {
                 self.content(index, &text, choice.tokens, seat);
             }
         }
+        // Of plain answers some may have been cut short, and are not among the others.
+        for index in (0..self.first()).filter(|_| self.ask.is_plain()) {
+            if finished
+                .choices
+                .iter()
+                .all(|choice| choice.candidate != index)
+            {
+                self.delta(index, json!({}), Some("length"), Map::new());
+            }
+        }
         let last = finished.choices.len().saturating_sub(1);
-        for (index, choice) in finished.choices.iter().enumerate() {
+        for (place, choice) in finished.choices.iter().enumerate() {
             let mut more = Map::new();
-            if index == last {
+            if place == last {
                 more.insert("timings".into(), finished.timings(&self.ask));
                 more.extend(finished.aisp(&self.ask).map(|run| ("aisp".into(), run)));
             }
+            let index = index_of(&self.ask, place, choice);
+            let of_choice = Map::from_iter([("aisp".into(), told(&self.ask, choice))]);
             let reason = Some(finish_reason(choice.end));
-            self.delta(index, json!({}), reason, more);
+            self.choice(index, json!({}), reason, of_choice, more);
         }
         if self.ask.usage {
             let mut chunk = self.chunk();

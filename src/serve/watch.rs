@@ -73,6 +73,8 @@ pub(super) struct Watch {
     /// Whether it is put down how probable each token is, with so many alternatives.
     pub(super) logprobs: Option<usize>,
     pub(super) likely: Likely,
+    /// Whether the tokens of finished candidates are kept.
+    pub(super) keeps: bool,
     /// Tokens of finished candidates with their surprise −log p.
     pub(super) written: Mutex<HashMap<Seat, Vec<(Token, f32)>>>,
     /// When the first token was chosen.
@@ -198,12 +200,13 @@ impl Method for Watched {
     }
 
     fn observe(&mut self, outcomes: &[Outcome<'_>]) -> Result<Telemetry> {
+        let wanted = if self.watch.keeps { outcomes } else { &[] };
         let mut written = self
             .watch
             .written
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        for outcome in outcomes {
+        for outcome in wanted {
             let tokens = outcome.tokens.iter().copied();
             let tokens = tokens.zip(outcome.nats.iter().map(|nats| nats.surprise));
             let seat = (self.observed, outcome.candidate as usize);

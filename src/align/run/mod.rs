@@ -19,7 +19,7 @@ mod scoring;
 mod stops;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::align::divergence::Divergence;
 use crate::align::events::EventKind;
@@ -28,7 +28,7 @@ use crate::align::parts::{self, ScaledPart};
 use crate::align::patience::Patience;
 use crate::align::record::{Alignment, IterationStats, ModelNames, StopReason, Timings};
 use crate::align::request::{AlignOptions, Prompt};
-use crate::align::rewards::{RunRewards, beginnings, samples, score};
+use crate::align::rewards::{Asked, RunRewards, beginnings, samples};
 use crate::align::run::scoring::Scoring;
 use crate::align::tally::Tally;
 use crate::error::{Error, Result};
@@ -36,6 +36,9 @@ use crate::llama::{Model, Token};
 use crate::method::{Method, Outcome, Proposal, Ranked};
 use crate::rollout::{Candidate, Written};
 use crate::stop::Stop;
+
+/// How often it looks for the rewards that it cannot go on without.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// One run.
 pub(super) struct Run {
@@ -201,7 +204,11 @@ impl Run {
         }
         self.calls_left -= written.len();
         let samples = samples(&self.prompt, written.iter().map(|(_, text)| text.as_str()));
-        let scores = match score(&mut *rewards.reward, &samples, &[]) {
+        let mut asked = Asked::of(&mut *rewards.reward, &samples, &[]);
+        while !asked.is_there() && !asked.becomes_there(&self.stop, false) {
+            std::thread::sleep(LOOK);
+        }
+        let scores = match asked.scores() {
             Ok(scores) => scores,
             Err(error) => {
                 self.end_by(error)?;

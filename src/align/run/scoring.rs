@@ -92,11 +92,13 @@ impl Run {
         let Some(mut scoring) = self.scoring.take() else {
             return Ok(());
         };
-        if scoring.scores.becomes_there(&self.stop) {
+        // An answer that is there does not wait for better ones beyond its time.
+        let late = self.is_late() && self.tally.best().is_some();
+        if scoring.scores.becomes_there(&self.stop, late) {
             scoring.seconds.0 = scoring.asked.elapsed().as_secs_f64();
         }
         let held_out = scoring.held_out.as_mut();
-        if held_out.is_some_and(|asked| asked.becomes_there(&self.stop)) {
+        if held_out.is_some_and(|asked| asked.becomes_there(&self.stop, late)) {
             scoring.seconds.1 = scoring.asked.elapsed().as_secs_f64();
         }
         let mut all = std::iter::once(&scoring.scores).chain(&scoring.held_out);

@@ -3,6 +3,7 @@
 use super::Run;
 use crate::align::record::StopReason;
 use crate::error::{Error, Result};
+use crate::stop::GRACE;
 
 impl Run {
     /// Whether the candidates that are being written are no longer wanted.
@@ -26,6 +27,11 @@ impl Run {
         let Error::Reward(reason) = error else {
             return Err(error);
         };
+        // It was given up, and the answer so far is the answer.
+        if self.is_late() && self.tally.best().is_some() {
+            self.stopped = Some(StopReason::TimeLimit);
+            return Ok(());
+        }
         self.failure = Some(reason);
         self.stopped = Some(match self.stop.is_requested() {
             true => StopReason::Interrupted,
@@ -56,9 +62,18 @@ impl Run {
     }
 
     fn out_of_time(&self) -> bool {
-        let elapsed = self.started.elapsed().as_secs_f64();
-        let limit = self.options.budget.seconds;
-        limit.is_some_and(|limit| elapsed >= limit)
+        self.over_time() >= 0.0
+    }
+
+    /// Whether its time was over so long ago that what is still waited for is given up.
+    pub(super) fn is_late(&self) -> bool {
+        self.over_time() >= GRACE.as_secs_f64()
+    }
+
+    /// Seconds beyond its time.
+    fn over_time(&self) -> f64 {
+        let limit = self.options.budget.seconds.unwrap_or(f64::INFINITY);
+        self.started.elapsed().as_secs_f64() - limit
     }
 
     /// Why the run ends between two iterations, if it does.
