@@ -193,10 +193,6 @@ fn ask(
     let rounds = &mut options.rounds;
     rounds.max_tokens = rounds.max_tokens.min(app.context - length);
     let budget = rounds.candidates();
-    if choices > budget {
-        let reason = format!("{choices}, and the search writes {budget} candidates");
-        return Err(Failure::field("n", reason));
-    }
     let alternatives = choices.saturating_mul(logprobs.map_or(0, |count| count + 1));
     if alternatives > MOST_ALTERNATIVES {
         let reason = format!("{choices} answers with so many alternatives; ask for fewer of them");
@@ -211,6 +207,10 @@ fn ask(
         return Err(Failure::field(field, reason));
     }
     options.validate()?;
+    if choices > budget {
+        let reason = format!("{choices}, and the search writes {budget} candidates");
+        return Err(Failure::field("n", reason));
+    }
     bounded(app, &options)?;
     if let Some(profile) = profile {
         app.rewards[profile.rewards].check(&options)?;

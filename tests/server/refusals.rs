@@ -106,6 +106,36 @@ fn fields_of_the_wrong_kind_are_refused_by_their_name() {
         ),
         (
             "tiny:aisp",
+            json!({"n": 1_000_000_000_000_u64, "stream": true}),
+            400,
+            "n: 1000000000000",
+        ),
+        (
+            "tiny:aisp",
+            json!({"aisp": {"method": "args", "guided": 100_000}}),
+            400,
+            "guided: 100000; at most 256",
+        ),
+        (
+            "tiny:aisp",
+            json!({"aisp": {"stop_on_divergence": true}}),
+            400,
+            "stop_on_divergence",
+        ),
+        (
+            "tiny",
+            json!({"stop": vec!["x"; 65]}),
+            400,
+            "stop: 65 of them",
+        ),
+        (
+            "tiny",
+            json!({"n": 64, "logprobs": true, "top_logprobs": 100}),
+            400,
+            "logprobs: 64 answers",
+        ),
+        (
+            "tiny:aisp",
             json!({"aisp": {"samples": 0}}),
             400,
             "samples: 0",
@@ -269,4 +299,30 @@ fn a_full_queue_sends_away_before_any_work() {
     drop(open);
     server.until_idle(Duration::from_secs(5));
     server.chat("tiny", json!({}));
+}
+
+#[test]
+fn many_prompts_are_refused_before_any_is_begun() {
+    let server = Server::start(&["--max-candidates", "32"]);
+    for (count, words) in [
+        (65, "prompt: 65 of them"),
+        (40, "40 prompts are 40 candidates"),
+    ] {
+        let body = json!({"prompt": vec!["a"; count], "n_predict": 1, "max_tokens": 1});
+        for path in ["/completion", "/v1/completions"] {
+            assert_refused(&server.post(path, &body), 400, words);
+        }
+    }
+}
+
+#[test]
+fn what_a_reward_is_called_is_told_to_those_with_a_key() {
+    let server = Server::start(&["--api-key", "secret"]);
+    let told = |headers: &[(&str, &str)]| {
+        let reply = ask(server.connect(), "GET", "/v1/models", headers, "");
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        reply.json()["data"][1]["aisp"]["reward"].clone()
+    };
+    assert_eq!(told(&[]), Value::Null);
+    assert!(told(&[("Authorization", "Bearer secret")]).is_string());
 }
