@@ -31,6 +31,7 @@ mod reward_defaults;
 mod reward_parts;
 mod rewards;
 mod runs;
+mod shards;
 mod tune;
 
 use std::process::Output;
