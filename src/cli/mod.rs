@@ -19,6 +19,7 @@ mod plan;
 mod progress;
 mod quantize;
 mod reward;
+mod rpc_server;
 mod run;
 mod score;
 mod settings_args;
@@ -73,6 +74,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Write a model in fewer bits, by llama.cpp's quantiser
     Quantize(quantize::QuantizeArgs),
+    /// Lend this machine's devices to a model on another one (--rpc there)
+    RpcServer(rpc_server::RpcServerArgs),
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
     /// Write the manual pages into a folder
@@ -151,6 +154,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Reward(command) => reward::run(&command),
         Command::Inspect(args) => inspect::run(&args),
         Command::Quantize(args) => quantize::run(&args),
+        Command::RpcServer(args) => rpc_server::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "aisp-llama", &mut script);
