@@ -4,6 +4,7 @@
 //! flags, names and values, setting up, output. Only this file knows the commands.
 
 mod answers;
+mod bench;
 mod compare;
 mod flags;
 mod form_args;
@@ -72,6 +73,8 @@ enum Command {
     Reward(reward::RewardCommand),
     /// Tell what a GGUF file is and what it can be used for
     Inspect(inspect::InspectArgs),
+    /// Measure what a model costs: decoding, noise, rewards, whole runs
+    Bench(Box<bench::BenchArgs>),
     /// Write a model in fewer bits, by llama.cpp's quantiser
     Quantize(quantize::QuantizeArgs),
     /// Lend this machine's devices to a model on another one (--rpc there)
@@ -153,6 +156,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Score(args) => score::run(&args),
         Command::Reward(command) => reward::run(&command),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::RpcServer(args) => rpc_server::run(&args),
         Command::Completions { shell } => {

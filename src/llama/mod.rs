@@ -26,6 +26,7 @@ mod obstacles;
 mod output;
 mod parts;
 pub mod placement;
+mod plain;
 mod quantize;
 mod reader;
 mod sequences;
@@ -53,6 +54,7 @@ pub use obstacles::{
     generator_obstacle, has_head, head_inside_obstacle, is_encoder, model_obstacle,
 };
 pub use placement::{ModelOptions, Placement, SplitMode};
+pub use plain::plain_decoding;
 pub use quantize::{QuantizeOptions, WEIGHT_TYPES, quantize};
 pub use reader::{Reader, Reading, TextLikelihood, TextReading};
 
