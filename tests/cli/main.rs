@@ -12,6 +12,7 @@ mod tiny;
 
 mod bad_files;
 mod bad_options;
+mod bench;
 mod commands;
 mod compare;
 mod compare_failures;
