@@ -108,6 +108,8 @@ figure() {
         "$repository/scripts/likelihoods.py" "$program" "$gemma" film \
             "$prompts/film-reviews.jsonl" >"$repository/docs/compare/likelihood.md"
         ;;
+    judges) "$repository/scripts/judges.py" "$program" "$smollm" "$prompts/general.jsonl" \
+        >"$repository/docs/compare/judges.md" ;;
     answers)
         "$repository/scripts/answers.py" "Film reviews=film=$prompts/film-reviews.jsonl" \
             "By its own judgement=judge=$prompts/general.jsonl" >"$repository/docs/answers.md"
@@ -249,7 +251,7 @@ mkdir -p "$cache/compare"
 cd "$cache/compare"
 [ $# -gt 0 ] || set -- best-of-n misvo args re-control controller parts parts-128 film film-64 \
     film-128 likelihood temperatures rivals seconds seconds-film seconds-judge seconds-slow gemma rule \
-    judge hash answers steering theory curve tiers
+    judge judges hash answers steering theory curve tiers
 for name in "$@"; do
     figure "$name"
 done

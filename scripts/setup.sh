@@ -110,8 +110,9 @@ missing_tools() {
         have npm || echo npm
     fi
     [[ $1 == test ]] || return 0
-    # What the tests of the plugin build with, and run under.
+    # What the tests of the plugin build with, and run under, and what runs shards.
     have pkg-config || echo pkg-config
+    have parallel || echo parallel
     [[ $(uname) != Linux ]] || have valgrind || echo valgrind
 }
 

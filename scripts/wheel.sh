@@ -15,4 +15,4 @@ scripts=python/aisp_llama.data/scripts
 mkdir -p "$scripts"
 trap 'rm -rf python/aisp_llama.data' EXIT
 install -m 755 -s "$target/release/aisp-llama" "$scripts/"
-"${PYTHON:-python3}" -m maturin build --release --manifest-path python/Cargo.toml --out "$into"
+"${PYTHON:-python3}" -m pip wheel --no-deps --wheel-dir "$into" ./python

@@ -35,7 +35,7 @@
 //! - [`compare`], [`train`], [`report`]: methods side by side, value networks, plots and traces.
 //!
 //! The house is described in `docs/architecture.md`, with how to add a method or a reward; the
-//! command line and what was measured in the README. Errors name fields: see [`Error`].
+//! command line and what was measured in the README and docs/. Errors name fields: see [`Error`].
 #![warn(missing_docs)]
 
 #[cfg(feature = "engine")]
@@ -85,7 +85,7 @@ pub use save::{check_output, save};
 #[cfg(feature = "engine")]
 pub use stop::Stop;
 
-/// Keeps the README's Rust compiling.
+/// Keeps the Rust of docs/library.md compiling.
 #[cfg(all(doctest, feature = "engine"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/library.md")]
+struct LibraryPage;

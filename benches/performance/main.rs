@@ -7,10 +7,10 @@
 //! figures, an idle machine, and the better part of an hour. With names only those rows are run, `growth` being
 //! the model of the cost, and nothing is written. `BATCHED_BENCH` may name llama.cpp's own program.
 
+mod batched_bench;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod growth;
-mod plain;
 mod rows;
 
 use std::fmt::Write as _;

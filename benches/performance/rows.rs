@@ -4,12 +4,12 @@ use std::process::{Child, Command};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use aisp_llama::llama::{Model, ModelOptions, Token};
+use aisp_llama::llama::{Model, ModelOptions, Token, plain_decoding};
 use aisp_llama::method::Rounds;
 use aisp_llama::reward::{Classifier, ClassifierOptions};
 use aisp_llama::{AlignOptions, Aligner, Alignment, EngineOptions, Prompt, Stop, default_threads};
 
-use crate::{common, plain};
+use crate::{batched_bench, common};
 
 /// Times that two things are run in turn; fewer where one of them takes a minute.
 const TURNS: usize = 5;
@@ -238,7 +238,11 @@ fn against_plain(method: &str, samples: usize) -> Measured {
     measured(in_turn(
         TURNS,
         || generation(&mut bench, &prompt),
-        || plain::tokens_a_second(&model, &tokens, samples, LENGTH, default_threads()),
+        || {
+            let threads = default_threads();
+            let spent = plain_decoding(&model, &tokens, samples, LENGTH, threads).unwrap();
+            (samples * LENGTH) as f64 / spent.as_secs_f64()
+        },
     ))
 }
 
@@ -256,7 +260,7 @@ fn against_batched_bench() -> Measured {
         TURNS,
         || generation(&mut bench, &prompt),
         || {
-            plain::batched_bench(
+            batched_bench::tokens_a_second(
                 &program,
                 &common::path(SMOLLM),
                 16,

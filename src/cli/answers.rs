@@ -74,10 +74,13 @@ pub fn run(
         }
         failed += usize::from(done.error.is_some());
     }
-    let wanted: Vec<usize> = (0..texts.len()).filter(|&i| missing[i]).collect();
-    let mut count = texts.len() - wanted.len();
+    let shard = args.shard.unwrap_or_default();
+    let mine: Vec<usize> = (0..texts.len()).filter(|&i| shard.has(i)).collect();
+    let total = mine.len();
+    let wanted: Vec<usize> = mine.into_iter().filter(|&i| missing[i]).collect();
+    let mut count = total - wanted.len();
     if count > 0 {
-        output::note(&format!("{count} of {} are there", texts.len()));
+        output::note(&format!("{count} of {total} are there"));
     }
     let mut interrupted = false;
     if !wanted.is_empty() {
@@ -121,8 +124,7 @@ pub fn run(
                 Err(error) => format!("failed: {error}"),
             };
             output::note(&format!(
-                "{count}/{}  prompt {}  {told}  {:.1} s",
-                texts.len(),
+                "{count}/{total}  prompt {}  {told}  {:.1} s",
                 index + 1,
                 started.elapsed().as_secs_f64()
             ));
@@ -159,7 +161,7 @@ pub fn run(
         let traced = trace.map_or(Ok(()), Trace::finish);
         all?;
         traced?;
-        interrupted = stop.is_requested() && count < texts.len();
+        interrupted = stop.is_requested() && count < total;
     }
     if interrupted {
         return Ok(INTERRUPTED);

@@ -1,16 +1,64 @@
-//! `compare`: methods side by side.
+//! `compare`: methods side by side; `compare merge`: what several machines have of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use aisp_llama::compare::{By, summary};
+use aisp_llama::compare::{By, merge, summary};
 use aisp_llama::method::MethodSpec;
+use clap::{ArgMatches, Command, FromArgMatches};
 
 use super::output::{self, INTERRUPTED};
 use super::values;
-use super::workbench::{GroundArgs, Workbench};
+use super::workbench::{GroundArgs, Workbench, write_tables};
+
+/// A comparison, or what other folders have of one.
+#[derive(Debug)]
+pub enum CompareArgs {
+    New(Box<NewArgs>),
+    Merge(MergeArgs),
+}
+
+// By hand: what a comparison requires is not required of `merge`.
+impl clap::Args for CompareArgs {
+    fn augment_args(command: Command) -> Command {
+        let merge = Command::new("merge")
+            .about("Put the rows of several folders, of the shards of one comparison, into one");
+        NewArgs::augment_args(command)
+            .subcommand(MergeArgs::augment_args(merge))
+            .args_conflicts_with_subcommands(true)
+            .subcommand_negates_reqs(true)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for CompareArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(match matches.subcommand() {
+            Some((_, merge)) => Self::Merge(MergeArgs::from_arg_matches(merge)?),
+            None => Self::New(Box::new(NewArgs::from_arg_matches(matches)?)),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
 
 #[derive(Debug, clap::Args)]
-pub struct CompareArgs {
+pub struct MergeArgs {
+    /// Folders of shards
+    #[arg(value_name = "DIR", required = true)]
+    folders: Vec<PathBuf>,
+    /// Folder of them all, which holds no rows yet
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct NewArgs {
     #[command(flatten)]
     pub ground: GroundArgs,
     /// Methods with their settings, METHOD[:NAME=VALUE]…, between commas; the others are compared
@@ -50,6 +98,13 @@ pub struct CompareArgs {
 
 /// Runs the command; the answer is the exit code.
 pub fn run(args: &CompareArgs) -> anyhow::Result<u8> {
+    match args {
+        CompareArgs::New(args) => compare(args),
+        CompareArgs::Merge(args) => put_together(&args.folders, &args.output),
+    }
+}
+
+fn compare(args: &NewArgs) -> anyhow::Result<u8> {
     let plan = args
         .ground
         .plan(args.methods.clone(), args.seeds, args.budget, args.by)?;
@@ -62,6 +117,21 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<u8> {
     }
     for method in &bench.plan.methods {
         outcome.check(method)?;
+    }
+    Ok(0)
+}
+
+fn put_together(folders: &[PathBuf], into: &Path) -> anyhow::Result<u8> {
+    let (plan, store) = merge(folders, into)?;
+    let (rows, failures) = (store.rows(), store.failures());
+    write_tables(&plan, rows, failures, into)?;
+    output::print_out(summary(&plan, rows, failures).as_bytes())?;
+    let total = plan.cells().count();
+    let missing = total - rows.len() - failures.len();
+    if missing > 0 {
+        output::note(&format!(
+            "missing: {missing} of {total} rows; no folder has them"
+        ));
     }
     Ok(0)
 }

@@ -112,6 +112,15 @@ pub struct LoadArgs {
     /// Devices for the layers, between commas, or none (-dev) [default: all]
     #[arg(long, value_name = "NAME,…", env = "LLAMA_ARG_DEVICE", value_parser = values::reason(placement::devices), help_heading = "Models")]
     pub device: Option<Names>,
+    /// Servers of llama.cpp's RPC, between commas, whose devices get layers as well: see rpc-server
+    #[arg(
+        long,
+        value_name = "HOST:PORT,…",
+        env = "LLAMA_ARG_RPC",
+        value_delimiter = ',',
+        help_heading = "Models"
+    )]
+    pub rpc: Vec<String>,
     /// How a model is divided among devices (-sm)
     #[arg(
         long,
@@ -208,6 +217,7 @@ impl LoadArgs {
             mmap: mmap && !self.no_mmap,
             mlock: mlock || self.mlock,
             devices: self.device.clone(),
+            rpc: self.rpc.clone(),
             split_mode: self.split_mode,
             tensor_split: self.tensor_split.clone().unwrap_or_default(),
             main_gpu: self.main_gpu,

@@ -4,6 +4,7 @@
 //! flags, names and values, setting up, output. Only this file knows the commands.
 
 mod answers;
+mod bench;
 mod chat;
 mod compare;
 mod flags;
@@ -20,6 +21,7 @@ mod plan;
 mod progress;
 mod quantize;
 mod reward;
+mod rpc_server;
 mod run;
 mod score;
 mod search_args;
@@ -80,8 +82,12 @@ enum Command {
     Reward(reward::RewardCommand),
     /// Tell what a GGUF file is and what it can be used for
     Inspect(inspect::InspectArgs),
+    /// Measure what a model costs: decoding, noise, rewards, whole runs
+    Bench(Box<bench::BenchArgs>),
     /// Write a model in fewer bits, by llama.cpp's quantiser
     Quantize(quantize::QuantizeArgs),
+    /// Lend this machine's devices to a model on another one (--rpc there)
+    RpcServer(rpc_server::RpcServerArgs),
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
     /// Write the manual pages into a folder
@@ -162,7 +168,9 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Score(args) => score::run(&args),
         Command::Reward(command) => reward::run(&command),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Quantize(args) => quantize::run(&args),
+        Command::RpcServer(args) => rpc_server::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "aisp-llama", &mut script);

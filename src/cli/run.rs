@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use aisp_llama::compare::read_prompts;
+use aisp_llama::compare::{Shard, read_prompts};
 use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::{LogitsRoute, Model};
 use aisp_llama::method::{MethodSpec, Rounds};
@@ -62,6 +62,14 @@ pub struct RunArgs {
         help_heading = "Prompt"
     )]
     pub prompts: Option<PathBuf>,
+    /// The I-th of N equal shares of --prompts alone, from 1/N to N/N
+    #[arg(
+        long,
+        value_name = "I/N",
+        value_parser = values::reason(str::parse::<Shard>),
+        help_heading = "Prompt"
+    )]
+    pub shard: Option<Shard>,
     #[command(flatten)]
     pub chat: ChatArgs,
 
@@ -201,9 +209,14 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         }
         return answers::run(args, prompts, into, &options, engine_options(args)?);
     }
-    // Beside another prompt nothing else asks for it.
-    if args.output.is_some() {
-        return Err(Error::field("output", "it only goes with `prompts`").into());
+    // Beside another prompt nothing else asks for them.
+    for (field, given) in [
+        ("output", args.output.is_some()),
+        ("shard", args.shard.is_some()),
+    ] {
+        if given {
+            return Err(Error::field(field, "it only goes with `prompts`").into());
+        }
     }
     let prompt = prompt(args)?;
     let path = setup::model_path(&args.model)?;

@@ -8,7 +8,7 @@ use aisp_llama::method::MethodSpec;
 use aisp_llama::{Error, save};
 
 use super::output::{self, INTERRUPTED};
-use super::workbench::{GroundArgs, Workbench};
+use super::workbench::{GroundArgs, Outcome, Workbench};
 
 #[derive(Debug, clap::Args)]
 pub struct TuneArgs {
@@ -49,8 +49,8 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
         };
         bench.plan.methods = stage.methods(&incumbent)?;
         let outcome = bench.run(&args.output.join(stage.name))?;
-        if !outcome.finished {
-            return Ok(INTERRUPTED);
+        if let Some(code) = pause(&outcome, stage.name) {
+            return Ok(code);
         }
         outcome.check(&incumbent)?;
         let (verdicts, chosen) = verdicts(&bench.plan, &outcome.rows);
@@ -63,8 +63,8 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
         bench.plan.seeds = args.seeds.saturating_mul(CHECK_SEEDS);
         bench.plan.methods = vec![defaults.clone(), incumbent.clone()];
         let outcome = bench.run(&args.output.join(CHECK))?;
-        if !outcome.finished {
-            return Ok(INTERRUPTED);
+        if let Some(code) = pause(&outcome, CHECK) {
+            return Ok(code);
         }
         outcome.check(&defaults)?;
         let found = verdicts(&bench.plan, &outcome.rows);
@@ -96,6 +96,21 @@ pub fn run(args: &TuneArgs) -> anyhow::Result<u8> {
     };
     output::print_out(report.as_bytes())?;
     Ok(0)
+}
+
+/// The exit code where a stage cannot be judged yet: it was interrupted, or other shards have rows of it.
+fn pause(outcome: &Outcome, stage: &str) -> Option<u8> {
+    if !outcome.finished {
+        return Some(INTERRUPTED);
+    }
+    (outcome.missing > 0).then(|| {
+        output::note(&format!(
+            "{stage}: {} rows are with other shards; put them together by compare merge, into {stage} of \
+             every shard's folder, and go on",
+            outcome.missing
+        ));
+        0
+    })
 }
 
 fn table(report: &mut String, stage: &str, plan: &Plan, verdicts: &[Verdict], chosen: usize) {

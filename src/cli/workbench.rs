@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aisp_llama::compare::{
-    By, Coherence, Failure, FileId, Folder, Plan, Row, Store, files, summary, write_plots,
+    By, Coherence, Failure, FileId, Folder, Plan, Row, Shard, Store, files, summary, write_plots,
 };
 use aisp_llama::gguf::Gguf;
 use aisp_llama::llama::Model;
@@ -13,7 +13,7 @@ use aisp_llama::reward::{Reward, RewardSpec};
 use aisp_llama::{Aligner, EngineOptions, Error, Result, RunRewards, save};
 
 use super::flags::{HeldOutArgs, LengthArgs, ModelArgs, PromptsArgs, RewardArgs, SamplesArgs};
-use super::{output, setup};
+use super::{output, setup, values};
 
 /// What is compared on: models, rewards, prompts, lengths.
 #[derive(Debug, clap::Args)]
@@ -33,6 +33,10 @@ pub struct GroundArgs {
     pub samples: SamplesArgs,
     #[command(flatten)]
     pub length: LengthArgs,
+    /// The I-th of N equal shares of the prompts alone, from 1/N to N/N; `compare merge` puts the
+    /// folders together
+    #[arg(long, value_name = "I/N", value_parser = values::reason(str::parse::<Shard>))]
+    pub shard: Option<Shard>,
 }
 
 /// Models and rewards, loaded, with the plan that they are to carry out.
@@ -43,6 +47,7 @@ pub struct Workbench {
     reward: Box<dyn Reward>,
     held_out: Option<Box<dyn Reward>>,
     coherence: Coherence,
+    shard: Shard,
 }
 
 /// What a plan has come to.
@@ -51,8 +56,10 @@ pub struct Outcome {
     pub rows: Vec<Row>,
     /// The runs that came to no answer.
     pub failures: Vec<Failure>,
-    /// Whether they are all.
+    /// Whether they are all that were to be computed here.
     pub finished: bool,
+    /// Rows of the plan that are still to come, those of other shards included.
+    pub missing: usize,
 }
 
 impl Outcome {
@@ -110,6 +117,7 @@ impl Workbench {
             reward,
             held_out,
             coherence: Coherence::new(embedding, load.threads())?,
+            shard: ground.shard.unwrap_or_default(),
         })
     }
 
@@ -118,9 +126,9 @@ impl Workbench {
     pub fn run(&mut self, folder: &Path) -> anyhow::Result<Outcome> {
         let plan = &self.plan;
         plan.validate()?;
-        let mut store = Store::open(folder, plan)?;
-        let total = plan.cells().count();
-        let mut count = store.rows().len() + store.failures().len();
+        let mut store = Store::open(folder, plan, self.shard)?;
+        let total = plan.cells().filter(|c| self.shard.has(c.prompt)).count();
+        let mut count = total - plan.cells().filter(|&c| store.lacks(plan, c)).count();
         let mut told = |new: std::result::Result<&Row, &Failure>| {
             count += 1;
             output::note(&match new {
@@ -162,11 +170,13 @@ impl Workbench {
             rows: rows.to_vec(),
             failures: failures.to_vec(),
             finished,
+            missing: plan.cells().count() - rows.len() - failures.len(),
         })
     }
 }
 
-fn write_tables(plan: &Plan, rows: &[Row], failures: &[Failure], folder: &Path) -> Result<()> {
+/// Writes tables and plots of `plan` into `folder`.
+pub fn write_tables(plan: &Plan, rows: &[Row], failures: &[Failure], folder: &Path) -> Result<()> {
     let [_, _, path] = files(folder);
     save(&path, summary(plan, rows, failures))?;
     write_plots(plan, rows, folder)

@@ -10,6 +10,7 @@ mod folder;
 mod metrics;
 mod plots;
 mod rows;
+mod shard;
 mod stats;
 mod summary;
 mod tuning;
@@ -25,6 +26,7 @@ pub use folder::{Folder, Line};
 pub use metrics::{Coherence, diversity, is_degenerate};
 pub use plots::write_plots;
 pub use rows::{Checkpoint, Failure, Row, Store};
+pub use shard::{Shard, merge};
 pub use stats::{Interval, paired_t};
 pub use summary::summary;
 pub use tuning::{CHECK, CHECK_SEEDS, Stage, Verdict, is_confirmed, stages, verdicts};
@@ -38,6 +40,7 @@ pub use crate::math::{mean, standard_deviation};
 use crate::method::{MethodSpec, Rounds};
 use crate::stop::Stop;
 use crate::text;
+use rows::Name;
 
 /// The file with the rows of a comparison.
 const RESULTS: &str = "results.jsonl";
@@ -65,7 +68,7 @@ impl fmt::Display for By {
 }
 
 /// A comparison: everything that determines its rows.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// What the program was built of: its version, that of llama.cpp, the computer it is for.
     pub build: Vec<String>,
@@ -268,9 +271,28 @@ impl Plan {
         })
     }
 
+    /// What the row of a cell is known by.
+    fn name(&self, cell: Cell) -> Name<'_> {
+        (cell.prompt, cell.seed, self.methods[cell.method].label())
+    }
+
+    /// The plan of the rows in `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when its settings cannot be read, [`Error::Field`] when they are none of a
+    /// comparison.
+    pub fn of(folder: &Path) -> Result<Self> {
+        let [path, _, _] = files(folder);
+        let text = text::read(&path).map_err(Error::io(&path))?;
+        serde_json::from_str(&text).map_err(|error| {
+            let reason = format!("{}: no comparison's: {error}", path.display());
+            Error::field("folders", reason)
+        })
+    }
+
     /// The error, with where it came up.
     fn in_cell(&self, cell: Cell, error: Error) -> Error {
-        let place = place(cell.prompt, cell.seed, self.methods[cell.method].label());
+        let place = place(self.name(cell));
         match error {
             Error::Reward(reason) => Error::Reward(format!("{place}: {reason}")),
             Error::Engine(reason) => Error::Engine(format!("{place}: {reason}")),
@@ -355,7 +377,7 @@ impl Plan {
         }
         let mut failures: Vec<Failure> = Vec::new();
         for cell in self.cells() {
-            if store.has(self, cell) {
+            if !store.lacks(self, cell) {
                 continue;
             }
             if stop.is_requested() {
@@ -401,7 +423,7 @@ impl Plan {
 }
 
 /// Prompt, seed and method of a row, for a reader.
-fn place(prompt: usize, seed: u64, method: &str) -> String {
+fn place((prompt, seed, method): Name<'_>) -> String {
     format!("prompt {}, seed {seed}, {method}", prompt + 1)
 }
 

@@ -5,9 +5,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{By, Cell, Folder, Plan, RESULTS, diversity, place, standard_deviation};
+use super::shard::json;
+use super::{By, Cell, Folder, Plan, RESULTS, Shard, diversity, place, standard_deviation};
 use crate::align::{Alignment, Usage};
 use crate::error::{Error, Result};
+
+/// Which row of a plan it is: prompt, seed and method.
+pub(super) type Name<'a> = (usize, u64, &'a str);
 
 /// A run after one of its iterations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -166,8 +170,8 @@ impl Row {
         }
     }
 
-    /// Which it is: prompt, seed and method.
-    fn name(&self) -> (usize, u64, &str) {
+    /// Which it is.
+    pub(super) fn name(&self) -> Name<'_> {
         (self.prompt, self.seed, &self.method)
     }
 
@@ -245,16 +249,15 @@ impl Failure {
         })
     }
 
-    /// Which it is: prompt, seed and method.
-    fn name(&self) -> (usize, u64, &str) {
+    /// Which it is.
+    pub(super) fn name(&self) -> Name<'_> {
         (self.prompt, self.seed, &self.method)
     }
 
     /// The error that ended the run, with where it came up.
     #[must_use]
     pub fn to_error(&self) -> Error {
-        let place = place(self.prompt, self.seed, &self.method);
-        let reason = format!("{place}: {}", self.error);
+        let reason = format!("{}: {}", place(self.name()), self.error);
         match self.unscored {
             true => Error::Unscored(reason),
             false => Error::Run(reason),
@@ -262,23 +265,24 @@ impl Failure {
     }
 }
 
-/// The rows of one plan in a folder, which nobody else writes to meanwhile.
+/// The rows of one plan, or of a share of its prompts, in a folder, which nobody else writes to
+/// meanwhile.
 pub struct Store {
     folder: Folder,
+    shard: Shard,
     rows: Vec<Row>,
     failures: Vec<Failure>,
 }
 
 impl Store {
-    /// Opens `folder` for `plan`, making it where there is none. The rows that are there stay;
-    /// one that was cut off in the middle is dropped.
+    /// Opens `folder` for the rows of `plan` that `shard` has, making it where there is none. The rows
+    /// that are there stay, whosever they are; one that was cut off in the middle is dropped.
     ///
     /// # Errors
     /// Those of [`Folder::open`], and [`Error::Field`] for a line that is no row, none of this plan,
     /// or one for the second time.
-    pub fn open(folder: &Path, plan: &Plan) -> Result<Self> {
-        let settings = serde_json::to_value(plan).map_err(|e| Error::Run(e.to_string()))?;
-        let (folder, lines) = Folder::open(folder, RESULTS, &settings)?;
+    pub fn open(folder: &Path, plan: &Plan, shard: Shard) -> Result<Self> {
+        let (folder, lines) = Folder::open(folder, RESULTS, &json(plan)?)?;
         let (mut rows, mut failures) = (Vec::new(), Vec::new());
         let (mut of_rows, mut of_failures) = (Vec::new(), Vec::new());
         for line in lines {
@@ -295,8 +299,7 @@ impl Store {
             }
         }
         // Every row has its one place in the plan.
-        let name = |c: Cell| (c.prompt, c.seed, plan.methods[c.method].label());
-        let mut free: HashSet<_> = plan.cells().map(name).collect();
+        let mut free: HashSet<_> = plan.cells().map(|cell| plan.name(cell)).collect();
         let all: HashSet<_> = free.clone();
         let of_rows = of_rows.into_iter().zip(rows.iter().map(Row::name));
         let of_failures = of_failures.into_iter();
@@ -307,13 +310,12 @@ impl Store {
                     true => "stands there twice",
                     false => "is no row of this comparison",
                 };
-                let (prompt, seed, method) = of;
-                let reason = format!("{} {what}", place(prompt, seed, method));
-                return Err(folder.refuse(number, &reason));
+                return Err(folder.refuse(number, &format!("{} {what}", place(of))));
             }
         }
         Ok(Self {
             folder,
+            shard,
             rows,
             failures,
         })
@@ -331,13 +333,14 @@ impl Store {
         &self.failures
     }
 
-    /// Whether the row is there, or the failure in its place.
+    /// Whether the row is still to be computed: it is this shard's, and neither it nor a failure in
+    /// its place is there.
     #[must_use]
-    pub fn has(&self, plan: &Plan, cell: Cell) -> bool {
-        let cell = (cell.prompt, cell.seed, plan.methods[cell.method].label());
-        let mut rows = self.rows.iter();
-        let mut failures = self.failures.iter();
-        rows.any(|r| r.name() == cell) || failures.any(|f| f.name() == cell)
+    pub fn lacks(&self, plan: &Plan, cell: Cell) -> bool {
+        let name = plan.name(cell);
+        let there = self.rows.iter().any(|r| r.name() == name)
+            || self.failures.iter().any(|f| f.name() == name);
+        self.shard.has(cell.prompt) && !there
     }
 
     /// Adds a row in one piece.

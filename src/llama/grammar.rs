@@ -69,10 +69,7 @@ impl Grammar {
     /// [`Error::Field`] for a schema that is none, or that asks for what a grammar cannot say.
     pub fn json_schema(model: Arc<Model>, schema: &Value) -> Result<Self> {
         let wrong = |reason: String| Error::field("json-schema", reason);
-        let env = LlamaSampler::llguidance_tok_env(model.as_llama_cpp_2());
-        let mut factory = ParserFactory::new_simple(&env).map_err(|e| wrong(e.to_string()))?;
-        // What is wrong is said in its error, not on stderr.
-        factory.quiet();
+        let factory = model.schemas().as_ref().map_err(|e| wrong(e.clone()))?;
         let mut asked = schema.clone();
         if let Value::Object(all) = &mut asked {
             // As Python's `json.dumps` writes it: models lose themselves in free white space.
@@ -100,6 +97,19 @@ impl Grammar {
     #[must_use]
     pub fn start(&self) -> GrammarState {
         GrammarState(self.start.copied())
+    }
+}
+
+impl Model {
+    /// What reads schemas for this vocabulary. It is made once: that takes longer than to read one.
+    fn schemas(&self) -> &std::result::Result<ParserFactory, String> {
+        self.schemas.get_or_init(|| {
+            let env = LlamaSampler::llguidance_tok_env(self.as_llama_cpp_2());
+            let mut factory = ParserFactory::new_simple(&env).map_err(|e| e.to_string())?;
+            // What is wrong is said in its error, not on stderr.
+            factory.quiet();
+            Ok(factory)
+        })
     }
 }
 

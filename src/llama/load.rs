@@ -13,6 +13,7 @@ use llama_cpp_2::{LlamaBackendDevice, LlamaBackendDeviceType};
 use llama_cpp_sys_2 as sys;
 
 use super::c_string;
+use super::devices::{add_servers, cpu_buffers};
 use super::log::heard;
 use super::placement::{ModelOptions, SplitMode};
 use crate::error::{Error, Result};
@@ -36,6 +37,7 @@ impl LoadParams {
     /// Those for the file with this header.
     pub(super) fn new(options: &ModelOptions, gguf: &Gguf) -> Result<Self> {
         super::backend();
+        add_servers(&options.rpc)?;
         // SAFETY: returns plain data.
         let mut raw = unsafe { sys::llama_model_default_params() };
         if let Some(layers) = options.gpu_layers {
@@ -155,8 +157,7 @@ fn tensors(options: &ModelOptions, gguf: &Gguf) -> Result<Tensors> {
     }
     let blocks = gguf.arch_key("block_count").and_then(Value::as_u64);
     let blocks = usize::try_from(blocks.unwrap_or(0)).unwrap_or(usize::MAX);
-    // SAFETY: a query without arguments.
-    let cpu = unsafe { sys::ggml_backend_cpu_buffer_type() };
+    let cpu = cpu_buffers();
     match options.cpu_moe {
         usize::MAX => wanted.push((EXPERTS.to_owned(), cpu)),
         layers => {

@@ -13,6 +13,7 @@ mod attention;
 mod batch;
 mod chat;
 mod context;
+mod devices;
 mod encoder;
 mod grammar;
 mod hook;
@@ -25,6 +26,7 @@ mod obstacles;
 mod output;
 mod parts;
 pub mod placement;
+mod plain;
 mod quantize;
 mod reader;
 mod sequences;
@@ -39,6 +41,7 @@ pub use attention::{Attention, CacheType, FlashAttention};
 pub(crate) use chat::tokenize_guarded;
 pub use chat::{ChatOptions, ChatTemplate, Message, ReasoningMarkers, Think, Turn};
 pub use context::{Context, ContextOptions, LogitsRoute, Row};
+pub use devices::serve_devices;
 pub use encoder::{Encoder, Pooling};
 pub use grammar::{Grammar, GrammarState};
 pub use hook::{Edit, RowsEdit};
@@ -51,6 +54,7 @@ pub use obstacles::{
     generator_obstacle, has_head, head_inside_obstacle, is_encoder, model_obstacle,
 };
 pub use placement::{ModelOptions, Placement, SplitMode};
+pub use plain::plain_decoding;
 pub use quantize::{QuantizeOptions, WEIGHT_TYPES, quantize};
 pub use reader::{Reader, Reading, TextLikelihood, TextReading};
 
@@ -93,6 +97,8 @@ pub fn backend() -> &'static LlamaBackend {
     BACKEND.get_or_init(|| {
         llama_cpp_2::send_logs_to_tracing(llama_cpp_2::LogOptions::default());
         log::listen();
+        #[cfg(feature = "dynamic-backends")]
+        devices::load();
         LlamaBackend::init().expect("the backend is initialised here alone, once")
     })
 }
@@ -137,11 +143,9 @@ pub fn repacked_on_this_cpu(quantisation: &str) -> Option<bool> {
     if !cfg!(any(target_arch = "x86_64", target_arch = "x86")) {
         return None;
     }
-    // SAFETY: plain queries without arguments.
-    let (avx2, avx512) = unsafe { (sys::ggml_cpu_has_avx2(), sys::ggml_cpu_has_avx512()) };
     Some(match quantisation {
-        "Q4_0" | "Q4_K" | "IQ4_NL" | "MXFP4" => avx2 != 0,
-        "Q2_K" => avx512 != 0,
+        "Q4_0" | "Q4_K" | "IQ4_NL" | "MXFP4" => devices::cpu_has(c"AVX2"),
+        "Q2_K" => devices::cpu_has(c"AVX512"),
         _ => false,
     })
 }

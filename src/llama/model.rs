@@ -11,6 +11,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 use llama_cpp_sys_2 as sys;
+use llguidance::ParserFactory;
 
 use super::load::{Adapter, LoadParams, adapt, override_header};
 use super::log::heard;
@@ -41,6 +42,8 @@ pub struct Model {
     gguf: Gguf,
     specials: OnceLock<Vec<Special>>,
     ends: OnceLock<Vec<Token>>,
+    /// What reads schemas for its vocabulary.
+    pub(super) schemas: OnceLock<std::result::Result<ParserFactory, String>>,
 }
 
 impl Model {
@@ -93,6 +96,7 @@ impl Model {
             gguf,
             specials: OnceLock::new(),
             ends: OnceLock::new(),
+            schemas: OnceLock::new(),
         };
         // `raw` reaches through the binding's pointer: what it sees must be this model.
         // SAFETY: a query on a live model.

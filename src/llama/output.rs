@@ -12,6 +12,8 @@ use std::ptr::NonNull;
 
 use llama_cpp_sys_2 as sys;
 
+use super::devices::set_threads;
+
 /// One operation of the head.
 #[derive(Clone, Debug)]
 enum Operation {
@@ -136,12 +138,8 @@ impl HeadCapture {
             sys::ggml_backend_dev_init(device, std::ptr::null())
         };
         let backend = NonNull::new(backend).ok_or("its device cannot be opened a second time")?;
-        // SAFETY: a live CPU back end.
-        unsafe {
-            if sys::ggml_backend_is_cpu(backend.as_ptr()) {
-                sys::ggml_backend_cpu_set_n_threads(backend.as_ptr(), threads);
-            }
-        }
+        // SAFETY: a live back end.
+        unsafe { set_threads(backend.as_ptr(), threads) };
         Ok(OutputMatrix {
             operations: self.operations.clone(),
             // SAFETY: as above.

@@ -21,6 +21,9 @@ pub struct ModelOptions {
     pub mlock: bool,
     /// Names of the devices to put layers on; `None` takes all, an empty list none.
     pub devices: Option<Vec<String>>,
+    /// Servers of llama.cpp's RPC, `HOST:PORT` each, whose devices are there too, in front of this
+    /// machine's. One that goes away later ends the process.
+    pub rpc: Vec<String>,
     /// How a model is divided among devices.
     pub split_mode: SplitMode,
     /// The parts of the model that the devices get, in their order; empty follows their free memory.
@@ -48,6 +51,7 @@ impl Default for ModelOptions {
             mmap: true,
             mlock: false,
             devices: None,
+            rpc: Vec::new(),
             split_mode: SplitMode::default(),
             tensor_split: Vec::new(),
             main_gpu: 0,

@@ -21,7 +21,7 @@ pub fn folder() -> TempDir {
     folder
 }
 
-fn flags(folder: &Path, extra: &[&str]) -> Vec<String> {
+pub fn flags(folder: &Path, extra: &[&str]) -> Vec<String> {
     let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
     let mut flags = vec![
         "compare".into(),
@@ -63,7 +63,7 @@ pub fn lines(path: &Path) -> Vec<Value> {
 }
 
 /// The row without what depends on the clock.
-fn timeless(mut row: Value) -> Value {
+pub fn timeless(mut row: Value) -> Value {
     row["seconds"] = Value::Null;
     for iteration in row["iterations"].as_array_mut().unwrap() {
         iteration["seconds"] = Value::Null;

@@ -12,6 +12,7 @@ mod tiny;
 
 mod bad_files;
 mod bad_options;
+mod bench;
 mod commands;
 mod compare;
 mod compare_failures;
@@ -31,6 +32,7 @@ mod reward_defaults;
 mod reward_parts;
 mod rewards;
 mod runs;
+mod shards;
 mod tune;
 
 use std::process::Output;

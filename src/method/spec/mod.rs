@@ -9,7 +9,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, io_reason};
@@ -292,20 +293,35 @@ impl Default for MethodSpec {
     }
 }
 
+/// How a method is written in JSON: what it is called, and all its settings.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    name: String,
+    method: String,
+    settings: Map<String, Value>,
+}
+
 impl Serialize for MethodSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Written<'a> {
-            name: &'a str,
-            method: &'a str,
-            settings: &'a Value,
-        }
         Written {
-            name: &self.label,
-            method: self.entry.name,
-            settings: &self.all,
+            name: self.label.clone(),
+            method: self.entry.name.into(),
+            settings: self.all.as_object().cloned().unwrap_or_default(),
         }
         .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for MethodSpec {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        let written = Written::deserialize(from)?;
+        let read = || -> Result<Self> {
+            let mut spec = Self::named(&written.method)?.labelled(written.name);
+            (spec.settings, spec.all) = (spec.entry.build)(&written.settings)?;
+            spec.given = written.settings;
+            Ok(spec)
+        };
+        read().map_err(D::Error::custom)
     }
 }
 

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Builds what is handed out for x86-64 Linux, into a folder:
+#
+#   scripts/dist.sh DIRECTORY [dynamic|static|deb…]
+#
+#   dynamic   a tarball whose program loads, at run time, the kernels that fit the processor
+#   static    a tarball of one file that needs glibc alone, for processors with AVX2
+#   deb       a Debian package of the first
+#
+# With each come the sampler plugin, manual pages, completions, the licences of all that is inside and a
+# bill of materials.
+set -euo pipefail
+
+into=$(realpath -m "$1")
+shift
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+target=${CARGO_TARGET_DIR:-target}
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+mkdir -p "$into"
+
+# A tool of cargo's by its name.
+tool() {
+    command -v "$1" >/dev/null || cargo install --locked "$1"
+}
+
+# What goes with each of them: into the folder $1, made by the program $2.
+beside() {
+    install -d "$1/share/man/man1" "$1/share/bash-completion/completions" \
+        "$1/share/zsh/site-functions" "$1/share/fish/vendor_completions.d" "$1/share/doc/aisp-llama"
+    "$2" man "$1/share/man/man1"
+    "$2" completions bash >"$1/share/bash-completion/completions/aisp-llama"
+    "$2" completions zsh >"$1/share/zsh/site-functions/_aisp-llama"
+    "$2" completions fish >"$1/share/fish/vendor_completions.d/aisp-llama.fish"
+    cp README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE "$1/share/doc/aisp-llama/"
+    tool cargo-about
+    cargo about generate --manifest-path Cargo.toml scripts/licences.hbs \
+        >"$1/share/doc/aisp-llama/LICENCES.md"
+    tool cargo-cyclonedx
+    cargo cyclonedx --format json --override-filename sbom >/dev/null
+    mv sbom.json "$1/share/doc/aisp-llama/"
+    find . -name sbom.json -not -path './target/*' -delete
+}
+
+# The sampler plugin, which has no llama.cpp inside, into the folder $1.
+plugin() {
+    RUSTFLAGS='' cargo rustc --release --lib --no-default-features --features plugin \
+        --crate-type cdylib,staticlib --target-dir "$target/dist-plugin"
+    scripts/install_plugin.sh "$target/dist-plugin/release" "$1" "$version"
+}
+
+# The program with its kernels as libraries, unpacked in the folder $1.
+dynamic() {
+    local build=$target/dist-dynamic out
+    # shellcheck disable=SC2016
+    RUSTFLAGS='-C target-cpu=x86-64 -C link-arg=-Wl,-rpath,$ORIGIN/../lib/aisp-llama' \
+        cargo build --release --bin aisp-llama --features dynamic-backends --target-dir "$build"
+    out=$(find "$build/release/build" -path '*llama-cpp-sys-2-*/out/backends' | head -n 1)
+    install -d "$1/bin" "$1/lib/aisp-llama"
+    install -m 755 -s "$build/release/aisp-llama" "$1/bin/"
+    find "$out" "$(dirname "$out")/lib" -name '*.so*' -exec cp -P {} "$1/lib/aisp-llama/" \;
+    strip --strip-unneeded "$1/lib/aisp-llama"/*.so
+    beside "$1" "$1/bin/aisp-llama"
+    plugin "$1"
+}
+
+static() {
+    local build=$target/dist-static
+    RUSTFLAGS='-C target-cpu=x86-64-v3' \
+        cargo build --release --bin aisp-llama --features static --target-dir "$build"
+    install -d "$1/bin"
+    install -m 755 -s "$build/release/aisp-llama" "$1/bin/"
+    beside "$1" "$1/bin/aisp-llama"
+    plugin "$1"
+}
+
+# Packs the folder $1, made anew by the function $2.
+tarball() {
+    local name=aisp-llama-$version-x86_64-linux-$1
+    rm -rf "${into:?}/$name"
+    "$1" "$into/$name"
+    tar -C "$into" --owner=0 --group=0 -czf "$into/$name.tar.gz" "$name"
+    echo "$into/$name.tar.gz"
+}
+
+[ $# -gt 0 ] || set -- dynamic static deb
+for what in "$@"; do
+    case $what in
+    dynamic | static) tarball "$what" ;;
+    deb)
+        [ -d "$into/aisp-llama-$version-x86_64-linux-dynamic" ] || tarball dynamic
+        tool cargo-deb
+        # Where the assets in Cargo.toml are.
+        rm -rf dist/root
+        mkdir -p dist
+        cp -rL "$into/aisp-llama-$version-x86_64-linux-dynamic" dist/root
+        gzip -9n dist/root/share/man/man1/*.1
+        cargo deb --no-build --no-strip --output "$into/"
+        rm -rf dist/root
+        ;;
+    *)
+        echo "dist.sh: no $what; give dynamic, static or deb" >&2
+        exit 2
+        ;;
+    esac
+done
