@@ -299,6 +299,8 @@ fn end(case: &Case, model: &[u8], folder: &Path) -> Result<i32, String> {
         Some(130) if interrupted => Ok(130),
         Some(0) => Ok(0),
         Some(code @ 1..=4) if errors == 1 => Ok(code),
+        // Of many prompts, each has its error, and their number is told.
+        Some(1) if error.lines().any(|line| line.starts_with("failed: ")) => Ok(1),
         // A command of several says how they are called.
         Some(2) if error.contains("Usage:") => Ok(2),
         Some(1..=4) => wrong("not one error"),
