@@ -47,7 +47,7 @@ for name in $targets; do
     echo "== $name"
     "$folder/$host/release/$name" "fuzz/corpus/$name" "$seeds/$name" -max_total_time="$SECONDS_EACH" \
         -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=600 -max_len=8192 -print_final_stats=1 \
-        -artifact_prefix="fuzz/artifacts/$name-" -verbosity=0 || failed+=("$name")
+        -artifact_prefix="fuzz/artifacts/$name-" -verbosity=0 -print_funcs=0 || failed+=("$name")
 done
 if ((${#failed[@]})); then
     echo "fuzz: ${failed[*]}: see fuzz/artifacts" >&2
