@@ -28,8 +28,8 @@ PLUGIN := --release --lib --no-default-features --features plugin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test damaged soak clients fuzz build bench performance lint plugin install install-program \
-	wheel setup tools head figures
+.PHONY: help demo test damaged storm soak clients fuzz sanitize miri deny build bench performance lint \
+	plugin install install-program wheel setup tools head figures
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,9 @@ build: tools ## build the program
 damaged: tools ## run the program on some 1,500 damaged models, and count how it ends
 	@$(with_ccache) AISP_LLAMA_DAMAGED=all cargo test --release --test cli damaged::whatever -- --nocapture
 
+storm: tools ## run the program with 10,000 random command lines and 2,000 random inputs
+	@$(with_ccache) AISP_LLAMA_STORM=all cargo test --release --test cli storm:: -- --nocapture
+
 soak: ## kill comparisons, watch memory, rubbish for a server: an hour; SOAK_MINUTES of each, 20 if not set
 	@$(with_ccache) cargo test --release --test soak -- --test-threads 1 --nocapture
 	@$(with_ccache) SOAK_MINUTES="$${SOAK_MINUTES:-20}" cargo test --release --test server soak -- --nocapture
@@ -63,8 +66,20 @@ clients: setup build ## six usual clients against the server, and two servers be
 	scripts/clients.sh "$(CARGO_TARGET_DIR)/release/aisp-llama"
 	scripts/failover.sh "$(CARGO_TARGET_DIR)/release/aisp-llama"
 
-fuzz: ## feed every parser with what a fuzzer makes, FUZZ_SECONDS each, 60 if not set
-	scripts/fuzz.sh
+fuzz: tools ## feed every parser with what a fuzzer makes, FUZZ_SECONDS each, 60 if not set
+	@$(with_ccache) scripts/fuzz.sh
+
+sanitize: ## misuse the C interface under sanitizers; needs nightly Rust with rust-src
+	@for sanitizer in address thread; do \
+		$(with_ccache) AISP_LLAMA_SANITIZER=$$sanitizer \
+			cargo test --release --test plugin misuse:: -- --skip leak || exit; \
+	done
+
+miri: ## interpret the tests of what has no llama.cpp; needs nightly Rust with miri
+	cargo +nightly miri test --lib --no-default-features gguf:: control::
+
+deny: ## check licences, advisories and sources of the dependencies; needs cargo-deny
+	cargo deny check
 
 bench: setup ## run the benchmarks
 	@$(with_ccache) cargo bench --bench aisp

@@ -1,19 +1,19 @@
-//! A file's header, and the rows of its output matrix.
+//! A file's header, what of it llama.cpp would not survive, and the rows of its output matrix.
 #![no_main]
 
-use std::io::Write;
+mod file;
 
 use aisp_llama::gguf::Gguf;
 use aisp_llama::output::{OutputHead, OutputRows};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(bytes).unwrap();
+    let file = file::of(bytes);
     let Ok(gguf) = Gguf::open(file.path()) else {
         return;
     };
     let _ = (gguf.architecture(), gguf.arch_key("context_length"));
+    let _ = (gguf.quantisation(), gguf.parameters(), gguf.fault());
     let _ = OutputHead::read(&gguf);
     let Ok(rows) = OutputRows::open(file.path(), &gguf, |_| None) else {
         return;

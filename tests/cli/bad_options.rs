@@ -66,6 +66,22 @@ fn values_out_of_range_name_their_flag() {
 }
 
 #[test]
+fn numbers_that_are_too_large_are_told_how_large_they_may_be() {
+    for flag in ["--samples", "--iterations", "--horizon"] {
+        assert_refused(
+            &run(&[flag, "1000000000000"]),
+            2,
+            &[flag, "at most 4294967295"],
+        );
+    }
+}
+
+#[test]
+fn a_context_larger_than_the_memory_is_refused_before_it_is_made() {
+    assert_refused(&run(&["-c", "10000000"]), 2, &["-c", "of memory are free"]);
+}
+
+#[test]
 fn values_of_the_wrong_kind_are_refused_by_the_parser() {
     for given in [
         ["--sigma", "much"],

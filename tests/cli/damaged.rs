@@ -144,6 +144,26 @@ fn a_refused_model_comes_with_llama_cpps_reason() {
     assert!(!stderr(&output).contains("ERROR"), "{}", stderr(&output));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn messages_that_cannot_be_written_end_nothing() {
+    let folder = TempDir::new().unwrap();
+    let file = llama::file().write(folder.path(), "model.gguf");
+    let all = damage::all(&fs::read(&file).unwrap());
+    let what = "blk.0.attn_q.weight: missing";
+    let (_, bytes) = all.iter().find(|(name, _)| name == what).unwrap();
+    fs::write(&file, bytes).unwrap();
+    // llama.cpp says a lot of this file.
+    for stderr in ["2>/dev/full", "2>&-"] {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("exec \"$0\" \"$@\" {stderr}")]);
+        shell.arg(assert_cmd::cargo::cargo_bin("aisp-llama"));
+        shell.args(["run", "-v", "-p", "Hi.", "--reward", "rule:json"]);
+        shell.args(["--isolate", "off", "-m"]).arg(&file);
+        assert_eq!(shell.output().unwrap().status.code(), Some(3), "{stderr}");
+    }
+}
+
 #[test]
 fn weights_that_are_no_numbers_are_the_files_fault() {
     let folder = TempDir::new().unwrap();

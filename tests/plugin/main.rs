@@ -23,21 +23,37 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The sanitizer that the library and the programs are built with (`make sanitize`), if any.
+fn sanitizer() -> Option<String> {
+    std::env::var("AISP_LLAMA_SANITIZER").ok()
+}
+
 /// Where the library without llama.cpp is: `libaisp_llama.so` and `.a`, built on first use.
 fn library() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let folder = target().join("plugin");
         let mut build = Command::new(env!("CARGO"));
+        let (mut flags, mut built) = (String::new(), folder.join("release"));
+        if let Some(sanitizer) = sanitizer() {
+            build = Command::new("rustup");
+            build.args(["run", "nightly", "cargo", "-Zbuild-std"]);
+            build.args([
+                "--config",
+                &format!("build.target = {:?}", env!("AISP_LLAMA_TARGET")),
+            ]);
+            flags = format!("-Zsanitizer={sanitizer}");
+            built = folder.join(env!("AISP_LLAMA_TARGET")).join("release");
+        }
         build.args(["rustc", "--release", "--lib", "--no-default-features"]);
         build.args(["--features", "plugin", "--crate-type", "cdylib,staticlib"]);
         build.arg("--target-dir").arg(&folder);
         // For any processor, as the memory checker does not know the newest instructions.
         build
-            .env("RUSTFLAGS", "")
+            .env("RUSTFLAGS", flags)
             .env_remove("CARGO_ENCODED_RUSTFLAGS");
         succeed(build.current_dir(repository()));
-        folder.join("release")
+        built
     })
 }
 
@@ -64,6 +80,7 @@ fn compiler(name: &str) -> Command {
     let mut compiler = Command::new(std::env::var("CC").unwrap_or_else(|_| name.into()));
     compiler.args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-I"]);
     compiler.arg(repository().join("include"));
+    compiler.args(sanitizer().map(|name| format!("-fsanitize={name}")));
     compiler
 }
 

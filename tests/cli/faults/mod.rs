@@ -4,6 +4,7 @@ mod files;
 mod interrupts;
 mod orphans;
 mod rewards;
+mod storm;
 
 use std::fs;
 use std::path::{Path, PathBuf};
