@@ -63,7 +63,7 @@ soak: ## kill comparisons, watch memory, rubbish for a server: an hour; SOAK_MIN
 
 clients: setup build ## six usual clients against the server, and two servers behind nginx
 	@scripts/setup.sh clients
-	scripts/clients.sh "$(CARGO_TARGET_DIR)/release/aisp-llama"
+	scripts/clients.sh "$(CARGO_TARGET_DIR)/release/aisp-llama" --samples 4 --iterations 3
 	scripts/failover.sh "$(CARGO_TARGET_DIR)/release/aisp-llama"
 
 fuzz: tools ## feed every parser with what a fuzzer makes, FUZZ_SECONDS each, 60 if not set
