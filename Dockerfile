@@ -1,4 +1,4 @@
-# The program with kernels for every x86-64 processor, in 100 MB: models stay outside.
+# The program with kernels for every x86-64 processor; models stay outside. Not built by the authors yet.
 #
 #   docker build -t aisp-llama .
 #   docker run --rm -v ~/models:/models aisp-llama run -m /models/base.gguf --reward judge:self -p "…"

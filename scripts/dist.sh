@@ -7,7 +7,7 @@
 #   static    a tarball of one file that needs glibc alone, for processors with AVX2
 #   deb       a Debian package of the first
 #
-# With each come the sampler plugin, manual pages, completions, the licences of all that is inside and a
+# Not run to its end yet. With each come the sampler plugin, manual pages, completions, the licences of all that is inside and a
 # bill of materials.
 set -euo pipefail
 
