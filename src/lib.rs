@@ -72,10 +72,10 @@ pub mod train;
 
 #[cfg(feature = "engine")]
 pub use align::{
-    AlignOptions, Aligner, Alignment, Batch, Budget, Ended, EngineOptions, Event, EventKind,
-    IterationStats, ModelNames, Opened, Prompt, ReasoningOptions, Request, Rewards, RunId,
-    RunRewards, ScaledPart, ScoredCandidate, Session, StopReason, Timings, Told, Usage, Wrap,
-    default_threads,
+    AlignOptions, Aligner, Alignment, Batch, Budget, Ended, EngineOptions, Event, EventKind, Heard,
+    IterationStats, Link, ModelNames, Opened, Part, Prompt, ReasoningOptions, Recruit, Request,
+    Rewards, RunId, RunRewards, ScaledPart, ScoredCandidate, SentAnswer, SentCandidate, Session,
+    Share, StopReason, Timings, Told, Usage, Wrap, default_threads,
 };
 pub use error::{Error, Result};
 /// The arrays of the public functions.

@@ -19,9 +19,10 @@ use super::record::{Alignment, ModelNames};
 use super::request::{AlignOptions, Prompt};
 use super::rewards::Rewards;
 use super::run::Run;
+use super::share::Share;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
-use crate::method::Method;
+use crate::method::{Method, Proposal};
 use crate::rollout::{Beginning, Candidate, Job, JobId, PromptId, Rollout, RolloutOptions};
 use crate::stop::Stop;
 
@@ -98,11 +99,11 @@ impl Batch {
         self.rollout.places().map(move |place| place.map(of))
     }
 
-    /// Whether nothing is to be written: all that are in it wait for their scores.
+    /// Whether nothing is to be written here: all that are in it wait for their scores, or for others.
     #[must_use]
     pub fn waits(&self) -> bool {
-        let scoring = self.runs.values().any(|member| member.run.is_scoring());
-        scoring && self.jobs.is_empty() && self.aside.is_empty()
+        let waits = |member: &Member| member.run.is_scoring() || member.run.listens();
+        self.runs.values().any(waits) && self.jobs.is_empty() && self.aside.is_empty()
     }
 
     /// Whether nobody is in it.
@@ -125,6 +126,22 @@ impl Batch {
         method: Box<dyn Method>,
         stop: Stop,
     ) -> Result<RunId> {
+        self.add_share(prompt, tokens, options, method, stop, None)
+    }
+
+    /// The same for a run of which other processes have their `share` as well.
+    ///
+    /// # Errors
+    /// Those of [`add`](Self::add).
+    pub fn add_share(
+        &mut self,
+        prompt: Prompt,
+        tokens: Vec<Token>,
+        options: AlignOptions,
+        method: Box<dyn Method>,
+        stop: Stop,
+        share: Option<Share>,
+    ) -> Result<RunId> {
         options.check_limits()?;
         self.rollout
             .check_room(tokens.len(), options.rounds.max_tokens)?;
@@ -132,7 +149,7 @@ impl Batch {
         let tokens = self.rollout.add_prompt_for(tokens, form)?;
         let id = RunId(self.added);
         self.added += 1;
-        let run = Run::new(prompt.into(), options, method, stop);
+        let run = Run::new(prompt.into(), options, method, stop, share);
         let member = Member {
             run,
             prompt: tokens,
@@ -244,6 +261,15 @@ impl Batch {
         };
         let proposals = member.run.propose();
         let proposed = !proposals.is_empty();
+        self.write(id, proposals)?;
+        Ok(proposed)
+    }
+
+    /// Submits candidates of a run.
+    fn write(&mut self, id: RunId, proposals: Vec<(Seat, Proposal)>) -> Result<()> {
+        let Some(member) = self.runs.get(&id) else {
+            return Ok(());
+        };
         let (max_tokens, keep_pre_logits) =
             (member.run.max_tokens(), member.run.keeps_pre_logits());
         let alone = member.run.is_alone();
@@ -263,7 +289,7 @@ impl Batch {
             })?;
             self.jobs.insert(job, (id, seat));
         }
-        Ok(proposed)
+        Ok(())
     }
 
     /// One token of every candidate; answers with the runs that cannot go on.
@@ -320,9 +346,12 @@ impl Batch {
             observe(&Event { run: id, kind });
         }
         let mut tell = |kind| observe(&Event { run: id, kind });
-        if let Some(member) = self.runs.get_mut(&id) {
-            member.run.score(&mut tell)?;
-        }
+        let Some(member) = self.runs.get_mut(&id) else {
+            return Ok(());
+        };
+        let back = member.run.hear(self.rollout.context().model(), &mut tell)?;
+        member.run.score(&mut rewards.of(id), &mut tell)?;
+        self.write(id, back)?;
         while self.stop_or_go_on(id) {
             let Some(member) = self.runs.get_mut(&id) else {
                 return Ok(());
@@ -340,7 +369,10 @@ impl Batch {
         };
         let over = member.run.is_over();
         let cancelled = match over {
-            true => self.cancel_jobs(id),
+            true => {
+                member.run.stop_listening();
+                self.cancel_jobs(id)
+            }
             false => Vec::new(),
         };
         self.runs.get_mut(&id).is_some_and(|member| {

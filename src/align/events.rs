@@ -66,6 +66,11 @@ pub enum EventKind {
         /// Why.
         reason: String,
     },
+    /// A worker that had a share of the run is gone; the run goes on without any.
+    WorkersLost {
+        /// Why.
+        reason: String,
+    },
     /// The run is over.
     RunFinished {
         /// Tokens that a stop by target, patience or divergence has saved, about.

@@ -18,11 +18,13 @@ mod rewards;
 mod room;
 mod run;
 mod session;
+mod share;
 mod tally;
 mod think;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use batch::{Batch, Ended};
 pub use events::{Event, EventKind, RunId};
@@ -35,6 +37,7 @@ pub use record::{
 pub use request::{AlignOptions, Budget, Prompt};
 pub use rewards::{Rewards, RunRewards};
 pub use session::{Request, Session, Told, Wrap};
+pub use share::{Heard, Link, Part, SentAnswer, SentCandidate, Share};
 use think::{Answers, Search, Thought, Thoughts};
 pub use think::{Opened, ReasoningOptions};
 
@@ -43,6 +46,9 @@ use crate::llama::{Attention, ChatOptions, LogitsRoute, Model, Token};
 use crate::method::{Facts, Method, Rounds};
 use crate::rollout::Work;
 use crate::stop::Stop;
+
+/// How often it looks for what it cannot go on without.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// How an [`Aligner`] runs its generator.
 #[derive(Clone, Debug)]
@@ -103,7 +109,12 @@ pub struct Aligner {
     reserved: usize,
     /// Those of the last prompt.
     thoughts: Option<Thoughts>,
+    recruit: Option<Box<Recruit>>,
 }
+
+/// Finds other processes for a search: for the answer to a prompt, behind these tokens, of these
+/// options. What they leave to this process is the answer.
+pub type Recruit = dyn FnMut(&Prompt, &[Token], &AlignOptions) -> Result<Share> + Send;
 
 impl Aligner {
     /// Takes a generator.
@@ -120,6 +131,7 @@ impl Aligner {
             batch: None,
             reserved: 0,
             thoughts: None,
+            recruit: None,
         })
     }
 
@@ -147,6 +159,11 @@ impl Aligner {
         self.check_length(length, max_tokens)?;
         self.reserved = self.reserved.max(length + max_tokens);
         Ok(())
+    }
+
+    /// Has [`align`](Self::align) share each search with other processes, which `recruit` finds.
+    pub fn share_by(&mut self, recruit: Box<Recruit>) {
+        self.recruit = Some(recruit);
     }
 
     /// Tokens of a prompt as the model sees them, reasoning left out.
@@ -245,19 +262,25 @@ impl Aligner {
             *seconds = (*seconds - reasoning_seconds).max(f64::MIN_POSITIVE);
         }
         self.batch_for(longest, options.rounds.max_tokens)?;
-        let searches = thoughts.into_iter().flatten().map(|thought| Search {
-            number: 0,
-            prompt,
-            thought,
-            options: options.clone(),
-            method: method.take(),
-        });
+        let mut searches = VecDeque::new();
+        for thought in thoughts.into_iter().flatten() {
+            let recruit = self.recruit.as_mut().filter(|_| method.is_none());
+            let share = recruit.map(|recruit| recruit(prompt, &thought.tokens, &options));
+            searches.push_back(Search {
+                number: 0,
+                prompt,
+                options: options.clone(),
+                method: method.take(),
+                share: share.transpose()?,
+                thought,
+            });
+        }
         let mut answer = None;
         let mut done = |_, result| {
             answer = Some(result);
             Ok(())
         };
-        self.search_all(searches.collect(), rewards, stop, observe, &mut done)?;
+        self.search_all(searches, rewards, stop, observe, &mut done)?;
         let none = || Error::Run("stopped before anything was written".into());
         let mut answer: Alignment = answer.unwrap_or_else(|| Err(none()))?;
         answer.timings.reasoning_seconds = reasoning_seconds;
@@ -320,6 +343,7 @@ impl Aligner {
                 thought,
                 options: options.clone(),
                 method: None,
+                share: None,
             })
         });
         self.search_all(searches.collect(), rewards, stop, observe, done)
@@ -380,6 +404,9 @@ impl Aligner {
             });
             if told.is_err() {
                 break told;
+            }
+            if all.waits() {
+                std::thread::sleep(LOOK);
             }
         };
         if finished.is_err() {

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use super::record::Usage;
+use super::share::SentCandidate;
 use crate::error::{Error, Result};
 use crate::rollout::{Candidate, End, Written};
 
@@ -12,6 +13,13 @@ use crate::rollout::{Candidate, End, Written};
 pub(super) struct Seat {
     iteration: usize,
     candidate: usize,
+}
+
+impl Seat {
+    /// Its number in its iteration.
+    pub(super) fn number(&self) -> usize {
+        self.candidate
+    }
 }
 
 /// One iteration.
@@ -86,6 +94,29 @@ impl Open {
             iteration.candidates[seat.candidate] = candidate;
             iteration.open -= 1;
         }
+    }
+
+    /// Takes a candidate that was written elsewhere.
+    pub(super) fn put(&mut self, seat: Seat, candidate: Candidate) {
+        if let Some(iteration) = self.of(seat) {
+            iteration.written[seat.candidate] = candidate.tokens.len();
+        }
+        self.take_cancelled(seat, Some(candidate));
+    }
+
+    /// Candidates of the first iteration that are not there yet.
+    pub(super) fn missing(&self) -> usize {
+        self.iterations.front().map_or(0, |first| first.open)
+    }
+
+    /// Those of the first iteration that are there, as they travel.
+    pub(super) fn sent(&self) -> Vec<SentCandidate> {
+        let first = self.iterations.front();
+        let candidates = first.into_iter().flat_map(|first| first.candidates.iter());
+        let there = candidates.enumerate();
+        there
+            .filter_map(|(i, candidate)| Some(SentCandidate::of(i, candidate.as_ref()?)))
+            .collect()
     }
 
     /// How many candidates of the first iteration are finished; `None` when nothing is open.

@@ -13,6 +13,7 @@ use super::events::{EventKind, RunId};
 use super::record::Alignment;
 use super::request::{AlignOptions, Prompt};
 use super::rewards::{Rewards, RunRewards};
+use super::share::Share;
 use super::think::{Answers, Opened, Search, Thought, close, opened, reasonings};
 use super::{Aligner, Batch, check_scale};
 use crate::error::{Error, Result};
@@ -38,6 +39,9 @@ pub struct Request {
     pub wrap: Option<Box<Wrap>>,
     /// Asks for the best answer so far.
     pub stop: Stop,
+    /// What of it is written here, where other processes have their share as well; its prompt is one
+    /// that the model does not think about.
+    pub share: Option<Share>,
 }
 
 /// What is told of a request.
@@ -217,8 +221,9 @@ impl Session {
             options,
             wrap,
             stop,
+            share,
             ..
-        } = &member.request;
+        } = &mut member.request;
         for thought in thoughts {
             let rounds = options.rounds.on(&thought.tokens);
             let method = options.method.build(&rounds, facts)?;
@@ -232,6 +237,7 @@ impl Session {
                 thought,
                 options: options.clone(),
                 method: Some(method),
+                share: share.take(),
             };
             let (run, thought) = search.begin(batch, facts, stop)?;
             member.answers.missing += 1;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::request::{AlignOptions, Prompt};
+use super::share::Share;
 use super::{Aligner, Alignment, Batch, RunId};
 use crate::control::{NoiseKey, prompt_seed};
 use crate::error::{Error, Result};
@@ -134,6 +135,8 @@ pub(super) struct Search<'a> {
     pub(super) options: AlignOptions,
     /// In place of that of the options.
     pub(super) method: Option<Box<dyn Method>>,
+    /// What of it is written here.
+    pub(super) share: Option<Share>,
 }
 
 impl Search<'_> {
@@ -150,12 +153,13 @@ impl Search<'_> {
             None => self.options.method.build(&rounds, facts)?,
         };
         let tokens = self.thought.tokens.clone();
-        let run = batch.add(
+        let run = batch.add_share(
             self.prompt.clone(),
             tokens,
             self.options,
             method,
             stop.clone(),
+            self.share,
         )?;
         Ok((run, self.thought))
     }

@@ -15,7 +15,7 @@ use serde_json::Map;
 pub use super::load_args::{LoadArgs, ModelArgs};
 use super::values;
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct RewardArgs {
     /// A reward model, [WEIGHT*]FILE[;ngl=N][;dev=…]; may be given several times (-mr) [default: with the default model, the film-review reward of `make setup`]
     #[arg(

@@ -83,6 +83,9 @@ impl Progress {
             EventKind::HeldOutFailed { reason } => self.line(&format!(
                 "the held-out reward failed; the run goes on without it: {reason}"
             )),
+            EventKind::WorkersLost { reason } => {
+                self.line(&format!("the run goes on without its workers: {reason}"))
+            }
             EventKind::RunFinished {
                 usage,
                 timings,

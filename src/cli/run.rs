@@ -10,6 +10,7 @@ use aisp_llama::llama::{LogitsRoute, Model};
 use aisp_llama::method::{MethodSpec, Rounds};
 use aisp_llama::report::{Trace, write_plot};
 use aisp_llama::reward::Reward;
+use aisp_llama::serve::Workers;
 use aisp_llama::text;
 use aisp_llama::{
     AlignOptions, Aligner, Alignment, Budget, EngineOptions, Error, Prompt, Result, RunRewards,
@@ -163,6 +164,15 @@ pub struct RunArgs {
         help_heading = "Generation"
     )]
     pub logits: LogitsRoute,
+    /// Servers with the same models and rewards that take a share of each iteration's candidates, HOST:PORT,…; the answer does not depend on them
+    #[arg(
+        long,
+        value_name = "URL,…",
+        value_delimiter = ',',
+        conflicts_with = "prompts",
+        help_heading = "Generation"
+    )]
+    pub workers: Vec<String>,
     /// Decode again what candidates have in common with earlier ones: slower, the same tokens
     #[arg(long, help_heading = "Generation")]
     pub no_share_prefixes: bool,
@@ -231,6 +241,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let mut aligner = Aligner::new(Arc::clone(&model), engine)?;
     // What is wrong with the prompt is said before another model is loaded.
     aligner.tokenize(&prompt)?;
+    if !args.workers.is_empty() {
+        let workers = workers(args, &path)?;
+        aligner.share_by(Box::new(move |prompt, tokens, options| {
+            workers.share(prompt, tokens, options)
+        }));
+    }
     let mut reward = setup::load_reward(&args.reward, load, &chat, Some(Arc::clone(&model)))?;
     let mut held_out = setup::load_held_out(&args.held_out, load, &chat, &model)?;
     announce(&model, reward.as_ref(), &options);
@@ -257,6 +273,17 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         StopReason::Interrupted => Ok(INTERRUPTED),
         _ => Ok(0),
     }
+}
+
+/// Those who take a share of the run.
+fn workers(args: &RunArgs, model: &Path) -> Result<Workers> {
+    let with_scheme = |address: &String| match address.contains("://") {
+        true => address.clone(),
+        false => format!("http://{address}"),
+    };
+    let addresses = args.workers.iter().map(with_scheme).collect();
+    let ground = workbench::ground(&args.model, &args.reward, model, args.logits);
+    Workers::new(addresses, ground)
 }
 
 /// Says what a run does.

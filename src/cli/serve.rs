@@ -10,7 +10,7 @@ use aisp_llama::{AlignOptions, Error, Result, Stop, text};
 use super::flags::HeldOutArgs;
 use super::output;
 use super::search_args::{Loaded, SearchArgs, seed};
-use super::{setup, values};
+use super::{setup, values, workbench};
 
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
@@ -156,6 +156,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
             name,
         });
     }
+    let path = setup::model_path(&args.search.model)?;
     let options = ServeOptions {
         host: args.host,
         port: args.port,
@@ -173,6 +174,12 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
         engine,
         plain,
         profiles,
+        ground: Some(workbench::ground(
+            &args.search.model,
+            &args.search.reward,
+            &path,
+            args.search.logits,
+        )),
     };
     let stop = Stop::new();
     setup::ask_on_interrupt(Some(stop.clone()));

@@ -7,10 +7,13 @@ use aisp_llama::compare::{
     By, Coherence, Failure, FileId, Folder, Plan, Row, Shard, Store, files, summary, write_plots,
 };
 use aisp_llama::gguf::Gguf;
-use aisp_llama::llama::Model;
+use aisp_llama::llama::{LogitsRoute, Model};
 use aisp_llama::method::MethodSpec;
 use aisp_llama::reward::{Reward, RewardSpec};
+use aisp_llama::serve::Ground;
 use aisp_llama::{Aligner, EngineOptions, Error, Result, RunRewards, save};
+
+use serde_json::json;
 
 use super::flags::{HeldOutArgs, LengthArgs, ModelArgs, PromptsArgs, RewardArgs, SamplesArgs};
 use super::{output, setup, values};
@@ -241,6 +244,26 @@ pub fn reward_paths(
         .chain(&held_out.held_out)
         .flat_map(files)
         .collect())
+}
+
+/// What texts and rewards depend on beside a request, for the generator in the file `path`.
+pub fn ground(model: &ModelArgs, reward: &RewardArgs, path: &Path, logits: LogitsRoute) -> Ground {
+    let (path, reward) = (path.to_owned(), reward.clone());
+    let (layers, details) = (model.load.gpu_layers(), model.details());
+    Ground::new(move || {
+        let none = HeldOutArgs { held_out: None };
+        let (files, rewards) = files_and_options(&reward, &none, &[], &path)?;
+        Ok(json!({
+            "build": output::build(),
+            "cpu": output::cpu(),
+            "model": FileId::of(&path)?,
+            "gpu_layers": layers,
+            "model_details": details,
+            "logits": logits,
+            "files": files,
+            "rewards": rewards,
+        }))
+    })
 }
 
 /// The files of the rewards and of the methods' settings by their content, and what else determines

@@ -93,6 +93,15 @@ impl Grammar {
         }
     }
 
+    /// The JSON schema that it was made of; `None` for one in GBNF.
+    #[must_use]
+    pub fn schema(&self) -> Option<Value> {
+        match self.start {
+            State::Gbnf(_) => None,
+            State::Schema(_) => serde_json::from_str(&self.text).ok(),
+        }
+    }
+
     /// The beginning of a response.
     #[must_use]
     pub fn start(&self) -> GrammarState {

@@ -10,7 +10,7 @@ mod features;
 mod file;
 mod head;
 mod head_file;
-mod http;
+pub(crate) mod http;
 mod import;
 mod judge;
 #[cfg(unix)]

@@ -235,7 +235,7 @@ fn ask(
 
 /// Refuses what would keep the engine from everybody else: rewards asked for too many texts a token, too
 /// many steps of an edit, a mean in logits that has no room.
-fn bounded(app: &App, options: &AlignOptions) -> Result<(), Failure> {
+pub(super) fn bounded(app: &App, options: &AlignOptions) -> Result<(), Failure> {
     let method = &options.method;
     for (name, most) in [("guided", MOST_GUIDED), ("steps", MOST_STEPS)] {
         if let Some(asked) = method.all()[name].as_u64().filter(|&asked| asked > most) {

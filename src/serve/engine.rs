@@ -290,7 +290,9 @@ fn is_news(kind: &EventKind, plain: bool) -> bool {
         | EventKind::IterationDone(_)
         | EventKind::RewardParts { .. }
         | EventKind::HeldOutFailed { .. } => !plain,
-        EventKind::Progress { .. } | EventKind::RunFinished { .. } => false,
+        EventKind::Progress { .. }
+        | EventKind::WorkersLost { .. }
+        | EventKind::RunFinished { .. } => false,
     }
 }
 

@@ -31,6 +31,8 @@ mod settings;
 mod status;
 mod stream;
 mod watch;
+mod work;
+mod workers;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -56,6 +58,8 @@ pub use settings::{Preset, Profile};
 use status::Status;
 use stream::Leaving;
 use watch::{Watch, Watched};
+use work::Desks;
+pub use workers::{Ground, Workers};
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -93,6 +97,9 @@ pub struct ServeOptions {
     pub plain: AlignOptions,
     /// The searches.
     pub profiles: Vec<Profile>,
+    /// What the answers for the first of the rewards depend on; without it the server takes no share of
+    /// others' runs.
+    pub ground: Option<Ground>,
 }
 
 /// Whether a server on this address is guarded well enough by these keys.
@@ -122,6 +129,8 @@ struct App {
     status: Arc<Status>,
     /// The requests that are being answered, by their id.
     running: Mutex<HashMap<String, Stop>>,
+    /// Shares of others' runs.
+    desks: Desks,
     started: u64,
 }
 
@@ -170,6 +179,7 @@ pub fn serve(
         engine,
         status,
         running: Mutex::default(),
+        desks: Desks::default(),
         started: asks::now(),
         options,
     });
@@ -292,6 +302,7 @@ impl App {
                     Box::new(Watched::new(method, Arc::clone(&watched)))
                 })),
                 stop: stop.clone(),
+                share: None,
             },
             rewards: ask.rewards,
             limit: (!ask.stream && ask.options.budget.seconds.is_none())

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::asks::{self, Ask, Shape};
 use super::failure::Failure;
 use super::fields::Fields;
-use super::{App, Profile, answers, guard, prompts, rerank, stream};
+use super::{App, Profile, answers, guard, prompts, rerank, stream, work};
 use crate::llama::{Token, llama_version};
 use crate::method::Rounds;
 
@@ -47,6 +47,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/completions", post(completions))
         .route("/completions", post(native))
         .route("/completion", post(native))
+        .route("/v1/work", post(work::work))
         .route("/props", get(props))
         .route("/slots", get(slots))
         .route("/metrics", get(metrics))
@@ -71,16 +72,21 @@ async fn no_method() -> Failure {
 
 /// The JSON in a body.
 pub(super) async fn read(body: Body) -> Result<Value, Failure> {
-    let whole = axum::body::to_bytes(body, LONGEST_BODY);
+    read_up_to(body, LONGEST_BODY).await
+}
+
+/// The JSON in a body of at most so many bytes.
+pub(super) async fn read_up_to(body: Body, most: usize) -> Result<Value, Failure> {
+    let whole = axum::body::to_bytes(body, most);
     let whole = tokio::time::timeout(SLOWEST_BODY, whole).await;
     let whole = whole.map_err(|_| Failure::invalid("the body did not come to its end"))?;
-    let bytes = whole.map_err(|_| Failure::too_large(LONGEST_BODY))?;
+    let bytes = whole.map_err(|_| Failure::too_large(most))?;
     serde_json::from_slice(&bytes)
         .map_err(|e| Failure::invalid(format!("the body is no JSON: {e}")))
 }
 
 /// Work that takes a while, off the threads that all connections share.
-async fn aside<T: Send + 'static>(
+pub(super) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -1,6 +1,7 @@
 //! Many runs on one rollout: nobody's answer depends on who else is there.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use aisp_llama::llama::{Model, Token};
 use aisp_llama::method::{Facts, Method, Outcome, Proposal, Rounds, Telemetry};
@@ -75,8 +76,18 @@ impl Task {
             .unwrap()
     }
 
-    /// What the run says alone, in a context of another size and with other neighbours: none.
+    /// What the run says alone, in a context of another size and with other neighbours: none. It says
+    /// the same whenever it is asked, and is asked once.
     fn alone(&self, model: &Arc<Model>) -> Value {
+        static SAID: Mutex<BTreeMap<(String, &str), Value>> = Mutex::new(BTreeMap::new());
+        let place = (model.architecture().to_owned(), self.prompt);
+        let mut said = SAID.lock().unwrap();
+        said.entry(place)
+            .or_insert_with(|| self.ask_alone(model))
+            .clone()
+    }
+
+    fn ask_alone(&self, model: &Arc<Model>) -> Value {
         let mut aligner = Aligner::new(Arc::clone(model), EngineOptions::default()).unwrap();
         let prompt = Prompt::Raw(self.prompt.into());
         let (options, stop) = (self.options(), Stop::new());

@@ -20,6 +20,7 @@ mod security;
 mod soak;
 mod talk;
 mod told;
+mod workers;
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};

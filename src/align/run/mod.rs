@@ -16,11 +16,13 @@
 //! [`Batch`](super::Batch).
 
 mod scoring;
+mod sharing;
 mod stops;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::align::LOOK;
 use crate::align::divergence::Divergence;
 use crate::align::events::EventKind;
 use crate::align::open::{Open, Seat};
@@ -30,15 +32,13 @@ use crate::align::record::{Alignment, IterationStats, ModelNames, StopReason, Ti
 use crate::align::request::{AlignOptions, Prompt};
 use crate::align::rewards::{Asked, RunRewards, beginnings, samples};
 use crate::align::run::scoring::Scoring;
+use crate::align::share::Share;
 use crate::align::tally::Tally;
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
 use crate::method::{Method, Outcome, Proposal, Ranked};
 use crate::rollout::{Candidate, Written};
 use crate::stop::Stop;
-
-/// How often it looks for the rewards that it cannot go on without.
-const LOOK: Duration = Duration::from_millis(1);
 
 /// One run.
 pub(super) struct Run {
@@ -74,6 +74,10 @@ pub(super) struct Run {
     calls_left: usize,
     /// Whether such a method asked for more than that: it cannot do what it is for any longer.
     unguided: bool,
+    /// What of it is written and scored here, where that is not all.
+    share: Option<Share>,
+    /// What is written elsewhere of the iteration that is open.
+    away: Vec<(Seat, Proposal)>,
 }
 
 impl Run {
@@ -83,6 +87,7 @@ impl Run {
         options: AlignOptions,
         mut method: Box<dyn Method>,
         stop: Stop,
+        share: Option<Share>,
     ) -> Self {
         method.stops_with(&stop);
         let now = Instant::now();
@@ -108,6 +113,8 @@ impl Run {
             paid: None,
             calls_left: options.budget.reward_calls.unwrap_or(usize::MAX),
             unguided: false,
+            share,
+            away: Vec::new(),
             options,
         }
     }
@@ -120,6 +127,7 @@ impl Run {
                 "there is no second reward to watch; give a `held-out-reward`",
             ));
         }
+        self.check_share()?;
         let (samples, iterations) = self.method.shape();
         if self.options.reward_scale {
             parts::check(&rewards.reward.parts(), samples)?;
@@ -148,7 +156,7 @@ impl Run {
             (self.begun, self.asked) = (begun, Instant::now());
         }
         let seats = self.open.push(proposals.len());
-        seats.zip(proposals).collect()
+        self.own(seats.zip(proposals).collect())
     }
 
     /// Whether an iteration is open: being written, or scored.
@@ -160,7 +168,8 @@ impl Run {
     /// not wait for them, and no budget ends with them. One of tokens might, whatever is open.
     pub(super) fn looks_ahead(&self) -> bool {
         let (budget, usage) = (&self.options.budget, self.open.usage(self.tally.usage));
-        !self.method.waits() && budget.generated_tokens.is_none() && !budget.is_spent(&usage)
+        let waits = self.method.waits() || self.share.is_some();
+        !waits && budget.generated_tokens.is_none() && !budget.is_spent(&usage)
     }
 
     /// Whether it never has two candidates at once.
@@ -196,6 +205,11 @@ impl Run {
         self.unguided |= written.len() >= self.calls_left;
         if written.is_empty() || self.unguided {
             return Ok(answers);
+        }
+        if self.share.is_some() {
+            let reason = "this `method` asks for rewards while responses are written, each of which \
+                          would be somewhere else; leave it out";
+            return Err(Error::field("workers", reason));
         }
         if self.options.reward_scale {
             let reason = "this `method` asks for rewards before any iteration has deviations to divide \
@@ -281,7 +295,7 @@ impl Run {
         }
         let wanted = self.wanted(candidates, tell);
         self.ask_for(&mut rewards, wanted);
-        self.score(tell)
+        self.score(&mut rewards, tell)
     }
 
     /// Gives the outcomes to the method, and puts the iteration down, for which so many tokens were

@@ -8,9 +8,10 @@ use crate::align::events::EventKind;
 use crate::align::parts;
 use crate::align::record::ScoredCandidate;
 use crate::align::rewards::{Asked, RunRewards, beside, samples};
-use crate::error::Result;
+use crate::align::share::{Heard, Part, SentAnswer};
+use crate::error::{Error, Result};
 use crate::method::Outcome;
-use crate::reward::{RewardPart, Scores};
+use crate::reward::{Answer, RewardPart, Scores};
 use crate::rollout::{Candidate, End};
 
 /// Candidates with what is asked about their texts.
@@ -18,6 +19,8 @@ pub(super) struct Scoring {
     candidates: Vec<(usize, Candidate)>,
     /// Those that had no score yet, each once.
     texts: Vec<String>,
+    /// Which of them are scored here, where the others are elsewhere.
+    own: Option<Vec<usize>>,
     /// What the reward is the sum of.
     parts: Vec<RewardPart>,
     scores: Asked,
@@ -25,6 +28,51 @@ pub(super) struct Scoring {
     /// Seconds of each, and when they were asked.
     seconds: (f64, f64),
     asked: Instant,
+}
+
+impl Scoring {
+    /// What the reward says here, as it travels.
+    fn sent(&self) -> std::result::Result<Vec<(usize, SentAnswer)>, String> {
+        match &self.scores {
+            Asked::There(Ok(scores)) => {
+                let own = self.own.iter().flatten().copied();
+                Ok(own.zip(scores.iter().map(SentAnswer::from)).collect())
+            }
+            Asked::There(Err(Error::Reward(reason))) => Err(reason.clone()),
+            Asked::There(Err(error)) => Err(error.to_string()),
+            Asked::Pending(..) => Err("the scores are not there yet".into()),
+        }
+    }
+
+    /// Puts what others say beside what is said here; why it does not go together. Where a reward has
+    /// failed, here or there, there are no scores.
+    fn join(&mut self, parts: Vec<Part>) -> std::result::Result<(), String> {
+        let Asked::There(Ok(own)) = &mut self.scores else {
+            return Ok(());
+        };
+        let mut all: Vec<Option<Answer>> = self.texts.iter().map(|_| None).collect();
+        for (number, answer) in self.own.iter().flatten().zip(own.drain(..)) {
+            all[*number] = Some(answer);
+        }
+        for part in parts {
+            match part {
+                Part::Scores(Ok(scores)) => {
+                    for (number, answer) in scores {
+                        let place = all.get_mut(number).ok_or("a score of no text")?;
+                        *place = Some(answer.into());
+                    }
+                }
+                Part::Scores(Err(reason)) => {
+                    self.scores = Asked::There(Err(Error::Reward(reason)));
+                    return Ok(());
+                }
+                Part::Candidates(_) => return Err("candidates, where scores were due".into()),
+            }
+        }
+        let all: Option<Scores> = all.into_iter().collect();
+        self.scores = Asked::There(Ok(all.ok_or("a text has no score")?));
+        Ok(())
+    }
 }
 
 impl Run {
@@ -63,7 +111,17 @@ impl Run {
         let elites = self.tally.elites();
         let rewarded = beside(&self.prompt, &elites, |elite| Some(elite.reward));
         let begun = Instant::now();
-        let scores = Asked::of(&mut *rewards.reward, &samples, &rewarded);
+        // What only compares has to see all of them.
+        let share = self.share.as_ref().filter(|_| !rewards.reward.compares());
+        let own = share.map(|share| (0..samples.len()).filter(|&i| share.has(i)).collect());
+        let scores = match &own {
+            None => Asked::of(&mut *rewards.reward, &samples, &rewarded),
+            Some(own) => {
+                let own: &Vec<usize> = own;
+                let samples: Vec<_> = own.iter().map(|&i| samples[i]).collect();
+                Asked::of(&mut *rewards.reward, &samples, &rewarded)
+            }
+        };
         let asked = Instant::now();
         let wanted = !samples.is_empty() && !self.held_out_failed && !scores.has_failed();
         let held_out = rewards.held_out.as_mut().filter(|_| wanted);
@@ -74,6 +132,7 @@ impl Run {
         self.scoring = Some(Scoring {
             candidates,
             texts,
+            own,
             parts: rewards.reward.parts(),
             scores,
             held_out,
@@ -88,7 +147,11 @@ impl Run {
     }
 
     /// Closes the iteration that waits for its scores, where they are there.
-    pub(in crate::align) fn score(&mut self, tell: &mut dyn FnMut(EventKind)) -> Result<()> {
+    pub(in crate::align) fn score(
+        &mut self,
+        rewards: &mut RunRewards<'_>,
+        tell: &mut dyn FnMut(EventKind),
+    ) -> Result<()> {
         let Some(mut scoring) = self.scoring.take() else {
             return Ok(());
         };
@@ -101,12 +164,44 @@ impl Run {
         if held_out.is_some_and(|asked| asked.becomes_there(&self.stop, late)) {
             scoring.seconds.1 = scoring.asked.elapsed().as_secs_f64();
         }
+        if scoring.own.is_some() && scoring.scores.is_there() {
+            match self.exchange(&mut scoring)? {
+                Heard::Nothing => {
+                    self.scoring = Some(scoring);
+                    return Ok(());
+                }
+                Heard::Parts(_) => scoring.own = None,
+                Heard::Alone(reason) => {
+                    if self.share.is_some() {
+                        self.go_alone(reason, tell);
+                    }
+                    self.ask_for(rewards, scoring.candidates);
+                    return self.score(rewards, tell);
+                }
+            }
+        }
         let mut all = std::iter::once(&scoring.scores).chain(&scoring.held_out);
         if !all.all(Asked::is_there) {
             self.scoring = Some(scoring);
             return Ok(());
         }
         self.close_scored(scoring, tell)
+    }
+
+    /// Tells the others what their texts were given here, and puts together what all of them were
+    /// given.
+    fn exchange(&mut self, scoring: &mut Scoring) -> Result<Heard> {
+        let Some(share) = &mut self.share else {
+            return Ok(Heard::Alone("the run is over".into()));
+        };
+        let heard = share.round(|| Part::Scores(scoring.sent()))?;
+        let Heard::Parts(parts) = heard else {
+            return Ok(heard);
+        };
+        match scoring.join(parts) {
+            Ok(()) => Ok(Heard::Parts(Vec::new())),
+            Err(reason) => self.refused(reason),
+        }
     }
 
     fn close_scored(&mut self, scoring: Scoring, tell: &mut dyn FnMut(EventKind)) -> Result<()> {

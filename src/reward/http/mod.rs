@@ -23,7 +23,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use self::chat::Question;
-use self::client::{Client, Failure};
+pub(crate) use self::client::{Client, Failure};
 pub(super) use self::options::KIND;
 pub use self::options::{HttpApi, HttpOptions};
 use super::process::spawn_thread;
