@@ -76,7 +76,7 @@ sanitize: ## misuse the C interface under sanitizers; needs nightly Rust with ru
 	done
 
 miri: ## interpret the tests of what has no llama.cpp; needs nightly Rust with miri
-	cargo +nightly miri test --lib --no-default-features gguf:: control::
+	cargo +nightly miri test --lib --no-default-features -- gguf:: control::
 
 deny: ## check licences, advisories and sources of the dependencies; needs cargo-deny
 	cargo deny check

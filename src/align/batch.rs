@@ -260,7 +260,8 @@ impl Batch {
             return Ok(false);
         };
         let proposals = member.run.propose();
-        let proposed = !proposals.is_empty();
+        // Of a shared iteration others may have all.
+        let proposed = !proposals.is_empty() || member.run.listens();
         self.write(id, proposals)?;
         Ok(proposed)
     }

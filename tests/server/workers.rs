@@ -60,6 +60,7 @@ fn a_run_on_three_processes_has_the_bytes_of_one() {
         &["--method", "aisp"],
         &["--method", "aisp", "--preset", "paper"],
         &["--method", "best-of-n", "--samples", "5"],
+        &["--method", "search", "--samples", "2"],
         &["--method", "search", "-r", "e", "--target-reward", "0.9"],
         &[
             "--json-schema",
