@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::testing::build;
-use crate::{compiler, link, repository, succeed, target};
+use crate::{compiler, link, repository, sanitizer, succeed, target};
 
 /// A model of 16 tokens and width 8 in F32.
 pub fn model(folder: &Path) -> PathBuf {
@@ -23,16 +23,37 @@ pub fn model(folder: &Path) -> PathBuf {
     path
 }
 
+/// The library of a sanitizer.
+fn runtime(name: &str) -> PathBuf {
+    let short = &name[..1];
+    let mut rustc = Command::new("rustup");
+    let folder =
+        succeed(rustc.args(["run", "nightly", "rustc", "--print", "target-libdir"])).stdout;
+    let folder = PathBuf::from(String::from_utf8(folder).unwrap().trim());
+    folder.join(format!("librustc-nightly_rt.{short}san.a"))
+}
+
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let program = target().join("plugin/misuse");
+        let object = program.with_extension("o");
         let mut compiler = compiler("cc");
         compiler.arg("-std=c11").arg("-D_POSIX_C_SOURCE=200809L");
-        compiler.arg(repository().join("tests/plugin/misuse.c"));
-        compiler.arg("-o").arg(&program);
-        link(&mut compiler);
-        succeed(&mut compiler);
+        compiler
+            .arg("-c")
+            .arg(repository().join("tests/plugin/misuse.c"));
+        succeed(compiler.arg("-o").arg(&object));
+        let mut linker = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".into()));
+        linker.arg(&object).arg("-o").arg(&program);
+        link(&mut linker);
+        if let Some(name) = sanitizer() {
+            // Rust's own, as that of an older compiler lacks what it calls.
+            linker.args(["-rdynamic", "-Wl,--whole-archive"]);
+            linker.arg(runtime(&name)).arg("-Wl,--no-whole-archive");
+            linker.args(["-lpthread", "-ldl", "-lrt", "-lresolv", "-lm"]);
+        }
+        succeed(&mut linker);
         program
     })
 }
