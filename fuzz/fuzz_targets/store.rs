@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::LazyLock;
 
 use aisp_llama::compare::{
-    By, FileId, Folder, Plan, Store, is_confirmed, summary, verdicts, write_plots,
+    By, FileId, Folder, Plan, Shard, Store, is_confirmed, summary, verdicts, write_plots,
 };
 use aisp_llama::method::MethodSpec;
 use libfuzzer_sys::fuzz_target;
@@ -50,14 +50,14 @@ static PLAN: LazyLock<Plan> = LazyLock::new(|| {
 /// A folder with the settings of the plan, and one with others.
 static FOLDERS: LazyLock<[TempDir; 2]> = LazyLock::new(|| {
     let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    Store::open(folders[0].path(), &PLAN).unwrap();
+    Store::open(folders[0].path(), &PLAN, Shard::default()).unwrap();
     folders
 });
 
 fuzz_target!(|bytes: &[u8]| {
     let [folder, other] = &*FOLDERS;
     fs::write(folder.path().join("results.jsonl"), bytes).unwrap();
-    if let Ok(store) = Store::open(folder.path(), &PLAN) {
+    if let Ok(store) = Store::open(folder.path(), &PLAN, Shard::default()) {
         let (rows, failures) = (store.rows(), store.failures());
         let _ = summary(&PLAN, rows, failures);
         let _ = is_confirmed(&verdicts(&PLAN, rows));

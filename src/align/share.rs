@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::llama::{Model, Token};
 use crate::reward::{Answer, SampleError, Score};
-use crate::rollout::{Candidate, End, Form, TokenNats};
+use crate::rollout::{Beginning, Candidate, End, Form, TokenNats};
 
 /// What one process tells the others in a round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,33 +73,64 @@ impl SentCandidate {
         }
     }
 
-    /// The candidate, a response of this form and of at most so many tokens; why it is none.
+    /// The candidate, a response of this form and of at most so many tokens that begins as it was to;
+    /// why it is none.
     pub(super) fn read(
         self,
         model: &Model,
         form: &Form,
         max_tokens: usize,
+        beginning: &Beginning,
     ) -> std::result::Result<Candidate, String> {
+        let number = self.number;
         let count = self.tokens.len();
         let is_token =
             |&token: &Token| usize::try_from(token).is_ok_and(|token| token < model.vocabulary());
         if count == 0 || count > max_tokens || !self.tokens.iter().all(is_token) {
-            return Err(format!("candidate {} is no response", self.number));
+            return Err(format!("candidate {number} is no response"));
         }
-        if self.nats.len() != count || self.known >= count {
+        if self.nats.len() != count {
+            return Err(format!("candidate {number} has other numbers than tokens"));
+        }
+        let begins = self.tokens.iter().zip(beginning.iter());
+        if self.known != beginning.len()
+            || self.known >= count
+            || !begins.clone().all(|(token, known)| *token == known.0)
+        {
+            return Err(format!("candidate {number} does not begin as it was to"));
+        }
+        let ends = self.tokens.iter().position(|&token| model.is_end(token));
+        let right = match self.end {
+            End::EndOfTurn => ends == Some(count - 1),
+            End::Length => ends.is_none() && count == max_tokens,
+            End::StopText | End::Stuck => ends.is_none(),
+            End::GivenUp | End::Stopped => false,
+        };
+        let mut grammar = form.grammar.as_ref().map(|grammar| grammar.start());
+        let mut said = self.tokens[..ends.unwrap_or(count)].iter();
+        let follows = grammar
+            .as_mut()
+            .is_none_or(|grammar| said.all(|&token| grammar.accept(token).is_ok()));
+        if !right || !follows {
             return Err(format!(
-                "candidate {} has other numbers than tokens",
-                self.number
+                "candidate {number} does not end as it says, or should"
             ));
         }
         let nats = |bits: [u32; 3]| {
-            let [surprise, entropy, log_ratio] = bits.map(f32::from_bits);
-            TokenNats {
+            let numbers = bits.map(f32::from_bits);
+            let [surprise, entropy, log_ratio] = numbers;
+            let nats = TokenNats {
                 surprise,
                 entropy,
                 log_ratio,
-            }
+            };
+            numbers
+                .iter()
+                .all(|number| number.is_finite())
+                .then_some(nats)
         };
+        let nats: Option<Vec<TokenNats>> = self.nats.into_iter().map(nats).collect();
+        let nats = nats.ok_or_else(|| format!("candidate {number} has numbers that are none"))?;
         let reading = form.read(model, &self.tokens);
         Ok(Candidate {
             tokens: self.tokens,
@@ -107,7 +138,7 @@ impl SentCandidate {
             text: reading.text,
             reasoning: reading.reasoning,
             unfinished: reading.unfinished,
-            nats: self.nats.into_iter().map(nats).collect(),
+            nats,
             end: self.end,
             pre_logits: Vec::new(),
         })
@@ -189,8 +220,9 @@ impl Share {
     /// # Errors
     /// [`Error::Field`] where there is no such process.
     pub fn new(rank: usize, of: usize, link: Box<dyn Link>) -> Result<Self> {
-        if rank >= of {
-            let reason = format!("number {rank} of {of}; they are counted from 0");
+        if rank >= of || of < 2 {
+            let reason =
+                format!("number {rank} of {of}; they are counted from 0, and two at least");
             return Err(Error::field("workers", reason));
         }
         Ok(Self {
@@ -199,6 +231,11 @@ impl Share {
             link,
             given: false,
         })
+    }
+
+    /// Whether the run was begun here.
+    pub(super) fn leads(&self) -> bool {
+        self.rank == 0
     }
 
     /// Whether the candidate, or the text, of this number is written, or scored, here.
@@ -219,9 +256,9 @@ impl Share {
 
     /// What becomes of a round in which another process tells what cannot be.
     pub(super) fn refuse(&self, reason: String) -> Result<Heard> {
-        match self.rank {
-            0 => Ok(Heard::Alone(reason)),
-            _ => Err(Error::Run(reason)),
+        match self.leads() {
+            true => Ok(Heard::Alone(reason)),
+            false => Err(Error::Run(reason)),
         }
     }
 }

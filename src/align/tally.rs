@@ -84,7 +84,7 @@ impl Tally {
     pub(super) fn learn(&mut self, text: &str, answer: Answer, held_out: Option<f64>) {
         self.usage.reward_calls += 1;
         if let Ok(score) = &answer {
-            self.usage.reward_tokens += score.tokens;
+            self.usage.reward_tokens = self.usage.reward_tokens.saturating_add(score.tokens);
         }
         self.known.insert(text.to_owned(), (answer, held_out));
     }

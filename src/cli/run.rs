@@ -282,7 +282,13 @@ fn workers(args: &RunArgs, model: &Path) -> Result<Workers> {
         false => format!("http://{address}"),
     };
     let addresses = args.workers.iter().map(with_scheme).collect();
-    let ground = workbench::ground(&args.model, &args.reward, model, args.logits);
+    let ground = workbench::ground(
+        &args.model,
+        &args.reward,
+        &args.chat.options()?,
+        model,
+        args.logits,
+    );
     Workers::new(addresses, ground)
 }
 

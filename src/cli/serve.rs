@@ -171,15 +171,16 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
         time_limit: args.time_limit,
         seed: seed(args.seed),
         system_prompt: args.search.chat.system_prompt.clone(),
-        engine,
         plain,
         profiles,
         ground: Some(workbench::ground(
             &args.search.model,
             &args.search.reward,
+            &engine.chat,
             &path,
             args.search.logits,
         )),
+        engine,
     };
     let stop = Stop::new();
     setup::ask_on_interrupt(Some(stop.clone()));

@@ -7,7 +7,7 @@ use aisp_llama::compare::{
     By, Coherence, Failure, FileId, Folder, Plan, Row, Shard, Store, files, summary, write_plots,
 };
 use aisp_llama::gguf::Gguf;
-use aisp_llama::llama::{LogitsRoute, Model};
+use aisp_llama::llama::{ChatOptions, ChatTemplate, LogitsRoute, Model};
 use aisp_llama::method::MethodSpec;
 use aisp_llama::reward::{Reward, RewardSpec};
 use aisp_llama::serve::Ground;
@@ -247,12 +247,26 @@ pub fn reward_paths(
 }
 
 /// What texts and rewards depend on beside a request, for the generator in the file `path`.
-pub fn ground(model: &ModelArgs, reward: &RewardArgs, path: &Path, logits: LogitsRoute) -> Ground {
+pub fn ground(
+    model: &ModelArgs,
+    reward: &RewardArgs,
+    chat: &ChatOptions,
+    path: &Path,
+    logits: LogitsRoute,
+) -> Ground {
+    let chat = chat.of_any_model();
     let (path, reward) = (path.to_owned(), reward.clone());
     let (layers, details) = (model.load.gpu_layers(), model.details());
     Ground::new(move || {
         let none = HeldOutArgs { held_out: None };
         let (files, rewards) = files_and_options(&reward, &none, &[], &path)?;
+        // What templates of reward models tell of the date.
+        let told = |path: &PathBuf| {
+            let file = Gguf::open(path).ok()?;
+            ChatTemplate::of(file.chat_template()?, "", "", &chat).date()
+        };
+        let paths = reward_paths(&reward, &none, &path)?;
+        let dates: Vec<Option<String>> = paths.iter().map(|p| Some(told(p)?.to_string())).collect();
         Ok(json!({
             "build": output::build(),
             "cpu": output::cpu(),
@@ -262,6 +276,8 @@ pub fn ground(model: &ModelArgs, reward: &RewardArgs, path: &Path, logits: Logit
             "logits": logits,
             "files": files,
             "rewards": rewards,
+            "chat_template_kwargs": chat.variables,
+            "date": dates,
         }))
     })
 }

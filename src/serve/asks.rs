@@ -21,7 +21,7 @@ use crate::method::Rounds;
 use crate::rollout::Form;
 
 /// Most texts that end an answer: each is looked for at every token.
-const MOST_STOPS: usize = 64;
+pub(super) const MOST_STOPS: usize = 64;
 /// Most tokens with a bias, which is added at every token.
 const MOST_BIASES: usize = 1024;
 /// Most texts of a token that a reward is asked for.

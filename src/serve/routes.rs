@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
@@ -20,7 +20,7 @@ use crate::llama::{Token, llama_version};
 use crate::method::Rounds;
 
 /// Bytes of a body.
-const LONGEST_BODY: usize = 1 << 20;
+pub(super) const LONGEST_BODY: usize = 1 << 20;
 /// What a body may take to come.
 const SLOWEST_BODY: Duration = Duration::from_secs(30);
 
@@ -72,17 +72,17 @@ async fn no_method() -> Failure {
 
 /// The JSON in a body.
 pub(super) async fn read(body: Body) -> Result<Value, Failure> {
-    read_up_to(body, LONGEST_BODY).await
+    let bytes = bytes(body, LONGEST_BODY).await?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Failure::invalid(format!("the body is no JSON: {e}")))
 }
 
-/// The JSON in a body of at most so many bytes.
-pub(super) async fn read_up_to(body: Body, most: usize) -> Result<Value, Failure> {
+/// A body of at most so many bytes.
+pub(super) async fn bytes(body: Body, most: usize) -> Result<Bytes, Failure> {
     let whole = axum::body::to_bytes(body, most);
     let whole = tokio::time::timeout(SLOWEST_BODY, whole).await;
     let whole = whole.map_err(|_| Failure::invalid("the body did not come to its end"))?;
-    let bytes = whole.map_err(|_| Failure::too_large(most))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| Failure::invalid(format!("the body is no JSON: {e}")))
+    whole.map_err(|_| Failure::too_large(most))
 }
 
 /// Work that takes a while, off the threads that all connections share.

@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -26,12 +26,12 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, oneshot};
 
-use super::asks::bounded;
+use super::asks::{MOST_STOPS, bounded};
 use super::engine::{News, Work};
 use super::failure::Failure;
-use super::routes::{Answer, Server, aside, read_up_to};
+use super::routes::{Answer, LONGEST_BODY, Server, aside, bytes};
 use super::stream::Leaving;
-use super::{App, answers};
+use super::{App, Ground, answers};
 use crate::align::{AlignOptions, Heard, Link, Opened, Part, Prompt, Request, Share};
 use crate::error::{Error, Result as Outcome};
 use crate::llama::{Grammar, Message, ReasoningMarkers, Token};
@@ -43,6 +43,8 @@ use crate::stop::Stop;
 pub(super) const LONGEST: usize = 64 << 20;
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How often it looks whether files are read.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long nobody may have asked.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Most processes of a run.
@@ -90,7 +92,7 @@ struct Said {
 
 /// What one of these runs is told, and tells. The run ends with it.
 pub(super) struct Desk {
-    inbox: Sender<Vec<Part>>,
+    inbox: SyncSender<Vec<Part>>,
     outbox: Mutex<(UnboundedReceiver<Part>, UnboundedReceiver<News>)>,
     asked: std::sync::Mutex<Instant>,
     _gone: oneshot::Sender<()>,
@@ -123,10 +125,19 @@ impl Link for Post {
 }
 
 pub(super) async fn work(State(app): Server, body: Body) -> Answer {
-    let said = read_up_to(body, LONGEST).await?;
-    let said = Said::deserialize(said).map_err(|e| Failure::invalid(e.to_string()))?;
+    let body = bytes(body, LONGEST).await?;
+    let said = aside(move || {
+        let said = serde_json::from_slice::<Said>(&body);
+        said.map_err(|e| Failure::invalid(format!("the body: {e}")))
+    });
+    let said = said.await?;
     let reply = match (said.errand, said.id) {
         (Some(errand), None) => {
+            // Its files are short, or whoever asks comes again.
+            let until = Instant::now() + PATIENCE;
+            while ground(&app)?.poll().is_none() && Instant::now() < until {
+                tokio::time::sleep(LOOK).await;
+            }
             let reader = Arc::clone(&app);
             let work = aside(move || begin(&reader, *errand)).await?;
             json!({"id": start(&app, work)?})
@@ -158,7 +169,12 @@ async fn exchange(
 ) -> Result<Value, Failure> {
     if let Some(parts) = parts {
         // Where the run is over, that is its news.
-        let _ = desk.inbox.send(parts);
+        if let Err(TrySendError::Full(_)) = desk.inbox.try_send(parts) {
+            return Err(Failure::field(
+                "parts",
+                "those before them are not read yet",
+            ));
+        }
     }
     // Whoever breaks off has left.
     let mut leaves = Leaves {
@@ -219,13 +235,17 @@ impl App {
 }
 
 /// A run that can begin: the way in, and the way out.
-type Ready = (Request, Sender<Vec<Part>>, UnboundedReceiver<Part>);
+type Ready = (Request, SyncSender<Vec<Part>>, UnboundedReceiver<Part>);
+
+fn ground(app: &App) -> Result<&Ground, Failure> {
+    let none = || Failure::not_supported("this server has no ground that work could be shared on");
+    app.options.ground.as_ref().ok_or_else(none)
+}
 
 /// The request that an errand is.
 fn begin(app: &App, errand: Errand) -> Result<Ready, Failure> {
-    let ground = app.options.ground.as_ref();
-    let none = || Failure::not_supported("this server has no ground that work could be shared on");
-    let own = ground.ok_or_else(none)?.value()?;
+    let reading = || Failure::unavailable("the server still reads its files for this");
+    let own = ground(app)?.poll().ok_or_else(reading)??;
     if let Some(difference) = difference(own, &errand.ground) {
         return Err(Failure::field("ground", difference));
     }
@@ -237,6 +257,28 @@ fn begin(app: &App, errand: Errand) -> Result<Ready, Failure> {
     }
     if errand.of > MOST {
         return wrong("of", "too many processes for one run");
+    }
+    let texts = errand
+        .messages
+        .iter()
+        .map(|m| m.role.len() + m.content.len());
+    let schema = errand
+        .schema
+        .as_ref()
+        .map_or(0, |schema| schema.to_string().len());
+    let text = errand.text.as_ref().map_or(0, String::len);
+    if texts.sum::<usize>() + schema + text > LONGEST_BODY {
+        return Err(Failure::too_large(LONGEST_BODY));
+    }
+    if errand.stop.len() > MOST_STOPS {
+        return wrong("stop", "too many texts");
+    }
+    if errand
+        .schema
+        .as_ref()
+        .is_some_and(|schema| !schema.is_object())
+    {
+        return wrong("schema", "no JSON schema");
     }
     if !errand.method.settings().files().is_empty() {
         return wrong("method", "it reads a file, which no request may name");
@@ -287,10 +329,11 @@ fn begin(app: &App, errand: Errand) -> Result<Ready, Failure> {
     };
     options.validate()?;
     bounded(app, &options)?;
-    let rewards = app.rewards.first().ok_or_else(none)?;
-    rewards.check(&options)?;
+    if let Some(rewards) = app.rewards.first() {
+        rewards.check(&options)?;
+    }
     let (out, told) = unbounded_channel();
-    let (inbox, heard) = channel();
+    let (inbox, heard) = sync_channel(1);
     let post = Post { out, inbox: heard };
     let share = Share::new(errand.rank, errand.of, Box::new(post))?;
     let request = Request {
@@ -313,6 +356,10 @@ fn begin(app: &App, errand: Errand) -> Result<Ready, Failure> {
 
 /// Begins a run, and answers with its id.
 fn start(app: &Arc<App>, (request, inbox, told): Ready) -> Result<String, Failure> {
+    // Nobody waits in the queue for what waits for others.
+    if app.status.free() == 0 {
+        return Err(Failure::unavailable("no slot is free"));
+    }
     app.check_queue(1)?;
     let (out, news) = unbounded_channel();
     let (gone, ended) = oneshot::channel();

@@ -4,6 +4,7 @@
 //! goes wrong with one of them ends the sharing, and not the run.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -22,6 +23,8 @@ use crate::reward::{HttpOptions, http};
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a server is told that it is still waited for.
 const STILL_THERE: Duration = Duration::from_secs(15);
+/// How often a server that is not ready, and says so, is asked again.
+const PATIENCE: usize = 6;
 /// Holds the key of the servers.
 const KEY: &str = "LLAMA_API_KEY";
 
@@ -33,6 +36,7 @@ pub struct Ground(Arc<Making>);
 struct Making {
     make: Box<dyn Fn() -> Result<Value> + Send + Sync>,
     made: OnceLock<std::result::Result<Value, String>>,
+    begun: AtomicBool,
 }
 
 impl Ground {
@@ -41,6 +45,7 @@ impl Ground {
         Self(Arc::new(Making {
             make: Box::new(make),
             made: OnceLock::new(),
+            begun: AtomicBool::new(false),
         }))
     }
 
@@ -50,6 +55,15 @@ impl Ground {
             made.map_err(|error| error.to_string())
         });
         made.as_ref().map_err(|reason| Error::Run(reason.clone()))
+    }
+
+    /// The same where it is made already; else it is begun, elsewhere.
+    pub(super) fn poll(&self) -> Option<Result<&Value>> {
+        if self.0.made.get().is_none() && !self.0.begun.swap(true, Ordering::Relaxed) {
+            let making = self.clone();
+            thread::spawn(move || drop(making.value().map(drop)));
+        }
+        self.0.made.get().map(|_| self.value())
     }
 }
 
@@ -78,7 +92,7 @@ impl Workers {
             return Err(Error::field("workers", reason));
         }
         for address in &addresses {
-            client(address)?;
+            client(address, 0)?;
         }
         Ok(Self { addresses, ground })
     }
@@ -112,8 +126,8 @@ impl Workers {
         let mut all = Vec::with_capacity(self.addresses.len());
         for (rank, address) in (1..).zip(&self.addresses) {
             let errand = errand(self.ground.value()?, prompt, tokens, options, (rank, of))?;
-            let client = client(address)?;
-            let begun = ask(&client, &json!({"errand": errand}));
+            let begun = ask(&client(address, PATIENCE)?, &json!({"errand": errand}));
+            let client = client(address, 0)?;
             let begun = begun.and_then(|reply| {
                 let id = reply.id.map(|id| (client, id));
                 id.ok_or_else(|| format!("{address}: began nothing"))
@@ -132,7 +146,7 @@ impl Workers {
     }
 }
 
-fn client(address: &str) -> Result<http::Client> {
+fn client(address: &str, retries: usize) -> Result<http::Client> {
     let options = HttpOptions {
         url: address.trim_end_matches('/').to_owned(),
         key_env: Some(match std::env::var_os(KEY) {
@@ -140,7 +154,7 @@ fn client(address: &str) -> Result<http::Client> {
             _ => "none".into(),
         }),
         timeout: TIMEOUT,
-        retries: 0,
+        retries,
         max_response_bytes: LONGEST,
         ..HttpOptions::default()
     };

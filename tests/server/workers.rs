@@ -230,29 +230,30 @@ fn run_beside(server: &Server, parts: Vec<Value>) -> (Value, String, Vec<Value>)
 fn a_worker_that_tells_what_cannot_be_ends_the_sharing_alone() {
     let server = Server::start(&[]);
     let (alone, _) = run(&server, &[]);
-    let candidate = |number: usize, token: i32, known: usize| {
-        json!({
-            "number": number, "tokens": [token], "known": known, "nats": [[0, 0, 0]], "end": "length",
-        })
+    let all = |tokens: &[i32], known: usize, bits: u32, end: &str| -> Value {
+        let one = |number: usize| {
+            let nats = vec![[0, bits, 0]; tokens.len()];
+            json!({"number": number, "tokens": tokens, "known": known, "nats": nats, "end": end})
+        };
+        let all = [1, 3, 5].map(one);
+        json!({"candidates": all})
     };
-    let all = |token, known| -> Vec<Value> {
-        let odd = [1, 3, 5].into_iter();
-        odd.map(|number| candidate(number, token, known)).collect()
-    };
+    let whole = [4; 12];
+    let nan = f32::NAN.to_bits();
     for (part, words) in [
         (json!({"candidates": []}), "candidate 1 is missing"),
         (
-            json!({"candidates": all(1 << 20, 0)}),
+            all(&[1 << 20], 0, 0, "length"),
             "candidate 1 is no response",
         ),
-        (
-            json!({"candidates": all(-1, 0)}),
-            "candidate 1 is no response",
-        ),
-        (
-            json!({"candidates": all(4, 1)}),
-            "candidate 1 has other numbers",
-        ),
+        (all(&[-1], 0, 0, "length"), "candidate 1 is no response"),
+        (all(&[4; 13], 0, 0, "length"), "candidate 1 is no response"),
+        (all(&[], 0, 0, "length"), "candidate 1 is no response"),
+        (all(&whole, 1, 0, "length"), "candidate 1 does not begin"),
+        (all(&whole, 0, 0, "end_of_turn"), "candidate 1 does not end"),
+        (all(&whole, 0, 0, "given_up"), "candidate 1 does not end"),
+        (all(&[4], 0, 0, "length"), "candidate 1 does not end"),
+        (all(&whole, 0, nan, "length"), "numbers that are none"),
         (
             json!({"scores": {"Ok": []}}),
             "scores, where candidates were due",
@@ -301,7 +302,11 @@ fn whatever_is_sent_as_work_is_answered() {
         ),
         (errand("samples", json!(0)), 400, "samples: 0"),
         (errand("rank", json!(2)), 400, "number 2 of 2"),
+        (errand("of", json!(1)), 400, "number 1 of 1"),
         (errand("of", json!(1_u64 << 40)), 400, "of: too many"),
+        (errand("text", json!("x".repeat(2 << 20))), 413, "bytes"),
+        (errand("stop", json!(vec!["x"; 100])), 400, "stop: too many"),
+        (errand("schema", json!(7)), 400, "schema: no JSON schema"),
         (errand("stop", json!([""])), 400, "stop: an empty text"),
         (errand("schema", json!({"type": 7})), 400, "schema: "),
         (

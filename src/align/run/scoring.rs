@@ -8,7 +8,7 @@ use crate::align::events::EventKind;
 use crate::align::parts;
 use crate::align::record::ScoredCandidate;
 use crate::align::rewards::{Asked, RunRewards, beside, samples};
-use crate::align::share::{Heard, Part, SentAnswer};
+use crate::align::share::{Heard, Part, SentAnswer, Share};
 use crate::error::{Error, Result};
 use crate::method::Outcome;
 use crate::reward::{Answer, RewardPart, Scores};
@@ -44,8 +44,8 @@ impl Scoring {
         }
     }
 
-    /// Puts what others say beside what is said here; why it does not go together. Where a reward has
-    /// failed, here or there, there are no scores.
+    /// Puts what others say beside what is said here; why it does not go together. Where the reward has
+    /// failed here, there are no scores.
     fn join(&mut self, parts: Vec<Part>) -> std::result::Result<(), String> {
         let Asked::There(Ok(own)) = &mut self.scores else {
             return Ok(());
@@ -58,14 +58,12 @@ impl Scoring {
             match part {
                 Part::Scores(Ok(scores)) => {
                     for (number, answer) in scores {
-                        let place = all.get_mut(number).ok_or("a score of no text")?;
-                        *place = Some(answer.into());
+                        let place = all.get_mut(number).filter(|place| place.is_none());
+                        *place.ok_or("a score of no text")? = Some(answer.into());
                     }
                 }
-                Part::Scores(Err(reason)) => {
-                    self.scores = Asked::There(Err(Error::Reward(reason)));
-                    return Ok(());
-                }
+                // Where the run was begun the reward may still be there.
+                Part::Scores(Err(reason)) => return Err(format!("its reward failed: {reason}")),
                 Part::Candidates(_) => return Err("candidates, where scores were due".into()),
             }
         }
@@ -124,7 +122,9 @@ impl Run {
         };
         let asked = Instant::now();
         let wanted = !samples.is_empty() && !self.held_out_failed && !scores.has_failed();
-        let held_out = rewards.held_out.as_mut().filter(|_| wanted);
+        // One process watches.
+        let watches = self.share.as_ref().is_none_or(Share::leads);
+        let held_out = rewards.held_out.as_mut().filter(|_| wanted && watches);
         let held_out = held_out.map(|reward| {
             let watched = beside(&self.prompt, &elites, |elite| elite.held_out);
             Asked::of(&mut **reward, &samples, &watched)
@@ -171,13 +171,13 @@ impl Run {
                     return Ok(());
                 }
                 Heard::Parts(_) => scoring.own = None,
-                Heard::Alone(reason) => {
-                    if self.share.is_some() {
-                        self.go_alone(reason, tell);
-                    }
+                Heard::Alone(reason) if self.share.is_some() => {
+                    self.go_alone(reason, tell);
                     self.ask_for(rewards, scoring.candidates);
                     return self.score(rewards, tell);
                 }
+                // The run is over: what is scored here is what there is.
+                Heard::Alone(_) => self.keep_own(&mut scoring),
             }
         }
         let mut all = std::iter::once(&scoring.scores).chain(&scoring.held_out);
@@ -186,6 +186,26 @@ impl Run {
             return Ok(());
         }
         self.close_scored(scoring, tell)
+    }
+
+    /// Leaves out what was to be scored elsewhere.
+    fn keep_own(&self, scoring: &mut Scoring) {
+        let own = scoring.own.take().unwrap_or_default();
+        let texts = std::mem::take(&mut scoring.texts);
+        let away: Vec<String> = (0..)
+            .zip(texts)
+            .filter_map(|(number, text)| match own.contains(&number) {
+                true => {
+                    scoring.texts.push(text);
+                    None
+                }
+                false => Some(text),
+            })
+            .collect();
+        scoring
+            .candidates
+            .retain(|(_, candidate)| !away.contains(&candidate.text));
+        scoring.held_out = None;
     }
 
     /// Tells the others what their texts were given here, and puts together what all of them were

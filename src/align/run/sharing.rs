@@ -21,8 +21,11 @@ impl Run {
         if self.method.keeps_pre_logits() {
             return refuse("this `method` needs the pre-logits, which do not travel; leave it out");
         }
-        if self.options.budget.generated_tokens.is_some() {
-            return refuse("a budget of tokens ends within an iteration; leave out one of them");
+        let budget = &self.options.budget;
+        if budget.generated_tokens.is_some() || budget.reward_tokens.is_some() {
+            return refuse(
+                "a budget of tokens depends on who writes and reads; leave out one of them",
+            );
         }
         Ok(())
     }
@@ -85,12 +88,15 @@ impl Run {
         }
         // All of them, before any is taken.
         let mut taken = Vec::with_capacity(self.away.len());
-        for (seat, _) in &self.away {
+        for (seat, proposal) in &self.away {
             let number = seat.number();
             let place = sent.iter().position(|candidate| candidate.number == number);
             let missing = || format!("candidate {number} is missing");
             let candidate = sent.swap_remove(place.ok_or_else(missing)?);
-            taken.push((*seat, candidate.read(model, form, longest)?));
+            taken.push((
+                *seat,
+                candidate.read(model, form, longest, &proposal.beginning)?,
+            ));
         }
         for (seat, candidate) in taken {
             self.tokens += candidate.tokens.len() - candidate.known;
