@@ -43,12 +43,13 @@ compare() {
 on_film() { compare "$@" -m "$smollm" -mr "$film"; }
 tuning() { on_film "$@" --prompts "$prompts/film-reviews-tuning.jsonl" --seeds 1; }
 reviews() { on_film "$@" --prompts "$prompts/film-reviews.jsonl"; }
-# Half of the prompts of file $1, in a file of their own that it names.
-first_half() {
-    head -n 12 "$prompts/$1.jsonl" >"half-$1.jsonl"
-    echo "half-$1.jsonl"
+# The first $2 of the prompts of file $1, half of them where it is not said, in a file of their own
+# that it names.
+first() {
+    head -n "${2:-12}" "$prompts/$1.jsonl" >"first-${2:-12}-$1.jsonl"
+    echo "first-${2:-12}-$1.jsonl"
 }
-half() { on_film "$@" --prompts "$(first_half film-reviews)"; }
+half() { on_film "$@" --prompts "$(first film-reviews)"; }
 
 value_network() {
     if [ ! -f value.safetensors ]; then
@@ -91,17 +92,21 @@ tokens() { echo "--by tokens --budget $(($1 * length)) --seeds 1"; }
 
 figure() {
     case $1 in
-    # The main result, at three lengths; half of the prompts at the longer ones, the two methods that
-    # matter there.
-    film | film-64 | film-128)
-        if [ "$1" = film ]; then
-            # shellcheck disable=SC2046
-            reviews "$1" $(tokens 256) --methods "$ours"
-        else
-            length=${1#film-}
-            # shellcheck disable=SC2046
-            half "$1" $(tokens 256) --methods "$two"
-        fi
+    # The main result, at three lengths; fewer of the prompts at the longer ones, and the two methods
+    # that matter there.
+    film)
+        # shellcheck disable=SC2046
+        reviews film $(tokens 256) --methods "$ours"
+        ;;
+    film-64)
+        length=64
+        # shellcheck disable=SC2046
+        half film-64 $(tokens 256) --methods "$two"
+        ;;
+    film-128)
+        length=128
+        # shellcheck disable=SC2046
+        on_film film-128 --prompts "$(first film-reviews 8)" $(tokens 256) --methods "$two"
         ;;
     # What a model that did not write the answers makes of them.
     likelihood)
@@ -127,7 +132,7 @@ search:early-rejection=auto,aisp:steer=0,aisp"
         commands
         # shellcheck disable=SC2046
         compare hash -m "$smollm" --reward "command:${PYTHON:-python3} hash.py" $(tokens 128) \
-            --prompts "$(first_half film-reviews)" --methods "$ours"
+            --prompts "$(first film-reviews)" --methods "$ours"
         ;;
     # The same with another of best-of-n's settings that tuning does not tell from that one.
     temperatures)
@@ -153,21 +158,21 @@ search:early-rejection=auto,aisp:steer=0,aisp"
         *-judge) set -- "$1" --reward judge:self ;;
         *) set -- "$1" --reward "command:${PYTHON:-python3} slow.py" ;;
         esac
-        compare "$@" -m "$smollm" --prompts "$(first_half film-reviews)" --by seconds --budget 16 --seeds 1 \
+        compare "$@" -m "$smollm" --prompts "$(first film-reviews)" --by seconds --budget 16 --seeds 1 \
             --methods "best-of-n:$all,search,aisp,$misvo,$guided"
         ;;
-    # Models, rewards and prompts that no default was chosen on; half of the prompts where a cell takes
-    # minutes, but for the judge's, whose answers are printed.
+    # Models, rewards and prompts that no default was chosen on; of the prompts half, or a third, where
+    # a cell takes minutes, but for the judge's, whose answers are printed.
     gemma)
         length=64
         # shellcheck disable=SC2046
         compare gemma -m "$gemma" --no-chat -mr "$film" $(tokens 128) \
-            --prompts "$(first_half film-reviews)" --methods "$two"
+            --prompts "$(first film-reviews 8)" --methods "$two"
         ;;
     rule)
         length=64
         # shellcheck disable=SC2046
-        compare rule -m "$smollm" --prompts "$(first_half general)" $(tokens 128) \
+        compare rule -m "$smollm" --prompts "$(first general)" $(tokens 128) \
             --reward 'rule:words=10..12;contains=like a;excludes=the;ends-with=!' --methods "$two"
         ;;
     judge)
