@@ -96,6 +96,8 @@ lint: tools ## check format, clippy and documentation, without warnings
 	cargo fmt --check
 	@$(with_ccache) cargo clippy --release --all-targets -- -D warnings
 	cargo clippy $(PLUGIN) -- -D warnings
+	@cp Cargo.lock fuzz/Cargo.lock
+	@$(with_ccache) cargo clippy --release --manifest-path fuzz/Cargo.toml -- -D warnings
 	@$(with_ccache) RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
 
 plugin: ## build the sampler plugin, a library without llama.cpp inside
