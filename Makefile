@@ -28,7 +28,7 @@ PLUGIN := --release --lib --no-default-features --features plugin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test damaged storm soak clients fuzz sanitize miri deny build bench performance lint \
+.PHONY: help demo test damaged storm soak clients module fuzz sanitize miri deny build bench performance lint \
 	plugin install install-program wheel setup tools head figures
 
 help: ## show this list
@@ -65,6 +65,9 @@ clients: setup build ## six usual clients against the server, and two servers be
 	@scripts/setup.sh clients
 	scripts/clients.sh "$(CARGO_TARGET_DIR)/release/aisp-llama" --samples 4 --iterations 3
 	scripts/failover.sh "$(CARGO_TARGET_DIR)/release/aisp-llama"
+
+module: setup build ## build the Python wheel, and test it in an environment of its own
+	@$(with_ccache) scripts/module.sh
 
 fuzz: tools ## feed every parser with what a fuzzer makes, FUZZ_SECONDS each, 60 if not set
 	@$(with_ccache) scripts/fuzz.sh

@@ -7,6 +7,7 @@
 
 use regex_automata::nfa::thompson::{Compiler, NFA, State};
 use regex_automata::util::primitives::StateID;
+use regex_syntax::ast::Span;
 use regex_syntax::hir::{Capture, Hir, HirKind};
 
 use crate::stop::Stop;
@@ -22,9 +23,23 @@ pub(super) struct Pattern {
     parts: usize,
 }
 
+/// What is wrong with a pattern, and where, without the picture of it that the parser draws.
+fn wrong(error: &regex_syntax::Error) -> String {
+    use regex_syntax::Error::{Parse, Translate};
+    match error {
+        Parse(error) => place(error.kind(), error.span()),
+        Translate(error) => place(error.kind(), error.span()),
+        other => other.to_string(),
+    }
+}
+
+fn place(kind: &dyn std::fmt::Display, span: &Span) -> String {
+    format!("{kind}, at character {}", span.start.column)
+}
+
 impl Pattern {
     pub(super) fn new(text: &str) -> Result<Self, String> {
-        let hir = regex_syntax::parse(text).map_err(|e| e.to_string())?;
+        let hir = regex_syntax::parse(text).map_err(|e| wrong(&e))?;
         let first_mark = hir.properties().explicit_captures_len() + 1;
         let parts = match hir.kind() {
             HirKind::Concat(parts) => parts.clone(),

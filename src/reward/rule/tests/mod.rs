@@ -124,7 +124,7 @@ fn a_wrong_term_is_named_with_the_remedy() {
         ("words=5..2", ["words=5..2", "A..B"]),
         ("words", ["words", "needs a value"]),
         ("json=1", ["json=1", "takes no value"]),
-        ("regex=(", ["regex=(", "unclosed"]),
+        ("regex=(", ["regex=(", "unclosed group, at character 1"]),
         ("json-schema=no/such.json", ["no/such.json", "no such file"]),
         ("language-tag=xx", ["language-tag=xx", "en, es"]),
         ("0*json", ["weight 0", "above 0"]),
