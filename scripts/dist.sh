@@ -18,9 +18,9 @@ target=${CARGO_TARGET_DIR:-target}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 mkdir -p "$into"
 
-# A tool of cargo's by its name.
+# A tool of cargo's by its name, made with these flags.
 tool() {
-    command -v "$1" >/dev/null || cargo install --locked "$1"
+    command -v "$1" >/dev/null || cargo install --locked "$@"
 }
 
 # What goes with each of them: into the folder $1, made by the program $2.
@@ -32,7 +32,7 @@ beside() {
     "$2" completions zsh >"$1/share/zsh/site-functions/_aisp-llama"
     "$2" completions fish >"$1/share/fish/vendor_completions.d/aisp-llama.fish"
     cp README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE "$1/share/doc/aisp-llama/"
-    tool cargo-about
+    tool cargo-about --features cli
     cargo about generate --manifest-path Cargo.toml scripts/licences.hbs \
         >"$1/share/doc/aisp-llama/LICENCES.md"
     tool cargo-cyclonedx
