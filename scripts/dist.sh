@@ -7,7 +7,7 @@
 #   static    a tarball of one file that needs glibc alone, for processors with AVX2
 #   deb       a Debian package of the first
 #
-# Not run to its end yet. With each come the sampler plugin, manual pages, completions, the licences of all that is inside and a
+# With each come the sampler plugin, manual pages, completions, the licences of all that is inside and a
 # bill of materials.
 set -euo pipefail
 
@@ -23,6 +23,25 @@ tool() {
     command -v "$1" >/dev/null || cargo install --locked "$@"
 }
 
+# The licences of all crates and of llama.cpp, which take minutes to find, once for each Cargo.lock.
+licences() {
+    local out=$target/dist-licences.md
+    [ ! "$out" -nt Cargo.lock ] || return 0
+    tool cargo-about --features cli
+    cargo about generate --offline --fail -c scripts/about.toml scripts/licences.hbs >"$out.part"
+    local llama
+    llama=$(cargo metadata --format-version 1 --offline | "${PYTHON:-python3}" -c 'import json, sys
+for package in json.load(sys.stdin)["packages"]:
+    if package["name"] == "llama-cpp-sys-2":
+        print(package["manifest_path"].removesuffix("Cargo.toml") + "llama.cpp")')
+    {
+        printf '\n## llama.cpp\n\n```text\n'
+        cat "$llama/LICENSE"
+        printf '```\n'
+    } >>"$out.part"
+    mv "$out.part" "$out"
+}
+
 # What goes with each of them: into the folder $1, made by the program $2.
 beside() {
     install -d "$1/share/man/man1" "$1/share/bash-completion/completions" \
@@ -32,13 +51,12 @@ beside() {
     "$2" completions zsh >"$1/share/zsh/site-functions/_aisp-llama"
     "$2" completions fish >"$1/share/fish/vendor_completions.d/aisp-llama.fish"
     cp README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE "$1/share/doc/aisp-llama/"
-    tool cargo-about --features cli
-    cargo about generate --manifest-path Cargo.toml scripts/licences.hbs \
-        >"$1/share/doc/aisp-llama/LICENCES.md"
+    licences
+    cp "$target/dist-licences.md" "$1/share/doc/aisp-llama/LICENCES.md"
     tool cargo-cyclonedx
     cargo cyclonedx --format json --override-filename sbom >/dev/null
     mv sbom.json "$1/share/doc/aisp-llama/"
-    find . -name sbom.json -not -path './target/*' -delete
+    rm -f python/sbom.json
 }
 
 # The sampler plugin, which has no llama.cpp inside, into the folder $1.
