@@ -4,7 +4,7 @@
 #   scripts/dist.sh DIRECTORY [dynamic|static|deb…]
 #
 #   dynamic   a tarball whose program loads, at run time, the kernels that fit the processor
-#   static    a tarball of one file that needs glibc alone, for processors with AVX2
+#   static    a tarball of one file that needs glibc and libgcc alone, for processors with AVX2
 #   deb       a Debian package of the first
 #
 # With each come the sampler plugin, manual pages, completions, the licences of all that is inside and a
@@ -17,6 +17,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 mkdir -p "$into"
+
+command -v patchelf >/dev/null || {
+    echo "dist.sh: patchelf is missing; install it" >&2
+    exit 1
+}
 
 # A tool of cargo's by its name, made with these flags.
 tool() {
@@ -37,7 +42,7 @@ for package in json.load(sys.stdin)["packages"]:
     {
         printf '\n## llama.cpp\n\n```text\n'
         cat "$llama/LICENSE"
-        printf '```\n'
+        printf '```\n\nlibgomp.so.1, where it is beside the program: GPL-3.0 with the GCC Runtime Library Exception.\n'
     } >>"$out.part"
     mv "$out.part" "$out"
 }
@@ -77,6 +82,9 @@ dynamic() {
     install -m 755 -s "$build/release/aisp-llama" "$1/bin/"
     find "$out" "$(dirname "$out")/lib" -name '*.so*' -exec cp -P {} "$1/lib/aisp-llama/" \;
     strip --strip-unneeded "$1/lib/aisp-llama"/*.so
+    # A bare system has no OpenMP; libraries find it beside themselves.
+    cp -L "$(cc -print-file-name=libgomp.so.1)" "$1/lib/aisp-llama/"
+    find "$1/lib/aisp-llama" -type f -exec patchelf --set-rpath '$ORIGIN' {} \;
     beside "$1" "$1/bin/aisp-llama"
     plugin "$1"
 }
@@ -111,6 +119,7 @@ for what in "$@"; do
         rm -rf dist/root
         mkdir -p dist
         cp -rL "$into/aisp-llama-$version-x86_64-linux-dynamic" dist/root
+        rm dist/root/lib/aisp-llama/libgomp.so.1
         gzip -9n dist/root/share/man/man1/*.1
         cargo deb --no-build --no-strip --output "$into/"
         rm -rf dist/root

@@ -130,6 +130,9 @@ pub fn ggml_version() -> String {
 /// CPU features and back ends that llama.cpp was built with and found.
 #[must_use]
 pub fn system_info() -> String {
+    // What is a library is known once it is loaded.
+    #[cfg(feature = "dynamic-backends")]
+    backend();
     // SAFETY: returns a static string.
     c_string(unsafe { sys::llama_print_system_info() })
 }
