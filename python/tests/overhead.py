@@ -6,7 +6,7 @@ import statistics
 import aisp_llama
 from conftest import MODEL
 
-SETTINGS = {"samples": 16, "iterations": 8, "max_tokens": 8, "method": "best-of-n"}
+SETTINGS = {"samples": 16, "iterations": 4, "max_tokens": 8, "method": "best-of-n"}
 
 
 def words(samples):
@@ -16,7 +16,7 @@ def words(samples):
 def microseconds(reward):
     aligner = aisp_llama.Aligner(MODEL, reward=reward, threads=1)
     each = []
-    for seed in range(5):
+    for seed in range(3):
         answer = aligner.align("Name a colour.", seed=seed, **SETTINGS)
         each.append(answer.timings["reward_seconds"] / answer.usage["reward_calls"] * 1e6)
     return statistics.median(each)
