@@ -126,22 +126,6 @@ impl Batch {
         method: Box<dyn Method>,
         stop: Stop,
     ) -> Result<RunId> {
-        self.add_share(prompt, tokens, options, method, stop, None)
-    }
-
-    /// The same for a run of which other processes have their `share` as well.
-    ///
-    /// # Errors
-    /// Those of [`add`](Self::add).
-    pub fn add_share(
-        &mut self,
-        prompt: Prompt,
-        tokens: Vec<Token>,
-        options: AlignOptions,
-        method: Box<dyn Method>,
-        stop: Stop,
-        share: Option<Share>,
-    ) -> Result<RunId> {
         options.check_limits()?;
         self.rollout
             .check_room(tokens.len(), options.rounds.max_tokens)?;
@@ -149,7 +133,7 @@ impl Batch {
         let tokens = self.rollout.add_prompt_for(tokens, form)?;
         let id = RunId(self.added);
         self.added += 1;
-        let run = Run::new(prompt.into(), options, method, stop, share);
+        let run = Run::new(prompt.into(), options, method, stop);
         let member = Member {
             run,
             prompt: tokens,
@@ -157,6 +141,13 @@ impl Batch {
         };
         self.runs.insert(id, member);
         Ok(id)
+    }
+
+    /// Leaves this process a `share` of a run that was just added; other processes have theirs.
+    pub fn share(&mut self, run: RunId, share: Share) {
+        if let Some(member) = self.runs.get_mut(&run) {
+            member.run.share(share);
+        }
     }
 
     /// Takes a run out, without an answer; the others go on.

@@ -92,10 +92,10 @@ impl SentCandidate {
         if self.nats.len() != count {
             return Err(format!("candidate {number} has other numbers than tokens"));
         }
-        let begins = self.tokens.iter().zip(beginning.iter());
+        let mut begins = self.tokens.iter().zip(beginning.iter());
         if self.known != beginning.len()
             || self.known >= count
-            || !begins.clone().all(|(token, known)| *token == known.0)
+            || !begins.all(|(token, known)| *token == known.0)
         {
             return Err(format!("candidate {number} does not begin as it was to"));
         }

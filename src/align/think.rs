@@ -153,14 +153,16 @@ impl Search<'_> {
             None => self.options.method.build(&rounds, facts)?,
         };
         let tokens = self.thought.tokens.clone();
-        let run = batch.add_share(
+        let run = batch.add(
             self.prompt.clone(),
             tokens,
             self.options,
             method,
             stop.clone(),
-            self.share,
         )?;
+        if let Some(share) = self.share {
+            batch.share(run, share);
+        }
         Ok((run, self.thought))
     }
 }

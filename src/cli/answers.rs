@@ -120,7 +120,7 @@ pub fn run(
             count += 1;
             failed += usize::from(of.is_err());
             let told = match &of {
-                Ok(run) => run::summary(run),
+                Ok(run) => output::summary(run),
                 Err(error) => format!("failed: {error}"),
             };
             output::note(&format!(

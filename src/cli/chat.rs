@@ -9,8 +9,8 @@ use aisp_llama::{AlignOptions, Aligner, Alignment, Error, Prompt, RunRewards, St
 
 use super::form_args::FormArgs;
 use super::output;
+use super::output::{show_candidates, summary};
 use super::progress::Progress;
-use super::run::{show_candidates, summary};
 use super::search_args::{Loaded, SearchArgs, seed};
 use super::setup;
 

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use aisp_llama::llama;
 use aisp_llama::text::printable;
+use aisp_llama::{Alignment, llama};
 
 /// Exit code of a run that was interrupted and has printed its best answer.
 pub const INTERRUPTED: u8 = 130;
@@ -50,4 +50,26 @@ pub fn cpu() -> Vec<String> {
 /// The text behind `--version`.
 pub fn version() -> String {
     format!("{}\n{}", build().join("\n"), llama::system_info().trim())
+}
+
+/// Shows the `count` best candidates on stderr.
+pub fn show_candidates(run: &Alignment, count: usize) {
+    for candidate in run.candidates.iter().take(count) {
+        let reward = candidate
+            .reward
+            .map_or("  none".into(), |r| format!("{r:6.3}"));
+        let price = candidate
+            .price
+            .map_or(String::new(), |price| format!("  {:5.2}", price.per_token));
+        let text = candidate.text.trim().replace('\n', "\n        ");
+        note(&format!("{reward}{price}  {text}"));
+    }
+}
+
+/// Reward and price of an answer.
+pub fn summary(run: &Alignment) -> String {
+    let price = run.price.map_or(String::new(), |price| {
+        format!(", price {:.2} nats a token", price.per_token)
+    });
+    format!("reward {:.3}{price}", run.reward)
 }

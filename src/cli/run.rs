@@ -432,31 +432,9 @@ fn print(
         let tokens = alignment.usage.reasoning_tokens;
         output::note(&format!("reasoning, {tokens} tokens: {}", reasoning.trim()));
     }
-    show_candidates(alignment, args.candidates);
-    output::note(&summary(alignment));
+    output::show_candidates(alignment, args.candidates);
+    output::note(&output::summary(alignment));
     let mut answer = alignment.response.clone();
     answer.push('\n');
     Ok(output::print_out(answer.as_bytes())?)
-}
-
-/// Shows the `count` best candidates on stderr.
-pub fn show_candidates(run: &Alignment, count: usize) {
-    for candidate in run.candidates.iter().take(count) {
-        let reward = candidate
-            .reward
-            .map_or("  none".into(), |r| format!("{r:6.3}"));
-        let price = candidate
-            .price
-            .map_or(String::new(), |price| format!("  {:5.2}", price.per_token));
-        let text = candidate.text.trim().replace('\n', "\n        ");
-        output::note(&format!("{reward}{price}  {text}"));
-    }
-}
-
-/// Reward and price of an answer.
-pub fn summary(run: &Alignment) -> String {
-    let price = run.price.map_or(String::new(), |price| {
-        format!(", price {:.2} nats a token", price.per_token)
-    });
-    format!("reward {:.3}{price}", run.reward)
 }

@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a server is told that it is still waited for.
 const STILL_THERE: Duration = Duration::from_secs(15);
 /// How often a server that is not ready, and says so, is asked again.
-const PATIENCE: usize = 6;
+const PATIENCE: usize = 3;
 /// Holds the key of the servers.
 const KEY: &str = "LLAMA_API_KEY";
 

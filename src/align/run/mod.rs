@@ -87,7 +87,6 @@ impl Run {
         options: AlignOptions,
         mut method: Box<dyn Method>,
         stop: Stop,
-        share: Option<Share>,
     ) -> Self {
         method.stops_with(&stop);
         let now = Instant::now();
@@ -113,7 +112,7 @@ impl Run {
             paid: None,
             calls_left: options.budget.reward_calls.unwrap_or(usize::MAX),
             unguided: false,
-            share,
+            share: None,
             away: Vec::new(),
             options,
         }

@@ -3,12 +3,17 @@
 use super::Run;
 use crate::align::events::EventKind;
 use crate::align::open::Seat;
-use crate::align::share::{Heard, Part};
+use crate::align::share::{Heard, Part, Share};
 use crate::error::{Error, Result};
 use crate::llama::Model;
 use crate::method::Proposal;
 
 impl Run {
+    /// Has only a share of it written here.
+    pub(in crate::align) fn share(&mut self, share: Share) {
+        self.share = Some(share);
+    }
+
     /// Whether the method can be shared at all.
     pub(super) fn check_share(&self) -> Result<()> {
         if self.share.is_none() {
@@ -54,11 +59,9 @@ impl Run {
         model: &Model,
         tell: &mut dyn FnMut(EventKind),
     ) -> Result<Vec<(Seat, Proposal)>> {
-        if !self.listens() {
+        let listens = self.listens();
+        let Some(share) = self.share.as_mut().filter(|_| listens) else {
             return Ok(Vec::new());
-        }
-        let Some(share) = &mut self.share else {
-            return Ok(std::mem::take(&mut self.away));
         };
         let open = &self.open;
         let mut heard = share.round(|| Part::Candidates(open.sent()))?;
