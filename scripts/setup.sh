@@ -230,8 +230,20 @@ offer_ccache() {
     mkdir -p "$CACHE" && : >"$NO_CCACHE"
 }
 
+# The crates for this platform, those of the Python package among them: cargo says nothing of any of
+# them without the network while one is missing, and build script and tests ask it for llama.cpp's place.
+fetch_crates() {
+    local host
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    cargo fetch --quiet --locked --target "$host" ||
+        say "note: not all crates could be fetched; cargo will ask for those that it builds"
+}
+
 case "${1:-}" in
-tools | test | clients) check_tools "$1" ;;
+tools | test | clients)
+    check_tools "$1"
+    fetch_crates
+    ;;
 *)
     echo "usage: scripts/setup.sh tools|test|clients" >&2
     exit 2
