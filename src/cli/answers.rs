@@ -229,7 +229,7 @@ fn settings(
         "target_reward": options.target_reward,
         "patience": options.patience,
         "stop_on_divergence": options.stop_on_divergence,
-        "logits": args.logits,
+        "logits": args.route.logits,
         "threads": args.model.load.threads(),
     }))
 }

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use aisp_llama::compare::read_prompts;
 use aisp_llama::gguf::Gguf;
-use aisp_llama::llama::{ChatOptions, ChatTemplate, Message, Think};
-use aisp_llama::method::Rounds;
+use aisp_llama::llama::{ChatOptions, ChatTemplate, LogitsRoute, Message, Think};
+use aisp_llama::method::{MethodSpec, Rounds};
 use aisp_llama::reward::{RewardSpec, RewardText, TooLong, kinds};
 use aisp_llama::{Error, Prompt, ReasoningOptions, Result, text};
 use jiff::civil::DateTime;
 use serde_json::Map;
 
 pub use super::load_args::{LoadArgs, ModelArgs};
+use super::settings_args::SettingsArgs;
 use super::values;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -247,6 +248,40 @@ pub struct SamplesArgs {
     pub samples: usize,
 }
 
+/// How answers are searched for; with `PRESET` the flag that names a preset.
+#[derive(Debug, clap::Args)]
+pub struct MethodArgs<const PRESET: bool> {
+    #[arg(
+        long,
+        help = values::method_help(),
+        default_value = "search",
+        value_parser = values::method(),
+        hide_possible_values = true,
+        help_heading = "Method"
+    )]
+    pub method: MethodSpec,
+    #[command(flatten)]
+    pub samples: SamplesArgs,
+    /// Iterations
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 8,
+        help_heading = "Method",
+        allow_negative_numbers = true
+    )]
+    pub iterations: usize,
+    #[command(flatten)]
+    pub settings: SettingsArgs<true, PRESET>,
+}
+
+impl<const PRESET: bool> MethodArgs<PRESET> {
+    /// The method with its settings.
+    pub fn spec(&self) -> Result<MethodSpec> {
+        self.settings.spec(&self.method)
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub struct LengthArgs {
     /// Most tokens of a response; -1 for as many as the context has room for
@@ -272,4 +307,22 @@ impl LengthArgs {
             }),
         }
     }
+}
+
+/// Ways to the logits that leave the answer as it is.
+#[derive(Debug, clap::Args)]
+pub struct RouteArgs {
+    /// Where the perturbation is added: to the logits of the tokens above the floor, inside the
+    /// model's graph, or outside, where the logits are computed again
+    #[arg(
+        long,
+        value_name = "ROUTE",
+        default_value = "rows",
+        value_parser = values::one_of([("rows", LogitsRoute::Rows), ("graph", LogitsRoute::Graph), ("recompute", LogitsRoute::Recompute)]),
+        help_heading = "Generation"
+    )]
+    pub logits: LogitsRoute,
+    /// Decode again what candidates have in common with earlier ones: slower, the same tokens
+    #[arg(long, help_heading = "Generation")]
+    pub no_share_prefixes: bool,
 }

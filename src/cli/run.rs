@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use aisp_llama::compare::{Shard, read_prompts};
 use aisp_llama::gguf::Gguf;
-use aisp_llama::llama::{LogitsRoute, Model};
-use aisp_llama::method::{MethodSpec, Rounds};
+use aisp_llama::llama::Model;
+use aisp_llama::method::Rounds;
 use aisp_llama::report::{Trace, write_plot};
 use aisp_llama::reward::Reward;
 use aisp_llama::serve::Workers;
@@ -18,11 +18,12 @@ use aisp_llama::{
 };
 use clap::ArgGroup;
 
-use super::flags::{ChatArgs, HeldOutArgs, LengthArgs, ModelArgs, RewardArgs, SamplesArgs};
+use super::flags::{
+    ChatArgs, HeldOutArgs, LengthArgs, MethodArgs, ModelArgs, RewardArgs, RouteArgs,
+};
 use super::form_args::FormArgs;
 use super::output::{self, INTERRUPTED};
 use super::progress::Progress;
-use super::settings_args::SettingsArgs;
 use super::{answers, setup, values, workbench};
 
 #[derive(Debug, clap::Args)]
@@ -74,28 +75,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub chat: ChatArgs,
 
-    #[arg(
-        long,
-        help = values::method_help(),
-        default_value = "search",
-        value_parser = values::method(),
-        hide_possible_values = true,
-        help_heading = "Method"
-    )]
-    pub method: MethodSpec,
     #[command(flatten)]
-    pub samples: SamplesArgs,
-    /// Iterations
-    #[arg(
-        long,
-        value_name = "K",
-        default_value_t = 8,
-        help_heading = "Method",
-        allow_negative_numbers = true
-    )]
-    pub iterations: usize,
-    #[command(flatten)]
-    pub settings: SettingsArgs,
+    pub method: MethodArgs<true>,
 
     /// Stop after this many seconds
     #[arg(
@@ -154,16 +135,8 @@ pub struct RunArgs {
         allow_negative_numbers = true
     )]
     pub parallel: Option<usize>,
-    /// Where the perturbation is added: to the logits of the tokens above the floor, inside the
-    /// model's graph, or outside, where the logits are computed again
-    #[arg(
-        long,
-        value_name = "ROUTE",
-        default_value = "rows",
-        value_parser = values::one_of([("rows", LogitsRoute::Rows), ("graph", LogitsRoute::Graph), ("recompute", LogitsRoute::Recompute)]),
-        help_heading = "Generation"
-    )]
-    pub logits: LogitsRoute,
+    #[command(flatten)]
+    pub route: RouteArgs,
     /// Servers with the same models and rewards that take a share of each iteration's candidates, HOST:PORT,…; the answer does not depend on them
     #[arg(
         long,
@@ -173,9 +146,6 @@ pub struct RunArgs {
         help_heading = "Generation"
     )]
     pub workers: Vec<String>,
-    /// Decode again what candidates have in common with earlier ones: slower, the same tokens
-    #[arg(long, help_heading = "Generation")]
-    pub no_share_prefixes: bool,
 
     /// Folder for the answers to --prompts, one JSON object a line; what is missing there goes on
     #[arg(short, long, value_name = "DIR", help_heading = "Output")]
@@ -252,7 +222,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     announce(&model, reward.as_ref(), &options);
     let mut rewards = RunRewards::new(reward.as_mut(), &mut held_out);
     let load_seconds = started.elapsed().as_secs_f64();
-    let mut progress = Progress::new(args.samples.samples);
+    let mut progress = Progress::new(args.method.samples.samples);
     let stop = setup::stop_on_interrupt();
     let aligned = aligner.align(&prompt, &mut rewards, &options, &stop, &mut |event| {
         progress.show(event);
@@ -287,7 +257,7 @@ fn workers(args: &RunArgs, model: &Path) -> Result<Workers> {
         &args.reward,
         &args.chat.options()?,
         model,
-        args.logits,
+        args.route.logits,
     );
     Workers::new(addresses, ground)
 }
@@ -323,10 +293,10 @@ fn plan(args: &RunArgs) -> anyhow::Result<u8> {
 
 fn align_options(args: &RunArgs) -> Result<AlignOptions> {
     let options = AlignOptions {
-        method: args.settings.spec(&args.method)?,
+        method: args.method.spec()?,
         rounds: Rounds {
-            samples: args.samples.samples,
-            iterations: args.iterations,
+            samples: args.method.samples.samples,
+            iterations: args.method.iterations,
             seed: u64::try_from(args.seed).unwrap_or_else(|_| u64::from(rand::random::<u32>())),
             max_tokens: args.length.max_tokens()?,
         },
@@ -366,14 +336,14 @@ fn engine_options(args: &RunArgs) -> Result<EngineOptions> {
     Ok(EngineOptions {
         parallel: args.parallel.unwrap_or(match args.prompts {
             Some(_) => defaults.parallel,
-            None => defaults.parallel.min(args.samples.samples),
+            None => defaults.parallel.min(args.method.samples.samples),
         }),
         context: context(args)?,
         threads: args.model.load.threads(),
         threads_batch: args.model.load.threads_batch(),
         attention: args.model.load.attention(),
-        logits: args.logits,
-        share_prefixes: !args.no_share_prefixes,
+        logits: args.route.logits,
+        share_prefixes: !args.route.no_share_prefixes,
         chat: args.chat.options()?,
         reasoning: args.chat.reasoning()?,
     })

@@ -3,14 +3,13 @@
 
 use std::sync::Arc;
 
-use aisp_llama::llama::{LogitsRoute, Model};
+use aisp_llama::llama::Model;
 use aisp_llama::method::{MethodSpec, Rounds};
 use aisp_llama::reward::{Reward, RewardLoader};
 use aisp_llama::{AlignOptions, EngineOptions, Error, Result, Stop};
 
-use super::flags::{ChatArgs, HeldOutArgs, ModelArgs, RewardArgs, SamplesArgs};
-use super::settings_args::SettingsArgs;
-use super::{setup, values};
+use super::flags::{ChatArgs, HeldOutArgs, MethodArgs, ModelArgs, RewardArgs, RouteArgs};
+use super::setup;
 
 /// Tokens of a searched answer, as of `run`.
 const SEARCHED: usize = 128;
@@ -31,28 +30,8 @@ pub struct SearchArgs<const PRESET: bool> {
     #[command(flatten)]
     pub chat: ChatArgs,
 
-    #[arg(
-        long,
-        help = values::method_help(),
-        default_value = "search",
-        value_parser = values::method(),
-        hide_possible_values = true,
-        help_heading = "Method"
-    )]
-    pub method: MethodSpec,
     #[command(flatten)]
-    pub samples: SamplesArgs,
-    /// Iterations
-    #[arg(
-        long,
-        value_name = "K",
-        default_value_t = 8,
-        help_heading = "Method",
-        allow_negative_numbers = true
-    )]
-    pub iterations: usize,
-    #[command(flatten)]
-    pub settings: SettingsArgs<true, PRESET>,
+    pub method: MethodArgs<PRESET>,
 
     /// Most tokens of an answer; -1 for as many as the context has room for [default: 128 of a searched answer, else -1]
     #[arg(
@@ -85,19 +64,8 @@ pub struct SearchArgs<const PRESET: bool> {
         allow_negative_numbers = true
     )]
     pub parallel: usize,
-    /// Where the perturbation is added: to the logits of the tokens above the floor, inside the
-    /// model's graph, or outside, where the logits are computed again
-    #[arg(
-        long,
-        value_name = "ROUTE",
-        default_value = "rows",
-        value_parser = values::one_of([("rows", LogitsRoute::Rows), ("graph", LogitsRoute::Graph), ("recompute", LogitsRoute::Recompute)]),
-        help_heading = "Generation"
-    )]
-    pub logits: LogitsRoute,
-    /// Decode again what candidates have in common with earlier ones: slower, the same tokens
-    #[arg(long, help_heading = "Generation")]
-    pub no_share_prefixes: bool,
+    #[command(flatten)]
+    pub route: RouteArgs,
 }
 
 /// A model with the rewards for it.
@@ -122,10 +90,10 @@ impl<const PRESET: bool> SearchArgs<PRESET> {
     /// How answers are searched for.
     pub fn search(&self) -> Result<AlignOptions> {
         let options = AlignOptions {
-            method: self.settings.spec(&self.method)?,
+            method: self.method.spec()?,
             rounds: Rounds {
-                samples: self.samples.samples,
-                iterations: self.iterations,
+                samples: self.method.samples.samples,
+                iterations: self.method.iterations,
                 seed: 0,
                 max_tokens: self.max_tokens(SEARCHED)?,
             },
@@ -140,7 +108,7 @@ impl<const PRESET: bool> SearchArgs<PRESET> {
     pub fn plain(&self) -> Result<AlignOptions> {
         let drawn = MethodSpec::named(super::settings_args::DRAWS)?;
         Ok(AlignOptions {
-            method: self.settings.heard_by(&drawn)?,
+            method: self.method.settings.heard_by(&drawn)?,
             rounds: Rounds {
                 samples: 1,
                 iterations: 1,
@@ -187,8 +155,8 @@ impl<const PRESET: bool> SearchArgs<PRESET> {
             threads: load.threads(),
             threads_batch: load.threads_batch(),
             attention: load.attention(),
-            logits: self.logits,
-            share_prefixes: !self.no_share_prefixes,
+            logits: self.route.logits,
+            share_prefixes: !self.route.no_share_prefixes,
             chat: self.chat.options()?,
             reasoning: self.chat.reasoning()?,
         })

@@ -178,7 +178,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
             &args.search.reward,
             &engine.chat,
             &path,
-            args.search.logits,
+            args.search.route.logits,
         )),
         engine,
     };
@@ -200,7 +200,11 @@ fn profiles(args: &ServeArgs, search: &AlignOptions) -> Result<Vec<Profile>> {
     let mut profiles = vec![named("aisp", search.clone())];
     for name in ["best-of-n", "args"] {
         let mut options = search.clone();
-        options.method = args.search.settings.heard_by(&MethodSpec::named(name)?)?;
+        options.method = args
+            .search
+            .method
+            .settings
+            .heard_by(&MethodSpec::named(name)?)?;
         profiles.push(named(name, options));
     }
     Ok(profiles)

@@ -55,7 +55,7 @@ fn flags_parse_as_in_llama_cpp() {
 #[test]
 fn negative_numbers_reach_the_checks() {
     let args = parse("aisp-llama run -p hi --sigma -1 --steer 3");
-    let spec = args.settings.spec(&args.method).unwrap();
+    let spec = args.method.spec().unwrap();
     assert_eq!(spec.all()["sigma"].as_f64(), Some(-1.0));
     assert_eq!(spec.all()["steer"].as_f64(), Some(3.0));
     assert!(spec.validate(&Rounds::default()).is_err());
@@ -334,7 +334,7 @@ fn the_last_of_several_counts_unless_all_do() {
     );
     assert_eq!(args.prompt.as_deref(), Some("two"));
     assert_eq!((args.length.predict, args.seed, args.json), (6, 2, true));
-    assert_eq!(args.samples.samples, 4);
+    assert_eq!(args.method.samples.samples, 4);
     assert_eq!(args.reward.model_reward, ["a", "b"]);
     assert_eq!(args.model.options().lora.len(), 2);
     assert_eq!(args.model.load.attention().flash.to_string(), "off");
