@@ -65,9 +65,11 @@ value_network() {
 rivals=best-of-n:$drawn,search,aisp,$misvo,$steered,args,$guided
 two=best-of-n:$all,search
 ours=$two,aisp
+parts=best-of-n:$all,search:steer=0:elites=0,search:elites=0,search:steer=0,\
+search:steer=0:elites=0:early-rejection=auto,search
 
-# Rewards that say nothing, and that take their time: a hash of the answer, and its share of
-# different words after 20 milliseconds.
+# Rewards that say nothing, and that take their time: a hash of the answer, and the letters of its
+# words, of twelve at least, after 20 milliseconds.
 commands() {
     cat >hash.py <<'END'
 import json, sys, zlib
@@ -80,9 +82,9 @@ END
 import json, sys, time
 for line in sys.stdin:
     sample = json.loads(line)
-    words = sample["response"].lower().split()
+    words = sample["response"].split()
     time.sleep(0.02)
-    reward = len(set(words)) / max(len(words), 12)
+    reward = sum(map(len, words)) / max(len(words), 12)
     print(json.dumps({"id": sample["id"], "reward": reward}), flush=True)
 END
 }
@@ -106,7 +108,7 @@ figure() {
     film-128)
         length=128
         # shellcheck disable=SC2046
-        on_film film-128 --prompts "$(first film-reviews 8)" $(tokens 256) --methods "$two"
+        on_film film-128 --prompts "$(first film-reviews 5)" $(tokens 256) --methods "$two"
         ;;
     # What a model that did not write the answers makes of them.
     likelihood)
@@ -116,16 +118,21 @@ figure() {
     judges) "$repository/scripts/judges.py" "$program" "$smollm" "$prompts/general.jsonl" \
         >"$repository/docs/compare/judges.md" ;;
     answers)
-        "$repository/scripts/answers.py" "Film reviews=film=$prompts/film-reviews.jsonl" \
+        "$repository/scripts/answers.py" "Film reviews=film=$(first film-reviews 13)" \
+            "Film reviews of at most 128 tokens=film-128=$prompts/film-reviews.jsonl" \
+            "Film reviews by Gemma 3 270M, of at most 64 tokens=gemma=$prompts/film-reviews.jsonl" \
             "By its own judgement=judge=$prompts/general.jsonl" >"$repository/docs/answers.md"
         ;;
-    # What each part does.
-    parts | parts-128)
-        [ "$1" = parts ] || length=${1#parts-}
+    # What each part does: noise, mean, moves and rejection alone, and all; fewer prompts where a cell
+    # takes minutes.
+    parts)
         # shellcheck disable=SC2046
-        tuning "$1" $(tokens 128) --methods "best-of-n:$all,search:steer=0:elites=0,\
-search:elites=0,search:steer=0,search:steer=0:elites=0:early-rejection=auto,search,\
-search:early-rejection=auto,aisp:steer=0,aisp"
+        tuning parts $(tokens 128) --methods "$parts"
+        ;;
+    parts-128)
+        length=128
+        # shellcheck disable=SC2046
+        on_film parts-128 --prompts "$(first film-reviews-tuning 3)" $(tokens 64) --methods "$parts"
         ;;
     # A reward that nothing can learn.
     hash)
@@ -158,8 +165,8 @@ search:early-rejection=auto,aisp:steer=0,aisp"
         *-judge) set -- "$1" --reward judge:self ;;
         *) set -- "$1" --reward "command:${PYTHON:-python3} slow.py" ;;
         esac
-        compare "$@" -m "$smollm" --prompts "$(first film-reviews)" --by seconds --budget 16 --seeds 1 \
-            --methods "best-of-n:$all,search,aisp,$misvo,$guided"
+        compare "$@" -m "$smollm" --prompts "$(first film-reviews 6)" --by seconds --budget 16 --seeds 1 \
+            --methods "best-of-n:$all,search,aisp,$misvo,args:weight=5,$guided"
         ;;
     # Models, rewards and prompts that no default was chosen on; of the prompts half, or a third, where
     # a cell takes minutes, but for the judge's, whose answers are printed.
@@ -189,9 +196,8 @@ search:early-rejection=auto,aisp:steer=0,aisp"
         ;;
     # How the settings were chosen, on prompts that nothing above uses.
     best-of-n)
-        tuning best-of-n --budget 128 --methods "best-of-n:$all,best-of-n:temp=1:top-p=0.9,\
-best-of-n:temp=0.8:top-p=1,best-of-n:temp=0.8:top-p=0.9,\
-best-of-n:temp=0.7:top-p=1,best-of-n:temp=0.7:top-p=0.9"
+        tuning best-of-n --budget 128 --methods "best-of-n:$all,best-of-n:$drawn,\
+best-of-n:temp=1:top-p=1:min-p=0.1,best-of-n:temp=1.2:top-p=1,best-of-n:temp=1.2:top-p=1:min-p=0.1"
         ;;
     misvo)
         local exact=misvo:$all:top-k=0:min-p=0
