@@ -13,9 +13,11 @@ from pathlib import Path
 
 HEAD = """# Answers
 
-What the default answers, beside the best of as many plain samples, for people to read: every prompt of
-each comparison, none chosen. With each answer stand its reward and its price in nats a token (by the
-model itself, 0 on average for its own samples). The models are small; what matters is the difference.
+What the default answers, beside the best of as many plain samples' tokens, for people to read: the prompts
+of each comparison in their order, none left out between the first and the last. With each answer stand its
+reward and its price in nats a token (by the model itself, 0 on average for its own samples). The models
+are small, and so are the rewards' wits: what pleases a film-review model or a judge of 135M parameters need
+not please a reader, and both methods find it.
 """
 
 

@@ -18,6 +18,7 @@ mod compare;
 mod compare_failures;
 mod conversations;
 mod damaged;
+mod docs;
 #[cfg(target_os = "linux")]
 mod faults;
 mod hub;
