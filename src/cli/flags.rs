@@ -309,7 +309,7 @@ impl LengthArgs {
     }
 }
 
-/// Ways to the logits that leave the answer as it is.
+/// How the generator gets to the logits.
 #[derive(Debug, clap::Args)]
 pub struct RouteArgs {
     /// Where the perturbation is added: to the logits of the tokens above the floor, inside the
