@@ -156,7 +156,8 @@ figure() {
         local threads=2
         half seconds --by seconds --budget 8 --seeds 1 --methods "$rivals"
         ;;
-    # The same with rewards of other costs, on longer answers.
+    # The same with rewards of other costs, on longer answers; ARGS also with a weight whose answers are
+    # about as dear as best-of-n's.
     seconds-film | seconds-judge | seconds-slow)
         commands
         local threads=2 length=64

@@ -26,11 +26,10 @@ fn links(page: &Path) -> Vec<String> {
         Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => Some(dest_url),
         _ => None,
     };
-    let outside = |link: &str| link.contains("://") || link.starts_with('#') || link.is_empty();
     Parser::new(&text)
         .filter_map(of)
         .map(|link| link.split('#').next().unwrap_or_default().to_owned())
-        .filter(|link| !outside(link))
+        .filter(|link| !link.is_empty() && !link.contains("://"))
         .collect()
 }
 
