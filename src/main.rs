@@ -13,21 +13,31 @@ fn main() -> ExitCode {
 /// Sets what libraries read from the environment when they are loaded, before `main`, where it says
 /// nothing else; so the program takes its own place once.
 ///
-/// Threads that wait for each other sleep. By default those of OpenMP spin: no gain that could be told
-/// on an idle machine, and half of the speed lost beside one busy process on two cores. And no
-/// debugger is started to print where llama.cpp ended the process.
+/// Threads that wait for each other soon sleep. By default those of OpenMP spin for milliseconds, and
+/// half of the speed is lost beside one busy process on two cores; where they sleep at once, waking
+/// them can take longer than what they waited for, and on an idle virtual machine two thirds of the
+/// speed are lost. So they spin about as long as a wake-up takes. And no debugger is started to print
+/// where llama.cpp ended the process.
 ///
-/// Source: `OMP_WAIT_POLICY` in the manual of GNU libgomp, `GGML_NO_BACKTRACE` in ggml's `ggml.cpp`.
+/// Source: `OMP_WAIT_POLICY` and `GOMP_SPINCOUNT` in the manual of GNU libgomp, where the second is
+/// what counts; other runtimes know the first. `GGML_NO_BACKTRACE` in ggml's `ggml.cpp`.
 #[cfg(unix)]
 fn prepare() {
     use std::os::unix::process::CommandExt;
 
-    const SETTINGS: [(&str, &str); 2] =
-        [("OMP_WAIT_POLICY", "passive"), ("GGML_NO_BACKTRACE", "1")];
-    let missing = SETTINGS
+    const WAITING: [(&str, &str); 2] = [("OMP_WAIT_POLICY", "passive"), ("GOMP_SPINCOUNT", "500")];
+    const ENDING: [(&str, &str); 1] = [("GGML_NO_BACKTRACE", "1")];
+    let unset = |settings: &[(&str, &str)]| {
+        let mut names = settings.iter().map(|(name, _)| name);
+        names.all(|name| std::env::var_os(name).is_none())
+    };
+    // Who says anything of how threads wait has said all of it.
+    let missing: Vec<_> = [&WAITING[..], &ENDING[..]]
         .into_iter()
-        .filter(|(name, _)| std::env::var_os(name).is_none());
-    let missing: Vec<_> = missing.collect();
+        .filter(|settings| unset(settings))
+        .flatten()
+        .copied()
+        .collect();
     let mut arguments = std::env::args_os();
     if !missing.is_empty()
         && let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next())

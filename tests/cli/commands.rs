@@ -173,20 +173,37 @@ fn completions_are_printed_for_every_shell() {
 /// did the work.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]
-fn threads_wait_asleep_unless_the_environment_says_otherwise() {
-    let policy = |given: Option<&str>| {
+fn threads_soon_sleep_unless_the_environment_says_otherwise() {
+    let shown = |given: &[(&str, &str)]| {
         let mut program = program();
-        program.env_remove("OMP_WAIT_POLICY");
-        program.envs(given.map(|policy| ("OMP_WAIT_POLICY", policy)));
+        program
+            .env_remove("OMP_WAIT_POLICY")
+            .env_remove("GOMP_SPINCOUNT");
         let output = program
-            .env("OMP_DISPLAY_ENV", "true")
+            .envs(given.iter().copied())
+            .env("OMP_DISPLAY_ENV", "verbose")
             .arg("--version")
             .output()
             .unwrap();
-        let shown = stderr(&output);
-        let line = shown.lines().rfind(|line| line.contains("OMP_WAIT_POLICY"));
-        line.unwrap_or(&shown).to_uppercase()
+        let all = stderr(&output).to_uppercase();
+        let of = |name: &str| {
+            all.lines()
+                .rfind(|line| line.contains(name))
+                .map(str::to_owned)
+        };
+        ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"].map(|name| of(name).unwrap_or_else(|| all.clone()))
     };
-    assert!(policy(None).contains("PASSIVE"), "{}", policy(None));
-    assert!(policy(Some("active")).contains("ACTIVE"));
+    let [policy, spins] = shown(&[]);
+    assert!(
+        policy.contains("PASSIVE") && spins.contains("'500'"),
+        "{policy} {spins}"
+    );
+    // Who says one of them is not told the other.
+    let [policy, spins] = shown(&[("OMP_WAIT_POLICY", "active")]);
+    assert!(
+        policy.contains("ACTIVE") && !spins.contains("'500'"),
+        "{policy} {spins}"
+    );
+    let [policy, spins] = shown(&[("GOMP_SPINCOUNT", "17")]);
+    assert!(spins.contains("'17'"), "{policy} {spins}");
 }
