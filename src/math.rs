@@ -47,11 +47,29 @@ pub fn standard_deviation(values: &[f64]) -> f64 {
 /// log-probability is the logit minus. Apart, as their sum would cost the last digits.
 #[cfg(feature = "engine")]
 pub(crate) fn normaliser(logits: &[f32]) -> (f32, f64) {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let largest = largest(logits);
     (
         largest,
         log_sum_exp(logits.iter().map(|&l| f64::from(l - largest))),
     )
+}
+
+/// The largest of `values`, NaN left out; −∞ for none.
+#[cfg(feature = "engine")]
+pub(crate) fn largest(values: &[f32]) -> f32 {
+    // Of lanes, so that the compiler may use vectors.
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (sixteens, rest) = values.as_chunks::<16>();
+    for sixteen in sixteens {
+        for (lane, &value) in lanes.iter_mut().zip(sixteen) {
+            *lane = lane.max(value);
+        }
+    }
+    lanes
+        .iter()
+        .chain(rest)
+        .copied()
+        .fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// What is said of softmax(`logits`) as a whole.
@@ -69,24 +87,29 @@ pub(crate) struct Softmax {
 impl Softmax {
     /// Of these logits.
     pub(crate) fn of(logits: &[f32]) -> Self {
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let largest = largest(logits);
         let (mut sum, mut moment) = (0.0_f64, 0.0_f64);
-        // Sums of lanes, so that the compiler may use vectors.
+        // One thing at a time and sums of lanes, so that the compiler uses vectors.
+        let (mut xs, mut weights) = ([0.0_f32; 512], [0.0_f32; 512]);
         for chunk in logits.chunks(512) {
+            let (xs, weights) = (&mut xs[..chunk.len()], &mut weights[..chunk.len()]);
+            for (x, logit) in xs.iter_mut().zip(chunk) {
+                *x = (logit - largest).max(LEAST);
+            }
+            for (weight, &x) in weights.iter_mut().zip(&*xs) {
+                *weight = exp(x);
+            }
             let (mut sums, mut moments) = ([0.0_f32; 8], [0.0_f32; 8]);
-            let (eights, rest) = chunk.as_chunks::<8>();
-            for eight in eights {
+            let ((xs, last_xs), (weights, last)) = (xs.as_chunks::<8>(), weights.as_chunks::<8>());
+            for (x, weight) in xs.iter().zip(weights) {
                 for lane in 0..8 {
-                    let x = (eight[lane] - largest).max(LEAST);
-                    let weight = exp(x);
-                    sums[lane] += weight;
-                    moments[lane] += weight * x;
+                    sums[lane] += weight[lane];
+                    moments[lane] += weight[lane] * x[lane];
                 }
             }
-            for (lane, &logit) in rest.iter().enumerate() {
-                let x = (logit - largest).max(LEAST);
-                sums[lane] += exp(x);
-                moments[lane] += exp(x) * x;
+            for (lane, (x, weight)) in last_xs.iter().zip(last).enumerate() {
+                sums[lane] += weight;
+                moments[lane] += weight * x;
             }
             sum += sums.iter().map(|&s| f64::from(s)).sum::<f64>();
             moment += moments.iter().map(|&m| f64::from(m)).sum::<f64>();
@@ -99,10 +122,14 @@ impl Softmax {
         }
     }
 
-    /// Of each of them, by as many threads.
+    /// Of each of them, by as many threads at most.
     pub(crate) fn of_each(logits: &[&[f32]], threads: usize) -> Vec<Self> {
+        // Fewer are done before a thread has begun.
+        const A_THREAD: usize = 1 << 20;
         let each = |logits: &[&[f32]]| logits.iter().map(|l| Self::of(l)).collect::<Vec<_>>();
-        let part = logits.len().div_ceil(threads.max(1)).max(1);
+        let all: usize = logits.iter().map(|l| l.len()).sum();
+        let threads = threads.min(all / A_THREAD).max(1);
+        let part = logits.len().div_ceil(threads).max(1);
         let Some((own, others)) = logits.split_at_checked(part) else {
             return each(logits);
         };
@@ -182,6 +209,18 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_is_no_nan() {
+        let mut values: Vec<f32> = (0..100).map(|i| -(i as f32)).collect();
+        for place in [0, 17, 95, 96, 99] {
+            values[place] = 5.0;
+            values[99 - place] = f32::NAN;
+            assert_eq!(largest(&values), 5.0, "{place}");
+            (values[place], values[99 - place]) = (-6.0, -7.0);
+        }
+        assert_eq!(largest(&[]), f32::NEG_INFINITY);
+    }
+
+    #[test]
     fn surprise_and_entropy_are_those_of_the_softmax() {
         let logits: Vec<f32> = (0..1003).map(|i| ((i * 37 % 101) as f32).sqrt()).collect();
         let (largest, rest) = normaliser(&logits);
@@ -191,10 +230,15 @@ mod tests {
         assert!((softmax.surprise(logits[17]) + log_p(logits[17])).abs() < 1e-6);
         let found = softmax.entropy;
         assert!((found - entropy).abs() < 1e-5, "{found} {entropy}");
-        for (rows, threads) in [(0, 2), (1, 1), (1, 4), (5, 2), (5, 3), (4, 9)] {
-            let all = Softmax::of_each(&vec![logits.as_slice(); rows], threads);
-            assert_eq!(all.len(), rows);
-            assert!(all.iter().all(|each| each.entropy == found));
+        // So many that threads share them, and so few that they do not.
+        let many = logits.repeat(1 + (1 << 20) / logits.len());
+        for logits in [&logits, &many] {
+            let found = Softmax::of(logits).entropy;
+            for (rows, threads) in [(0, 2), (1, 1), (1, 4), (5, 2), (5, 3), (4, 9)] {
+                let all = Softmax::of_each(&vec![logits.as_slice(); rows], threads);
+                assert_eq!(all.len(), rows);
+                assert!(all.iter().all(|each| each.entropy == found));
+            }
         }
         // Certain, whatever else is impossible.
         let certain = [f32::NEG_INFINITY, 3.0, f32::NEG_INFINITY];

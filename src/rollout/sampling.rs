@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 use crate::llama::Token;
+use crate::math::largest;
 
 /// Options of the sampling chain, with llama.cpp's defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -224,22 +225,12 @@ impl Chooser {
 
 /// Index of the largest logit, the first of equal ones; NaN never wins.
 fn argmax(logits: &[f32]) -> Token {
-    // Maxima of blocks vectorise; only the block that holds the largest is searched.
+    // Only the block that holds the largest is searched.
     const BLOCK: usize = 1024;
     let mut best = f32::NEG_INFINITY;
     let mut block = 0;
     for (i, part) in logits.chunks(BLOCK).enumerate() {
-        let mut lanes = [f32::NEG_INFINITY; 16];
-        let chunks = part.chunks_exact(16);
-        for &x in chunks.remainder() {
-            lanes[0] = lanes[0].max(x);
-        }
-        for chunk in chunks {
-            for (lane, &x) in lanes.iter_mut().zip(chunk) {
-                *lane = lane.max(x);
-            }
-        }
-        let most = lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let most = largest(part);
         if most > best {
             (best, block) = (most, i);
         }

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::llama::Token;
+use crate::math::largest;
 use crate::method::entry::{Entry, Group, SAMPLING, read, setting};
 use crate::method::{
     Facts, Method, Outcome, Place, Proposal, Rounds, Settings, Telemetry, at_least_one, positive,
@@ -267,7 +268,7 @@ fn outer(m: ArrayView2<'_, f32>, u: Array1<f32>, count: usize) -> Array1<f32> {
 
 fn softmax(row: Option<&mut [f32]>) {
     let Some(row) = row else { return };
-    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let largest = largest(row);
     let mut sum = 0.0;
     for x in row.iter_mut() {
         *x = (*x - largest).exp();

@@ -3,7 +3,7 @@
 use super::{AskFor, Live, Rollout, shifts};
 use crate::error::{Error, Result};
 use crate::llama::{Context, GrammarState, Token};
-use crate::math::{Softmax, log_ratio};
+use crate::math::{Softmax, largest, log_ratio};
 use crate::rollout::{End, TokenChoice, TokenNats, Written};
 
 /// Logits of the model itself for a candidate in `row` of the last step: what the graph has of a row
@@ -37,7 +37,7 @@ fn allow(
     if floor > 0.0 {
         // The floor is that of the most probable token that is allowed. Where that is the most
         // probable of all, few others need to be looked at.
-        let largest = allowed.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let largest = largest(allowed);
         let least = largest + floor.ln();
         let below = allowed.iter_mut().filter(|logit| **logit < least);
         below.for_each(|logit| *logit = f32::NEG_INFINITY);

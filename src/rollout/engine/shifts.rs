@@ -5,7 +5,8 @@
 //! the activations' type.
 
 use crate::error::{Error, Result};
-use crate::llama::{Model, Token};
+use crate::llama::Model;
+use crate::math::largest;
 use crate::output::{OutputHead, OutputRows};
 
 /// What it takes of a model.
@@ -28,8 +29,13 @@ impl Shifts {
     /// Moves those of the `logits` `[vocabulary]` that are finite from z to z + v; what is not finite
     /// then is NaN.
     pub(super) fn apply(&mut self, v: &[f32], logits: &mut [f32]) -> Result<()> {
-        let finite = |(_, logit): &(Token, &mut f32)| logit.is_finite();
-        for (token, logit) in (0..).zip(logits).filter(finite) {
+        // All of a block, so that the compiler may use vectors.
+        const BLOCK: usize = 256;
+        let any = |block: &[f32]| block.iter().fold(false, |any, l| any | l.is_finite());
+        let blocks = logits.chunks_mut(BLOCK).zip((0..).step_by(BLOCK));
+        let blocks = blocks.filter(|(block, _)| any(block));
+        let all = blocks.flat_map(|(block, first)| block.iter_mut().zip(first..));
+        for (logit, token) in all.filter(|(logit, _)| logit.is_finite()) {
             self.rows.row(token, &mut self.row)?;
             let products = self
                 .row
@@ -50,8 +56,7 @@ impl Shifts {
 /// Puts into `allowed` the `logits` of the tokens whose `own` logit is not below the floor, and −∞
 /// for the others; all `[vocabulary]`.
 pub(super) fn above(floor: f32, own: &[f32], logits: &[f32], allowed: &mut Vec<f32>) {
-    let largest = own.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let least = largest + floor.ln();
+    let least = largest(own) + floor.ln();
     let both = logits.iter().zip(own);
     allowed.clear();
     allowed.extend(both.map(|(&l, &o)| if o < least { f32::NEG_INFINITY } else { l }));
@@ -59,7 +64,9 @@ pub(super) fn above(floor: f32, own: &[f32], logits: &[f32], allowed: &mut Vec<f
 
 /// Refuses logits that are no numbers.
 pub(super) fn check(logits: &[f32], position: usize) -> Result<()> {
-    match logits.iter().any(|logit| logit.is_nan()) {
+    // All of a block, so that the compiler may use vectors.
+    let any = |block: &[f32]| block.iter().fold(false, |nan, logit| nan | logit.is_nan());
+    match logits.chunks(1024).any(any) {
         true => Err(Error::Run(format!(
             "the logits of token {position} are NaN or infinite; what moves them is too strong: lower `step`, \
              `steer` or the noise, or check the model with `aisp-llama inspect`"
