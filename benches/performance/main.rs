@@ -4,13 +4,14 @@
 //!
 //! Every figure is a ratio of two things that were run in turn, a few times each, in one process; the
 //! page has the median of the ratios and their range. Needs the models of the tests and of the
-//! figures, an idle machine, and the better part of an hour. With names only those rows are run, `growth` being
-//! the model of the cost, and nothing is written. `BATCHED_BENCH` may name llama.cpp's own program.
+//! figures, an idle machine, and an hour. With names only those rows are run, `growth` being the model
+//! of the cost, and nothing is written. `BATCHED_BENCH` may name llama.cpp's own program,
+//! built from the sources of the binding, and `TORCH_PYTHON` a Python with torch, transformers and gguf.
 
-mod batched_bench;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod growth;
+mod others;
 mod rows;
 
 use std::fmt::Write as _;

@@ -9,16 +9,16 @@ use aisp_llama::method::Rounds;
 use aisp_llama::reward::{Classifier, ClassifierOptions};
 use aisp_llama::{AlignOptions, Aligner, Alignment, EngineOptions, Prompt, Stop, default_threads};
 
-use crate::{batched_bench, common};
+use crate::{common, others};
 
 /// Times that two things are run in turn; fewer where one of them takes a minute.
-const TURNS: usize = 5;
-const FEW: usize = 3;
+pub const TURNS: usize = 5;
+pub const FEW: usize = 3;
 
 /// The model of most rows.
 pub const SMOLLM: &str = "SmolLM2-135M-Instruct.Q4_0.gguf";
 /// Tokens of a response beside plain decoding.
-const LENGTH: usize = 128;
+pub const LENGTH: usize = 128;
 
 /// One row.
 pub struct RowOf {
@@ -48,7 +48,7 @@ pub const ROWS: &[RowOf] = &[
         what: "tokens a second, 16 sequences of 128 tokens, no rewards",
         first: "`aisp`, first iteration",
         second: "llama.cpp's `batched-bench`",
-        run: against_batched_bench,
+        run: others::against_batched_bench,
     },
     RowOf {
         name: "noise",
@@ -107,6 +107,13 @@ pub const ROWS: &[RowOf] = &[
         run: best_of_n,
     },
     RowOf {
+        name: "pytorch",
+        what: "256 samples of 64 tokens by AISP, no rewards",
+        first: "`aisp`",
+        second: "PyTorch and transformers, the weights of the same file",
+        run: others::against_pytorch,
+    },
+    RowOf {
         name: "prompts",
         what: "8 prompts, 16 × 4, 24 tokens",
         first: "side by side",
@@ -148,7 +155,7 @@ fn reward() -> Classifier {
 }
 
 /// Ratios of what `first` and `second` say, asked in turn; once more in front, to warm up.
-fn in_turn(
+pub fn in_turn(
     turns: usize,
     mut first: impl FnMut() -> f64,
     mut second: impl FnMut() -> f64,
@@ -157,7 +164,7 @@ fn in_turn(
     (0..turns).map(|_| first() / second()).collect()
 }
 
-fn measured(ratios: Vec<f64>) -> Measured {
+pub fn measured(ratios: Vec<f64>) -> Measured {
     Measured {
         ratios,
         note: String::new(),
@@ -223,9 +230,13 @@ pub fn generation(bench: &mut Bench, prompt: &Prompt) -> f64 {
 }
 
 /// One iteration of responses that are all as long as they may be, as llama.cpp's are.
-fn to_the_end(method: &str, samples: usize) -> Bench {
+pub fn to_the_end(method: &str, samples: usize) -> Bench {
     let rounds = rounds(samples, 1, LENGTH);
-    let mut bench = Bench::new(smollm(), method, rounds, EngineOptions::default());
+    let engine = EngineOptions {
+        share_prefixes: false,
+        ..EngineOptions::default()
+    };
+    let mut bench = Bench::new(smollm(), method, rounds, engine);
     bench.options.form.ignore_end = true;
     bench
 }
@@ -242,31 +253,6 @@ fn against_plain(method: &str, samples: usize) -> Measured {
             let threads = default_threads();
             let spent = plain_decoding(&model, &tokens, samples, LENGTH, threads).unwrap();
             (samples * LENGTH) as f64 / spent.as_secs_f64()
-        },
-    ))
-}
-
-/// llama.cpp's own program, where `BATCHED_BENCH` says where it is.
-fn against_batched_bench() -> Measured {
-    let Some(program) = std::env::var_os("BATCHED_BENCH") else {
-        return Measured {
-            ratios: Vec::new(),
-            note: "not run, as `BATCHED_BENCH` named no program".into(),
-        };
-    };
-    let mut bench = to_the_end("aisp:steer=0", 16);
-    let prompt = Prompt::Raw(STORY.into());
-    measured(in_turn(
-        TURNS,
-        || generation(&mut bench, &prompt),
-        || {
-            batched_bench::tokens_a_second(
-                &program,
-                &common::path(SMOLLM),
-                16,
-                LENGTH,
-                default_threads(),
-            )
         },
     ))
 }
