@@ -37,6 +37,8 @@ use std::sync::OnceLock;
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_sys_2 as sys;
 
+use crate::gguf::TensorType;
+
 pub use attention::{Attention, CacheType, FlashAttention};
 pub(crate) use chat::tokenize_guarded;
 pub use chat::{ChatOptions, ChatTemplate, Message, ReasoningMarkers, Think, Turn};
@@ -61,8 +63,8 @@ pub use reader::{Reader, Reading, TextLikelihood, TextReading};
 /// Sequences that one context can hold (`LLAMA_MAX_SEQ` of the pinned llama.cpp).
 pub const MAX_SEQUENCES: usize = 256;
 
-/// Every decode step has a multiple of this many rows, and at least [`LEAST_ROWS`]: see
-/// `sequences.rs` for this and the other rules of bit-exactness.
+/// Every decode step has a multiple of this many rows, and most models' at least [`LEAST_ROWS`]: see
+/// [`Model::step_rows`], and `sequences.rs` for this and the other rules of bit-exactness.
 ///
 /// ggml's CPU kernels change their code path with the number of rows (attention by one, packed
 /// weights by groups of four, the other K-quants from eight on), and with it the last bits of their
@@ -73,8 +75,25 @@ pub const MAX_SEQUENCES: usize = 256;
 /// Source: `ggml-cpu/repack.cpp`, `ggml-cpu/tiled/tiled.cpp`, `ggml-cpu/ops.cpp`.
 pub const ROW_GROUP: usize = 4;
 
-/// The least rows of a decode step.
+/// The least rows of a decode step that serve whatever the weights are.
 pub const LEAST_ROWS: usize = 8;
+
+/// Types of weights whose products have the same bits in steps of [`ROW_GROUP`] rows already, by their
+/// numbers in ggml: all but those that are unpacked into tiles from [`LEAST_ROWS`] rows on.
+/// `tests/engine/groups.rs` tries them.
+///
+/// Source: `ggml-cpu/tiled/tiled.cpp`.
+pub const ANY_GROUP: [TensorType; 9] = [
+    TensorType::F32,
+    TensorType(1),
+    TensorType(2),
+    TensorType(3),
+    TensorType(6),
+    TensorType(7),
+    TensorType(8),
+    TensorType(20),
+    TensorType(30),
+];
 
 /// Whether this build can put layers on a GPU that it found.
 #[must_use]
@@ -84,7 +103,8 @@ pub fn offloads() -> bool {
     unsafe { sys::llama_supports_gpu_offload() }
 }
 
-/// Rows of a decode step in which so many candidates are written.
+/// Rows of a decode step that serve for so many candidates of any model; what [`Model::step_rows`] says
+/// of one may be fewer.
 #[must_use]
 pub fn step_rows(candidates: usize) -> usize {
     candidates.next_multiple_of(ROW_GROUP).max(LEAST_ROWS)

@@ -17,8 +17,9 @@ use super::load::{Adapter, LoadParams, adapt, override_header};
 use super::log::heard;
 use super::obstacles::{decoder_obstacle, generator_obstacle, model_obstacle};
 use super::placement::ModelOptions;
+use super::{ANY_GROUP, LEAST_ROWS, ROW_GROUP, parts};
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, TensorType};
+use crate::gguf::{Gguf, TensorInfo, TensorType};
 use crate::output::{Decoder, OutputRows};
 
 /// A token id.
@@ -42,6 +43,8 @@ pub struct Model {
     gguf: Gguf,
     specials: OnceLock<Vec<Special>>,
     ends: OnceLock<Vec<Token>>,
+    /// The least rows of a step.
+    least_rows: usize,
     /// What reads schemas for its vocabulary.
     pub(super) schemas: OnceLock<std::result::Result<ParserFactory, String>>,
 }
@@ -90,6 +93,7 @@ impl Model {
             .collect::<Result<_>>()?;
         let model = Self {
             adapters,
+            least_rows: least_rows(&gguf),
             inner,
             path: path.to_path_buf(),
             options: options.clone(),
@@ -218,6 +222,18 @@ impl Model {
     #[must_use]
     pub fn is_recurrent(&self) -> bool {
         self.inner.is_recurrent() || self.inner.is_hybrid()
+    }
+
+    /// Rows of a decode step in which so many candidates are written: a multiple of [`ROW_GROUP`], and
+    /// as few as their bits allow to depend on nothing else in the step.
+    #[must_use]
+    pub fn step_rows(&self, candidates: usize) -> usize {
+        let least = if self.is_recurrent() {
+            LEAST_ROWS
+        } else {
+            self.least_rows
+        };
+        candidates.next_multiple_of(ROW_GROUP).max(least)
     }
 
     /// Refuses what cannot generate here, by the architecture's name and with the reason.
@@ -380,4 +396,15 @@ pub(super) struct Special {
     /// Whether it takes the white space before it with it, and that behind it.
     pub strips_left: bool,
     pub strips_right: bool,
+}
+
+/// The least rows of a step: few only where the types of all weights are known, and [do not
+/// mind](ANY_GROUP).
+fn least_rows(gguf: &Gguf) -> usize {
+    let whole = parts::count(gguf) == 1;
+    let any = |tensor: &TensorInfo| tensor.dims.len() < 2 || ANY_GROUP.contains(&tensor.kind);
+    match whole && gguf.tensors().iter().all(any) {
+        true => ROW_GROUP,
+        false => LEAST_ROWS,
+    }
 }

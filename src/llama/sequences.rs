@@ -18,7 +18,8 @@
 //!
 //! 1. **A stream for each sequence** (`kv_unified = false`): its attention does not look at the
 //!    cells of others.
-//! 2. **Steps of [`step_rows`](super::step_rows)**: of eight rows, twelve, sixteen. Kernels change their code path, and with it the
+//! 2. **Steps of [`Model::step_rows`](super::Model::step_rows)**: of four rows where the types of the
+//!    weights allow it, of eight, twelve, sixteen. Kernels change their code path, and with it the
 //!    last bits, with the number of rows; a step that has not enough candidates is filled up with
 //!    rows of idle sequences ([`Sequences::idle`]). Or one row alone, from a response's first token
 //!    to its last, whoever else is there: that is one way for ever, too, and costs a quarter.

@@ -298,7 +298,7 @@ impl Context {
     /// Decodes one token of each of the sequences 0, 1, … and computes their logits from
     /// z + v.
     ///
-    /// `rows`: as many as a [step](step_rows) can have. `perturbation`: v, [rows, d], or none.
+    /// `rows`: as many as a [step](Model::step_rows) can have. `perturbation`: v, [rows, d], or none.
     /// `keep_pre_logits` makes [`Self::pre_logits`] available.
     ///
     /// # Errors
@@ -309,7 +309,7 @@ impl Context {
         perturbation: Option<&[f32]>,
         keep_pre_logits: bool,
     ) -> Result<()> {
-        if rows.len() != step_rows(rows.len()) || rows.len() > self.options.sequences {
+        if rows.len() != self.model.step_rows(rows.len()) || rows.len() > self.options.sequences {
             return Err(Error::Engine(format!("a step of {} rows", rows.len())));
         }
         self.step_from(0, rows, perturbation, keep_pre_logits)

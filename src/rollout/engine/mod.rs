@@ -4,7 +4,7 @@
 //! ([`Context::hold`], with the rules of bit-exactness in `llama/sequences.rs`): the first job on
 //! a prompt decodes it, later ones cut back to it or copy it. The prompt's last token is decoded
 //! as the first row of every candidate, so that the first response token is perturbed per
-//! candidate like any other. Steps have eight rows, twelve, sixteen; slots without a candidate fill them
+//! candidate like any other. Steps have rows in fours ([`Model::step_rows`]); slots without a candidate fill them
 //! up. Jobs that are decoded [alone](Job::alone) stand at the other end and have steps of
 //! their own; where a group reaches them, the row that they fill it up with is cut off again. A
 //! recurrent state cannot be cut back: there they wait for each other.
@@ -23,7 +23,7 @@ pub use self::options::RolloutOptions;
 use self::shifts::Shifts;
 use crate::error::{Error, Result};
 use crate::llama::{
-    Context, GrammarState, LogitsRoute, MAX_SEQUENCES, Model, Row, RowsEdit, Token, step_rows,
+    Context, GrammarState, LogitsRoute, MAX_SEQUENCES, Model, Row, RowsEdit, Token,
 };
 use crate::math::Softmax;
 use crate::rollout::sampling::Chooser;
@@ -333,7 +333,7 @@ impl Rollout {
     fn write_all(&mut self, ask: &mut AskFor<'_>, all: &mut Vec<Written>) -> Result<()> {
         let grouped = |slot: &Option<Live>| slot.as_ref().is_some_and(|live| !live.job.alone);
         if let Some(last) = self.slots.iter().rposition(grouped) {
-            let count = step_rows(last + 1);
+            let count = self.context.model().step_rows(last + 1);
             self.decode(0..count, false)?;
             self.sum_up(0, count, false)?;
             for slot in 0..count {

@@ -2,7 +2,6 @@
 
 use super::{Live, Rollout};
 use crate::error::Result;
-use crate::llama::step_rows;
 
 impl Rollout {
     /// Gives jobs to free slots; with none left, moves the last candidates to the front so
@@ -56,7 +55,7 @@ impl Rollout {
         }
         let live = self.slots.iter().flatten();
         let count = live.filter(|live| !live.job.alone).count();
-        for from in step_rows(count)..self.slots.len() {
+        for from in self.context.model().step_rows(count)..self.slots.len() {
             if self.slots[from]
                 .as_ref()
                 .is_some_and(|live| !live.job.alone)
