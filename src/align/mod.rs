@@ -107,6 +107,7 @@ pub struct Aligner {
     facts: Facts,
     batch: Option<Batch>,
     reserved: usize,
+    side_by_side: usize,
     /// Those of the last prompt.
     thoughts: Option<Thoughts>,
     recruit: Option<Box<Recruit>>,
@@ -130,6 +131,7 @@ impl Aligner {
             options,
             batch: None,
             reserved: 0,
+            side_by_side: 1,
             thoughts: None,
             recruit: None,
         })
@@ -330,6 +332,7 @@ impl Aligner {
         if opened.is_empty() {
             return Ok(());
         }
+        self.expect(opened.len());
         self.batch_for(longest.0, longest.1)?;
         let mut widest = options.clone();
         widest.rounds.max_tokens = longest.1;

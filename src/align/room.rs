@@ -13,6 +13,8 @@ use crate::rollout::RolloutOptions;
 const CELL: u64 = 48;
 /// Parked sequences take at most this part of the memory that is free: a fourth.
 const PARKED_SHARE: u64 = 4;
+/// Runs that have candidates at the same time: with one in its last few, the next ones fill the places.
+const SIDE_BY_SIDE: usize = 3;
 
 impl Aligner {
     /// What the next prompts need of memory, where none is longer than what was
@@ -21,6 +23,11 @@ impl Aligner {
     pub fn memory(&self) -> ContextMemory {
         let context = self.options.context.unwrap_or(self.reserved);
         ContextMemory::of(&self.model, &self.rollout_options(context).of_context())
+    }
+
+    /// Makes room for what so many runs, side by side, go on from.
+    pub(super) fn expect(&mut self, runs: usize) {
+        self.side_by_side = self.side_by_side.max(runs.min(SIDE_BY_SIDE));
     }
 
     /// How a rollout with so many tokens a sequence is made: with as many parked sequences as take
@@ -41,7 +48,8 @@ impl Aligner {
             let most = available_memory().map_or(u64::MAX, |free| {
                 (free / PARKED_SHARE).min(free.saturating_sub(one.total())) / each
             });
-            options.parked = self.options.parallel.min(most as usize);
+            let wanted = self.options.parallel * self.side_by_side;
+            options.parked = wanted.min(most as usize);
         }
         options
     }
