@@ -6,7 +6,7 @@
 //! page has the median of the ratios and their range. Needs the models of the tests and of the
 //! figures, an idle machine, and an hour. With names only those rows are run, `growth` being the model
 //! of the cost, and nothing is written. `BATCHED_BENCH` may name llama.cpp's own program,
-//! built from the sources of the binding, and `TORCH_PYTHON` a Python with torch, transformers and gguf.
+//! linked to what the binding builds (its package has all but that program's own source), and `TORCH_PYTHON` a Python with torch, transformers and gguf.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;

@@ -25,8 +25,8 @@ impl Aligner {
         ContextMemory::of(&self.model, &self.rollout_options(context).of_context())
     }
 
-    /// Makes room for what so many runs, side by side, go on from.
-    pub(super) fn expect(&mut self, runs: usize) {
+    /// Makes room for what so many runs, side by side, go on from, in a batch that is yet to be made.
+    pub fn expect(&mut self, runs: usize) {
         self.side_by_side = self.side_by_side.max(runs.min(SIDE_BY_SIDE));
     }
 

@@ -287,6 +287,7 @@ fn plan(args: &RunArgs) -> anyhow::Result<u8> {
     for prompt in &prompts {
         aligner.reserve(prompt, args.length.max_tokens()?)?;
     }
+    aligner.expect(prompts.len());
     super::plan::print(&aligner, &rewards, args.json)?;
     Ok(0)
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::common::{GEMMA3, REWARD, SMOLLM2, path};
-use crate::{assert_refused, run, stderr, stdout};
+use crate::{assert_refused, program, run, stderr, stdout};
 
 const SHORT: [&str; 6] = ["--samples", "8", "--iterations", "2", "-n", "16"];
 
@@ -283,6 +283,40 @@ fn a_closed_pipe_is_no_failure() {
     assert!(!text.is_empty());
 }
 
+/// Bytes of keys and values that llama.cpp says it has allocated.
+fn allocated(log: &str) -> f64 {
+    let sizes = log.lines().filter_map(|line| {
+        let size = line.split_once("KV buffer size =")?.1;
+        size.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    sizes.map(|mib| mib * 1024.0 * 1024.0).sum()
+}
+
+/// More is parked for prompts side by side.
+#[test]
+fn the_plan_of_many_prompts_is_what_llama_cpp_allocates() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("prompts.jsonl");
+    let keys_and_values = |count: usize| {
+        std::fs::write(&file, "{\"prompt\": \"Hi\"}\n".repeat(count)).unwrap();
+        let of = |more: &[&str]| {
+            let flags = ["run", "--samples", "2", "--iterations", "1", "-n", "2"];
+            let into = folder.path().join(count.to_string());
+            let mut command = program();
+            command.args(flags).args(more).arg("--prompts").arg(&file);
+            let output = command.arg("-o").arg(into).output().unwrap();
+            assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+            output
+        };
+        let plan: Value = serde_json::from_str(&stdout(&of(&["--plan", "--json"]))).unwrap();
+        let planned = plan["keys_and_values"].as_f64().unwrap();
+        let found = allocated(&stderr(&of(&["--verbose"])));
+        assert!((planned - found).abs() < 1e4, "{planned} planned, {found}");
+        planned
+    };
+    assert!(keys_and_values(3) > keys_and_values(1));
+}
+
 #[test]
 fn the_plan_is_what_llama_cpp_allocates() {
     for model in [SMOLLM2, GEMMA3] {
@@ -300,11 +334,7 @@ fn the_plan_is_what_llama_cpp_allocates() {
         let plan: Value = serde_json::from_str(&stdout(&plan)).unwrap();
         let one = ["--verbose", "--iterations", "1"];
         let log = stderr(&run(&[&flags[..], &one].concat()));
-        let sizes = log.lines().filter_map(|line| {
-            let size = line.split_once("KV buffer size =")?.1;
-            size.split_whitespace().next()?.parse::<f64>().ok()
-        });
-        let allocated: f64 = sizes.map(|mib| mib * 1024.0 * 1024.0).sum();
+        let allocated = allocated(&log);
         let planned = plan["keys_and_values"].as_f64().unwrap();
         assert!(allocated > 0.0, "{log}");
         assert!(
