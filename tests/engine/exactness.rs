@@ -13,6 +13,7 @@ use aisp_llama::llama::{
 use aisp_llama::rollout::{
     Ask, Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Steer,
 };
+use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaContextParams;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::sampling::LlamaSampler;
@@ -100,6 +101,37 @@ pub(crate) fn generate(
 
 /// Greedy decoding by llama-cpp-2 alone: its context, its batches, its sampler.
 pub(crate) fn stock_greedy(model: &Model, prompt: &[Token], threads: usize) -> Vec<Token> {
+    let mut sampler = LlamaSampler::greedy();
+    let mut tokens = Vec::new();
+    stock(model, prompt, threads, |context, row| {
+        let token = sampler.sample(context, row);
+        tokens.push(token.0);
+        (tokens.len() < TOKENS && !model.is_end(token.0)).then_some(token)
+    });
+    tokens
+}
+
+/// How far the logit of each of these tokens is below the largest one there, by llama-cpp-2 alone.
+pub(crate) fn stock_gaps(model: &Model, prompt: &[Token], tokens: &[Token]) -> Vec<f32> {
+    let mut gaps = Vec::new();
+    stock(model, prompt, 1, |context, row| {
+        let logits = context.get_logits_ith(row);
+        let largest = logits.iter().copied().fold(f32::MIN, f32::max);
+        let token = tokens[gaps.len()];
+        gaps.push(largest - logits[token as usize]);
+        (gaps.len() < tokens.len()).then_some(LlamaToken(token))
+    });
+    gaps
+}
+
+/// Decodes the prompt, and behind it the tokens that `next` names, from the row of the last one, one
+/// at a time; until it names none.
+fn stock(
+    model: &Model,
+    prompt: &[Token],
+    threads: usize,
+    mut next: impl FnMut(&LlamaContext<'_>, i32) -> Option<LlamaToken>,
+) {
     let inner = model.as_llama_cpp_2();
     let backend = aisp_llama::llama::backend();
     let count = i32::try_from(threads).unwrap();
@@ -108,25 +140,19 @@ pub(crate) fn stock_greedy(model: &Model, prompt: &[Token], threads: usize) -> V
         .with_n_threads(count)
         .with_n_threads_batch(count);
     let mut context = inner.new_context(backend, params).unwrap();
-    let mut sampler = LlamaSampler::greedy();
     let mut batch = LlamaBatch::new(512, 1);
     for (i, &token) in prompt.iter().enumerate() {
         let last = i + 1 == prompt.len();
         batch.add(LlamaToken(token), i as i32, &[0], last).unwrap();
     }
-    let mut tokens = Vec::new();
-    while tokens.len() < TOKENS {
+    for position in prompt.len().. {
         context.decode(&mut batch).unwrap();
-        let token = sampler.sample(&context, batch.n_tokens() - 1);
-        tokens.push(token.0);
-        if model.is_end(token.0) {
+        let Some(token) = next(&context, batch.n_tokens() - 1) else {
             break;
-        }
+        };
         batch.clear();
-        let position = (prompt.len() + tokens.len() - 1) as i32;
-        batch.add(token, position, &[0], true).unwrap();
+        batch.add(token, position as i32, &[0], true).unwrap();
     }
-    tokens
 }
 
 pub(crate) fn tokens(candidates: Vec<Candidate>) -> Vec<Vec<Token>> {

@@ -17,7 +17,7 @@ use llama_cpp_2::token::LlamaToken;
 use tempfile::TempDir;
 
 use crate::common::{gemma3, smollm2};
-use crate::exactness::{TOKENS, generate, noise, stock_greedy, tokens};
+use crate::exactness::{TOKENS, generate, noise, stock_gaps, tokens};
 use crate::tiny::recurrent::{ARCHITECTURES, file};
 
 /// One model of every architecture.
@@ -77,14 +77,13 @@ fn greedy_is_stock_llama_cpp() {
             TOKENS,
         ));
         for (prompt, found) in prompts().iter().zip(&greedy) {
-            let expected = stock_greedy(model, prompt, 1);
-            assert_eq!(
-                found,
-                &expected,
-                "{} {}",
-                model.architecture(),
-                prompt.len()
-            );
+            let named = format!("{} {}", model.architecture(), prompt.len());
+            let ended = found.last().is_some_and(|&token| model.is_end(token));
+            assert!(ended || found.len() == TOKENS, "{named}: {found:?}");
+            // Rows in groups have other last bits than single ones; they decide where two tokens of
+            // a random model are as probable.
+            let gaps = stock_gaps(model, prompt, found);
+            assert!(gaps.iter().all(|gap| *gap < 1e-4), "{named}: {gaps:?}");
         }
     }
 }
