@@ -313,12 +313,14 @@ fn tree(model: Arc<Model>, max_tokens: usize, chat: bool, turns: usize) -> Measu
     );
     assert_eq!(texts[0], texts[1], "the text does not depend on it");
     let (with, without) = (shared.aligner.work(), again.aligner.work());
-    let rows = with.rows as f64 / without.rows as f64;
+    let part = |rows: usize| 100.0 * rows as f64 / with.rows as f64;
+    let filled = with.rows - with.written - with.again;
     Measured {
         ratios,
         note: format!(
-            "; {:.2} of the rows; {:.0} % of the time is the reward's",
-            rows,
+            "; {:.2} of the rows, {:.0} % of which only fill steps up; {:.0} % of the time is the reward's",
+            with.rows as f64 / without.rows as f64,
+            part(filled),
             100.0 * share
         ),
     }

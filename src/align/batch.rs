@@ -8,7 +8,7 @@
 //! clock decides is not among them: scoring takes its time of the turn, unless a reward
 //! [scores elsewhere](crate::reward::Reward::begin); then the others go on meanwhile. Nor is what a judge that
 //! several runs share had to read anew ([`Usage::reward_tokens`](super::Usage::reward_tokens)), nor
-//! what was begun ahead and thrown away when a run ended early.
+//! what was begun and thrown away when a run ended early.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -278,6 +278,8 @@ impl Batch {
                 },
                 keep_pre_logits,
                 alone,
+                // A budget cuts where it ends, and not some tokens behind.
+                recalls: !member.run.counts_tokens(),
             })?;
             self.jobs.insert(job, (id, seat));
         }

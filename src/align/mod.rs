@@ -67,7 +67,7 @@ pub struct EngineOptions {
     pub attention: Attention,
     /// Whether candidates go on from what others have decoded (default true). Results do not depend
     /// on it, the work does, and the memory: as many more sequences as `parallel` are held, or as a
-    /// fourth of the free memory has room for.
+    /// fourth of the free memory has room for, and up to about 16 MiB a run of what the model said.
     pub share_prefixes: bool,
     /// The way to the perturbed logits.
     pub logits: LogitsRoute,

@@ -6,7 +6,7 @@
 //! share     this sequence holds what that one holds, by a copy
 //! rewind    this sequence holds only its first so many tokens, by cutting back
 //! place     where tokens are decoded that nobody holds
-//! holder    a sequence that holds these tokens as somebody's response
+//! holder    the sequence that holds most of these tokens as somebody's response
 //! release   this sequence holds nothing
 //! ```
 //!
@@ -199,25 +199,26 @@ impl Sequences {
         held.alone |= alone;
     }
 
-    /// A sequence that holds `tokens`, and perhaps more, as somebody's response in groups behind the
-    /// first `beginning` of them, which are its prompt: the last one, as parked ones are. None where
-    /// it could not be cut back to them.
-    pub(super) fn holder(&self, tokens: &[Token], beginning: usize) -> Option<usize> {
-        let holds = |held: &Held| {
-            self.cuts()
-                && held.beginning == beginning
-                && !held.alone
-                && held.tokens.starts_with(tokens)
+    /// The sequence that holds most of `tokens` as somebody's response in groups behind the first
+    /// `beginning` of them, which are its prompt, and how many those are; more than the prompt. Of
+    /// equal ones the last, as parked ones are. None where it could not be cut back to them.
+    pub(super) fn holder(&self, tokens: &[Token], beginning: usize) -> Option<(usize, usize)> {
+        let common = |held: &Held| match self.cuts() && held.beginning == beginning && !held.alone {
+            true => common_beginning(&held.tokens, tokens),
+            false => 0,
         };
-        self.held.iter().rposition(holds)
+        let common = self.held.iter().map(common);
+        let most = common.enumerate().max_by_key(|(_, common)| *common);
+        most.filter(|(_, common)| *common > beginning)
     }
 
-    /// The holder of what `sequence` holds, where that is more than its beginning and was decoded in
-    /// groups.
+    /// The last sequence that holds what `sequence` does, where that is more than its beginning and
+    /// was decoded in groups.
     pub(super) fn holder_of_response(&self, sequence: usize) -> Option<usize> {
         let held = &self.held[sequence];
         let response = held.tokens.len() > held.beginning && !held.alone;
-        response.then(|| self.holder(&held.tokens, held.beginning))?
+        let holder = response.then(|| self.holder(&held.tokens, held.beginning))?;
+        holder.map(|(sequence, _)| sequence)
     }
 
     /// Tokens that `sequence` holds.

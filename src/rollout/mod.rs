@@ -111,6 +111,9 @@ pub struct Job {
     /// fill up: a quarter of the work for one candidate by itself, twice as much for sixteen. The
     /// numbers differ between the two in their last bits, and depend on nothing else.
     pub alone: bool,
+    /// Whether several of its tokens may be written in one step, where what the model says there is
+    /// known from other candidates.
+    pub recalls: bool,
 }
 
 impl Job {
@@ -125,6 +128,7 @@ impl Job {
             beginning: Beginning::default(),
             keep_pre_logits: false,
             alone: false,
+            recalls: true,
         }
     }
 }
@@ -196,7 +200,7 @@ pub struct Candidate {
     pub pre_logits: Vec<f32>,
 }
 
-/// A job that got one more token in a step.
+/// A job that got one more token in a step; it may get several, in their order.
 #[derive(Debug)]
 pub struct Written {
     /// Which.

@@ -8,7 +8,7 @@ use aisp_llama::Result;
 use aisp_llama::control::{WeightedMean, WeightedOptions};
 use aisp_llama::llama::{Model, Token};
 use aisp_llama::rollout::{
-    Beginning, Candidate, Job, PromptId, Rollout, RolloutOptions, Steer, TokenChoice,
+    Beginning, Candidate, Form, Job, PromptId, Rollout, RolloutOptions, Steer, TokenChoice,
 };
 
 use crate::common::{gemma3, smollm2};
@@ -94,6 +94,142 @@ fn the_same(model: &Arc<Model>, parked: usize) {
             );
         }
     }
+}
+
+/// Noise of one candidate up to a cut, and of another one from there on, under a floor; every third
+/// position has none.
+struct Child {
+    weights: WeightedMean,
+    candidate: u32,
+    cut: usize,
+}
+
+impl Steer for Child {
+    fn perturb(&self, tokens: &[Token], row: &mut [f32]) -> Result<bool> {
+        let redrawn = if tokens.len() < self.cut { 0 } else { 100 };
+        let noisy = tokens.len() % 3 != 2;
+        if noisy {
+            self.weights
+                .perturb(0, self.candidate + redrawn, tokens.len(), row);
+        }
+        Ok(noisy)
+    }
+
+    fn uniform(&self, _: usize) -> f64 {
+        0.5
+    }
+
+    fn floor(&self) -> f32 {
+        0.05
+    }
+}
+
+fn child(model: &Model, prompt: PromptId, candidate: u32, beginning: Beginning) -> Job {
+    let options = WeightedOptions::new(64, model.width(), 0.2, 5);
+    Job {
+        steer: Some(Arc::new(Child {
+            weights: WeightedMean::new(options).unwrap(),
+            candidate,
+            cut: match beginning.is_empty() {
+                true => usize::MAX,
+                false => beginning.len(),
+            },
+        })),
+        beginning,
+        ..Job::new(prompt, 16)
+    }
+}
+
+/// All that is said of candidates, in two generations behind two prompts, and the rollout; among
+/// so many `others`, whose noise is in the graph.
+fn generations(model: &Arc<Model>, parked: usize, others: u32) -> (Vec<Candidate>, Rollout) {
+    let options = RolloutOptions {
+        parallel: 8,
+        parked,
+        context: 64,
+        ..RolloutOptions::default()
+    };
+    let mut rollout = Rollout::new(Arc::clone(model), &options).unwrap();
+    let endless = Form {
+        ignore_end: true,
+        ..Form::default()
+    };
+    let stopped = Form {
+        stop: vec![" the".into()],
+        ..Form::default()
+    };
+    let mut all = Vec::new();
+    for form in [endless, stopped] {
+        let tokens = model.tokenize("The film about a dog is", true, true);
+        let prompt = rollout.add_prompt_for(tokens, form).unwrap();
+        let mut among = |jobs: Vec<Job>| {
+            let beside = (0..others).map(|c| job(model, prompt, 40 + c, Beginning::default()));
+            let jobs: Vec<Job> = beside.chain(jobs).collect();
+            run(&mut rollout, &jobs).split_off(others as usize)
+        };
+        let jobs = (0..12).map(|c| child(model, prompt, c, Beginning::default()));
+        let parents = among(jobs.collect());
+        let children = (0..).zip(&parents).map(|(c, parent)| {
+            let length = (c as usize + 1).min(parent.tokens.len() - 1);
+            child(model, prompt, c, begin(parent, length))
+        });
+        all.extend(among(children.collect()));
+        all.extend(parents);
+    }
+    (all, rollout)
+}
+
+fn a_tree_is_the_same(model: &Arc<Model>) {
+    let (expected, again) = generations(model, 0, 0);
+    assert_eq!(again.work().ahead, 0);
+    for parked in [1, 12] {
+        let (found, shared) = generations(model, parked, 0);
+        assert_eq!(found, expected, "{parked} parked");
+        let (work, most) = (shared.work(), again.work());
+        assert!(work.ahead > 12, "{work:?}");
+        assert!(work.rows < most.rows, "{work:?}, {most:?}");
+        assert_eq!(work.written + work.ahead, most.written, "{work:?}");
+    }
+    for parked in [0, 12] {
+        let (found, _) = generations(model, parked, 5);
+        assert_eq!(found, expected, "{parked} parked, among others");
+    }
+}
+
+#[test]
+fn what_was_said_before_is_not_decoded_again() {
+    a_tree_is_the_same(&smollm2());
+    a_tree_is_the_same(&gemma3());
+}
+
+#[test]
+fn a_candidate_that_was_written_before_takes_no_step() {
+    let model = smollm2();
+    let options = RolloutOptions {
+        parallel: 8,
+        parked: 8,
+        context: 64,
+        ..RolloutOptions::default()
+    };
+    let mut rollout = Rollout::new(model.clone(), &options).unwrap();
+    let tokens = model.tokenize("A word:", true, true);
+    let prompt = rollout.add_prompt(tokens.clone()).unwrap();
+    let jobs: Vec<Job> = (0..3)
+        .map(|c| child(&model, prompt, c, Beginning::default()))
+        .collect();
+    let first = run(&mut rollout, &jobs);
+    let before = rollout.work();
+    assert_eq!(run(&mut rollout, &jobs), first);
+    let work = rollout.work();
+    assert_eq!((work.steps, work.rows), (before.steps, before.rows));
+    // What was said behind a prompt is forgotten with it.
+    rollout.forget_prompt(prompt);
+    let prompt = rollout.add_prompt(tokens).unwrap();
+    let jobs: Vec<Job> = (0..3)
+        .map(|c| child(&model, prompt, c, Beginning::default()))
+        .collect();
+    assert_eq!(run(&mut rollout, &jobs), first);
+    assert!(rollout.work().rows > work.rows);
 }
 
 #[test]

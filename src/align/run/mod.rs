@@ -182,6 +182,11 @@ impl Run {
         self.options.rounds.max_tokens
     }
 
+    /// Whether it ends with a number of tokens.
+    pub(super) fn counts_tokens(&self) -> bool {
+        self.options.budget.generated_tokens.is_some()
+    }
+
     /// Whether candidates must bring their pre-logits.
     pub(super) fn keeps_pre_logits(&self) -> bool {
         self.method.keeps_pre_logits()

@@ -254,10 +254,10 @@ impl Context {
         Ok(Row { token, position })
     }
 
-    /// A sequence, parked or not, that holds `tokens` as a response, decoded in groups, behind the
-    /// prompt that the first `prompt` of them are.
+    /// The sequence, parked or not, that holds most of `tokens` as a response, decoded in groups,
+    /// behind the prompt that the first `prompt` of them are; and how many those are.
     #[must_use]
-    pub fn holder(&self, tokens: &[Token], prompt: usize) -> Option<usize> {
+    pub fn holder(&self, tokens: &[Token], prompt: usize) -> Option<(usize, usize)> {
         self.sequences.holder(tokens, prompt)
     }
 

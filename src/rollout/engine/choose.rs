@@ -1,16 +1,17 @@
 //! The next token of each candidate.
 
-use super::{AskFor, Live, Rollout, shifts};
+use super::shifts::{self, Shifts};
+use super::{AskFor, Live, Rollout};
 use crate::error::{Error, Result};
-use crate::llama::{Context, GrammarState, Token};
+use crate::llama::{Context, GrammarState, Model, Token};
 use crate::math::{Softmax, largest, log_ratio};
-use crate::rollout::{End, TokenChoice, TokenNats, Written};
+use crate::rollout::sampling::Chooser;
+use crate::rollout::{End, Steer, TokenChoice, TokenNats, Written};
 
-/// Logits of the model itself for a candidate in `row` of the last step: what the graph has of a row
-/// that is shifted behind it.
+/// Logits of the model itself for a candidate in `row` of the last step.
 fn own<'a>(context: &'a Context, row: usize, live: &Live) -> Result<&'a [f32]> {
     match context.graph_logits(row) {
-        Some(own) if !live.shift.is_empty() => Ok(own),
+        Some(own) if live.plain => Ok(own),
         _ => context.own_logits(row),
     }
 }
@@ -60,6 +61,140 @@ fn only(own: &[f32], logits: &[f32], allowed: &mut Vec<f32>) {
             f32::NEG_INFINITY
         }
     }));
+}
+
+impl Live {
+    /// The floor under its tokens; 0 where there is none.
+    pub(super) fn floor(&self) -> f32 {
+        let steer = self.job.steer.as_ref();
+        steer.map_or(0.0, |steer| steer.floor().min(1.0))
+    }
+
+    /// Takes the perturbation of its next token, which is added to the logits that the floor allows.
+    pub(super) fn shift_by(&mut self, steer: &dyn Steer, width: usize) -> Result<()> {
+        self.shift.clear();
+        self.shift.resize(width, 0.0);
+        self.perturbed = steer.perturb(&self.tokens, &mut self.shift)?;
+        if !self.perturbed {
+            self.shift.clear();
+        }
+        Ok(())
+    }
+}
+
+/// What a token is chosen from.
+pub(super) struct Said<'a> {
+    /// Logits of the model itself `[vocabulary]`, −∞ for what the response may not go on with; what is
+    /// below the floor may be −∞ too.
+    pub(super) own: &'a [f32],
+    /// Those that are chosen from; the same where the candidate's [shift](Live::shift) moves them.
+    pub(super) logits: &'a [f32],
+    /// Of all that the model itself says.
+    pub(super) softmax: Softmax,
+    /// Whether there is anything that the response may not go on with.
+    pub(super) bound: bool,
+}
+
+/// Chooses tokens and writes them down; keeps its buffers between calls.
+pub(super) struct Pen {
+    /// Logits under a floor; `None` where they all come from the graph, or are computed again.
+    pub(super) shifts: Option<Shifts>,
+    chooser: Chooser,
+    allowed: Vec<f32>,
+}
+
+impl Pen {
+    pub(super) fn new(shifts: Option<Shifts>) -> Self {
+        Self {
+            shifts,
+            chooser: Chooser::default(),
+            allowed: Vec::new(),
+        }
+    }
+
+    /// Writes the next token of a candidate; answers why that was its last one.
+    pub(super) fn write(
+        &mut self,
+        model: &Model,
+        live: &mut Live,
+        said: &Said<'_>,
+        ask: &mut AskFor<'_>,
+    ) -> Result<Option<End>> {
+        let Said { own, bound, .. } = *said;
+        let mut logits = said.logits;
+        let floor = live.floor();
+        let steer = live.job.steer.as_deref();
+        if floor > 0.0 {
+            shifts::above(floor, own, logits, &mut self.allowed);
+            if let Some(shifts) = self.shifts.as_mut().filter(|_| !live.shift.is_empty()) {
+                shifts.apply(&live.shift, &mut self.allowed)?;
+            }
+            logits = &self.allowed;
+        } else if bound {
+            only(own, logits, &mut self.allowed);
+            logits = &self.allowed;
+        }
+        if let Err(error) = shifts::check(logits, live.tokens.len()) {
+            return Err(match own.iter().any(|logit| logit.is_nan()) {
+                true => model.computes("NaN"),
+                false => error,
+            });
+        }
+        let chosen = match steer {
+            Some(steer) => {
+                let mut ask = |texts: &[Vec<Token>]| ask(live.id, texts);
+                steer.choose(&live.tokens, logits, &mut ask)?
+            }
+            None => None,
+        };
+        let position = live.tokens.len();
+        let choice = steer.and_then(|steer| steer.choice(position));
+        let choice = choice.unwrap_or(live.job.choice);
+        let token = chosen.unwrap_or_else(|| {
+            let uniform = steer.map_or(0.0, |steer| steer.uniform(position));
+            self.chooser.choose(&choice, logits, uniform)
+        });
+        // Whoever chooses among the first few may take one of those that are not allowed.
+        let token = match (bound || floor > 0.0)
+            && logits.get(token as usize) == Some(&f32::NEG_INFINITY)
+        {
+            true => self.chooser.choose(&TokenChoice::Argmax, logits, 0.0),
+            false => token,
+        };
+        let weighed = live.perturbed && chosen.is_none() && choice == TokenChoice::PLAIN;
+        let log_ratio = match weighed {
+            true => log_ratio(own, logits, token as usize),
+            false => 0.0,
+        };
+        let logit = own
+            .get(token as usize)
+            .copied()
+            .unwrap_or(f32::NEG_INFINITY);
+        live.tokens.push(token);
+        live.nats.push(TokenNats {
+            surprise: said.softmax.surprise(logit) as f32,
+            entropy: said.softmax.entropy as f32,
+            log_ratio: log_ratio as f32,
+        });
+        if model.is_end(token) {
+            return Ok(Some(End::EndOfTurn));
+        }
+        if let Some(grammar) = &mut live.grammar {
+            grammar.accept(token)?;
+        }
+        if live.form.stops(model, &live.tokens) {
+            return Ok(Some(End::StopText));
+        }
+        if live.tokens.len() == live.job.max_tokens {
+            return Ok(Some(End::Length));
+        }
+        let mut ask = |texts: &[Vec<Token>]| ask(live.id, texts);
+        let goes_on = match &live.job.steer {
+            Some(steer) => steer.goes_on(&live.tokens, &mut ask)?,
+            None => true,
+        };
+        Ok((!goes_on).then_some(End::GivenUp))
+    }
 }
 
 impl Rollout {
@@ -120,9 +255,7 @@ impl Rollout {
         let summed = self.softmaxes.iter().find(|(of, _)| *of == row);
         let softmax = summed.map(|(_, softmax)| *softmax);
         let softmax = softmax.ok_or_else(|| Error::Engine(format!("no sum for row {row}")))?;
-        let steer = live.job.steer.as_deref();
-        let floor = steer.map_or(0.0, |steer| steer.floor());
-        let shifted = !live.shift.is_empty();
+        let floor = live.floor();
         let mut own = own(&self.context, row, live)?;
         let ends = match live.form.ignore_end {
             true => self.context.model().ends(),
@@ -141,83 +274,31 @@ impl Rollout {
             }
             own = &self.own_allowed;
         }
-        let mut logits = match shifted {
-            true => own,
-            false => self.context.logits(row)?,
+        let said = Said {
+            own,
+            logits: match live.shift.is_empty() {
+                true => self.context.logits(row)?,
+                false => own,
+            },
+            softmax,
+            bound,
         };
-        if floor > 0.0 {
-            shifts::above(floor, own, logits, &mut self.allowed);
-            if let Some(shifts) = self.shifts.as_mut().filter(|_| shifted) {
-                shifts.apply(&live.shift, &mut self.allowed)?;
-            }
-            logits = &self.allowed;
-        } else if bound {
-            only(own, logits, &mut self.allowed);
-            logits = &self.allowed;
-        }
-        if let Err(error) = shifts::check(logits, live.tokens.len()) {
-            return Err(match own.iter().any(|logit| logit.is_nan()) {
-                true => self.context.model().computes("NaN"),
-                false => error,
-            });
-        }
-        let chosen = match steer {
-            Some(steer) => {
-                let mut ask = |texts: &[Vec<Token>]| ask(live.id, texts);
-                steer.choose(&live.tokens, logits, &mut ask)?
-            }
-            None => None,
-        };
-        let position = live.tokens.len();
-        let choice = steer.and_then(|steer| steer.choice(position));
-        let choice = choice.unwrap_or(live.job.choice);
-        let token = chosen.unwrap_or_else(|| {
-            let uniform = steer.map_or(0.0, |steer| steer.uniform(position));
-            self.chooser.choose(&choice, logits, uniform)
-        });
-        // Whoever chooses among the first few may take one of those that are not allowed.
-        let token = match bound && logits.get(token as usize) == Some(&f32::NEG_INFINITY) {
-            true => self.chooser.choose(&TokenChoice::Argmax, logits, 0.0),
-            false => token,
-        };
-        let weighed = live.perturbed && chosen.is_none() && choice == TokenChoice::PLAIN;
-        let log_ratio = match weighed {
-            true => log_ratio(own, logits, token as usize),
-            false => 0.0,
-        };
-        let logit = own
-            .get(token as usize)
-            .copied()
-            .unwrap_or(f32::NEG_INFINITY);
-        live.tokens.push(token);
         live.decoded += 1;
-        live.nats.push(TokenNats {
-            surprise: softmax.surprise(logit) as f32,
-            entropy: softmax.entropy as f32,
-            log_ratio: log_ratio as f32,
-        });
         if live.job.keep_pre_logits {
             let width = self.context.model().width();
             let z = &self.context.pre_logits()[row * width..(row + 1) * width];
             live.pre_logits.extend_from_slice(z);
         }
-        if self.context.model().is_end(token) {
-            return Ok(Some(End::EndOfTurn));
+        let place = live.place.take();
+        let end = self.pen.write(self.context.model(), live, &said, ask)?;
+        if let (Some(place), Some(tree)) = (place, self.trees.get_mut(&live.job.prompt)) {
+            if live.plain {
+                tree.put(place, floor, own, softmax);
+            }
+            if end.is_none() {
+                live.go_on(place, tree);
+            }
         }
-        if let Some(grammar) = &mut live.grammar {
-            grammar.accept(token)?;
-        }
-        if live.form.stops(self.context.model(), &live.tokens) {
-            return Ok(Some(End::StopText));
-        }
-        if live.tokens.len() == live.job.max_tokens {
-            return Ok(Some(End::Length));
-        }
-        let mut ask = |texts: &[Vec<Token>]| ask(live.id, texts);
-        let goes_on = match &live.job.steer {
-            Some(steer) => steer.goes_on(&live.tokens, &mut ask)?,
-            None => true,
-        };
-        Ok((!goes_on).then_some(End::GivenUp))
+        Ok(end)
     }
 }

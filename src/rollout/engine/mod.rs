@@ -4,7 +4,7 @@
 //! ([`Context::hold`], with the rules of bit-exactness in `llama/sequences.rs`): the first job on
 //! a prompt decodes it, later ones cut back to it or copy it. The prompt's last token is decoded
 //! as the first row of every candidate, so that the first response token is perturbed per
-//! candidate like any other. Steps have rows in fours ([`Model::step_rows`]); slots without a candidate fill them
+//! candidate like any other, unless what the model says there is known already (`tree.rs`). Steps have rows in fours ([`Model::step_rows`]); slots without a candidate fill them
 //! up. Jobs that are decoded [alone](Job::alone) stand at the other end and have steps of
 //! their own; where a group reaches them, the row that they fill it up with is cut off again. A
 //! recurrent state cannot be cut back: there they wait for each other.
@@ -14,22 +14,24 @@ mod choose;
 mod options;
 mod places;
 mod shifts;
+mod tree;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
+use self::choose::Pen;
 pub use self::options::RolloutOptions;
 use self::shifts::Shifts;
+use self::tree::{Place, Tree, recalls};
 use crate::error::{Error, Result};
 use crate::llama::{
     Context, GrammarState, LogitsRoute, MAX_SEQUENCES, Model, Row, RowsEdit, Token,
 };
 use crate::math::Softmax;
-use crate::rollout::sampling::Chooser;
 use crate::rollout::{Candidate, End, Form, Job, JobId, PromptId, TokenNats, Written};
 
-/// What a rollout has decoded so far, prompts left out.
+/// What a rollout has decoded so far, prompts left out, and what it has written without.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Steps.
@@ -38,16 +40,20 @@ pub struct Work {
     pub rows: usize,
     /// Those that wrote a token.
     pub written: usize,
-    /// Those that only decoded again what a job [begins](Job::beginning) with. The others filled
-    /// steps up.
+    /// Those that only decoded again what a job [begins](Job::beginning) with, or has of others. The
+    /// rest filled steps up.
     pub again: usize,
+    /// Tokens that were written without a row: what the model says behind the text so far was known.
+    pub ahead: usize,
 }
 
 /// A context with its slots, prompts and jobs.
 pub struct Rollout {
     context: Context,
     prompts: HashMap<PromptId, (Arc<[Token]>, Arc<Form>)>,
-    /// Tokens written for each prompt, and those that its jobs in slots may write yet; a new prompt
+    /// What was said behind them, where candidates go on from what others have written.
+    trees: HashMap<PromptId, Tree>,
+    /// Tokens written in places for each prompt, and those that its jobs in slots may write yet; a new prompt
     /// begins with as many as the one that has the fewest.
     served: HashMap<PromptId, usize>,
     /// Jobs without a slot, in their order.
@@ -56,19 +62,17 @@ pub struct Rollout {
     /// Prompts and jobs so far.
     numbered: u64,
     work: Work,
-    chooser: Chooser,
+    pen: Pen,
     perturbation: Vec<f32>,
     rows: Vec<Row>,
-    allowed: Vec<f32>,
-    /// The model's own logits, where some tokens are forbidden.
+    /// The model's own logits, where some tokens are forbidden, or not known.
     own_allowed: Vec<f32>,
     /// What the model itself says, by rows of the last step.
     softmaxes: Vec<(usize, Softmax)>,
-    /// Logits under a floor; `None` where they all come from the graph, or are computed again.
-    shifts: Option<Shifts>,
     /// Parked sequences in use, the latest last.
     uses: Vec<usize>,
-    /// Whether any job so far had a [beginning](Job::beginning): until then nothing is parked.
+    /// Whether any job so far had a [beginning](Job::beginning), or one was found: until then nothing
+    /// is parked.
     continued: bool,
 }
 
@@ -87,6 +91,11 @@ struct Live {
     pre_logits: Vec<f32>,
     /// Whether the row of its next token is perturbed.
     perturbed: bool,
+    /// Whether what the graph says in that row is what the model itself says.
+    plain: bool,
+    /// Where what it has written stands in its prompt's tree; `None` where that
+    /// is not asked, or the tree is full.
+    place: Option<Place>,
     /// The perturbation `[d]` that is added to the logits which the floor allows; empty where there
     /// is none, or it is in the graph.
     shift: Vec<f32>,
@@ -157,18 +166,17 @@ impl Rollout {
         Ok(Self {
             context,
             prompts: HashMap::new(),
+            trees: HashMap::new(),
             served: HashMap::new(),
             waiting: VecDeque::new(),
             slots: (0..made.sequences).map(|_| None).collect(),
             numbered: 0,
             work: Work::default(),
-            chooser: Chooser::default(),
+            pen: Pen::new(shifts),
             perturbation: Vec::new(),
             rows: Vec::new(),
-            allowed: Vec::new(),
             own_allowed: Vec::new(),
             softmaxes: Vec::new(),
-            shifts,
             uses: Vec::new(),
             continued: false,
         })
@@ -228,12 +236,16 @@ impl Rollout {
         let fewest = self.served.values().min().copied().unwrap_or(0);
         self.served.insert(id, fewest);
         self.prompts.insert(id, (tokens.into(), Arc::new(form)));
+        if self.has_trees() {
+            self.trees.insert(id, Tree::new());
+        }
         Ok(id)
     }
 
     /// Forgets a prompt, and no other. Jobs on it that were submitted go on.
     pub fn forget_prompt(&mut self, prompt: PromptId) {
         self.prompts.remove(&prompt);
+        self.trees.remove(&prompt);
         self.served.remove(&prompt);
     }
 
@@ -285,21 +297,26 @@ impl Rollout {
             live.job.prompt == of && live.job.max_tokens - live.job.beginning.len() < left
         };
         let behind = self.waiting.iter().rev().take_while(shorter).count();
-        let place = self.waiting.len() - behind;
+        let at = self.waiting.len() - behind;
+        let tokens: Vec<Token> = job.beginning.iter().map(|known| known.0).collect();
+        let tree = self.trees.get_mut(&of);
+        let tree = tree.filter(|_| recalls(&job, &form));
         let live = Live {
             id,
             prompt,
             form,
             grammar,
-            tokens: job.beginning.iter().map(|known| known.0).collect(),
+            place: tree.and_then(|tree| tree.place(&tokens)),
+            tokens,
             nats: job.beginning.iter().map(|known| known.1).collect(),
             job,
             decoded: 0,
             pre_logits: Vec::new(),
             perturbed: false,
+            plain: false,
             shift: Vec::new(),
         };
-        self.waiting.insert(place, live);
+        self.waiting.insert(at, live);
         Ok(id)
     }
 
@@ -313,15 +330,19 @@ impl Rollout {
         Some(live.finish(self.context.model(), End::Stopped))
     }
 
-    /// Writes one token of every job that has a place in the batch: the answer has an entry for
-    /// each of them but those whose [beginning](Job::beginning) is decoded again. `ask` is what [`Steer::choose`](crate::rollout::Steer::choose) may ask.
+    /// Writes a token of every job that has a place in the batch, and before it, of those whose turn
+    /// it is to get one, the tokens that need no decoding; some are done with these. The answer has an
+    /// entry for each token, those of a job in their order. Those whose
+    /// [beginning](Job::beginning) is decoded again have none. `ask` is what [`Steer::choose`](crate::rollout::Steer::choose) may ask.
     ///
     /// # Errors
     /// [`Error::Engine`] when llama.cpp fails; all jobs are gone then. What fails for one job
     /// alone is in its entry.
     pub fn step(&mut self, ask: &mut AskFor<'_>) -> Result<Vec<Written>> {
         let mut all = Vec::new();
-        let written = self.fill().and_then(|()| self.write_all(ask, &mut all));
+        let written = self
+            .fill(ask, &mut all)
+            .and_then(|()| self.write_all(ask, &mut all));
         if written.is_err() {
             self.waiting.clear();
             self.slots.fill_with(|| None);
@@ -375,23 +396,23 @@ impl Rollout {
                 continue;
             }
             live.shift.clear();
+            live.plain = self.pen.shifts.is_some();
             let catches_up = live.catches_up();
             if let Some(steer) = live.job.steer.as_ref().filter(|_| !catches_up) {
                 let edit = steer.edit();
-                let apart = self.shifts.is_some() && steer.floor() > 0.0 && edit.is_none();
+                let apart = self.pen.shifts.is_some() && steer.floor() > 0.0 && edit.is_none();
                 if apart {
-                    live.shift.resize(width, 0.0);
-                    live.perturbed = steer.perturb(&live.tokens, &mut live.shift)?;
-                    if !live.perturbed {
-                        live.shift.clear();
-                    }
+                    let steer = Arc::clone(steer);
+                    live.shift_by(&*steer, width)?;
                 } else {
                     let v = &mut self.perturbation[row * width..(row + 1) * width];
                     live.perturbed = steer.perturb(&live.tokens, v)?;
                     perturbed |= live.perturbed;
+                    live.plain &= !live.perturbed;
                 }
                 if let Some(edit) = edit {
                     perturbed = true;
+                    live.plain = false;
                     match edits.iter_mut().find(|e| Arc::ptr_eq(&e.1, &edit)) {
                         Some((rows, _)) => rows.push(row),
                         None => edits.push((vec![row], edit)),

@@ -8,7 +8,7 @@ pub struct RolloutOptions {
     /// Candidates side by side, 1 to 256; rounded up to the [rows of a step](step_rows).
     pub parallel: usize,
     /// Sequences that hold what candidates with a [beginning](crate::rollout::Job::beginning) go on from;
-    /// 0 decodes every beginning again. Results do not depend on it.
+    /// 0 decodes every beginning again, and keeps nothing of what the model said. Results do not depend on it.
     pub parked: usize,
     /// Tokens that a prompt and its response may take together.
     pub context: usize,

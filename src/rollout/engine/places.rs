@@ -1,22 +1,28 @@
 //! Who writes where: jobs get slots, and go on from what is held already.
 
-use super::{Live, Rollout};
+use super::{AskFor, Live, Rollout};
 use crate::error::Result;
+use crate::rollout::Written;
+
+/// Tokens that a step writes without decoding, before it takes no further job.
+const MOST_RECALLED: usize = 1024;
 
 impl Rollout {
-    /// Gives jobs to free slots; with none left, moves the last candidates to the front so
-    /// that fewer rows are decoded.
-    pub(super) fn fill(&mut self) -> Result<()> {
+    /// Gives jobs to free slots, and writes what they need none for; with none left, moves the last
+    /// candidates to the front so that fewer rows are decoded.
+    pub(super) fn fill(&mut self, ask: &mut AskFor<'_>, all: &mut Vec<Written>) -> Result<()> {
         let mut next: Vec<(usize, Live)> = Vec::new();
-        while let Some((at, live)) = self.next() {
+        while all.len() < MOST_RECALLED
+            && let Some((at, live)) = self.next()
+        {
             let alone = live.job.alone;
             let free = |slot: &usize| {
                 self.slots[*slot].is_none() && next.iter().all(|(taken, _)| taken != slot)
             };
             let others = |live: &Live| live.job.alone != alone;
-            let mut all = self.slots.iter().flatten();
+            let mut writing = self.slots.iter().flatten();
             let waits = !self.context.cuts()
-                && (all.any(others) || next.iter().any(|(_, live)| others(live)));
+                && (writing.any(others) || next.iter().any(|(_, live)| others(live)));
             let mut slots = 0..self.slots.len();
             let slot = match alone {
                 _ if waits => None,
@@ -27,29 +33,39 @@ impl Rollout {
                 self.waiting.insert(at, live);
                 break;
             };
+            let Some(live) = self.recall(live, ask, all) else {
+                continue;
+            };
             if let Some(served) = self.served.get_mut(&live.job.prompt) {
                 *served += live.job.max_tokens - live.tokens.len();
             }
             next.push((slot, live));
         }
         // What is gone on from is parked before any slot holds something else.
-        let mut sources: Vec<Option<usize>> =
+        let found: Vec<Option<(usize, usize)>> =
             next.iter().map(|(_, live)| self.source(live)).collect();
+        let mut sources: Vec<Option<usize>> = found.iter().map(|f| Some(f.as_ref()?.0)).collect();
         for job in 0..sources.len() {
-            if let Some(holder) = sources[job] {
-                sources[job] = self.park(holder, &sources)?;
+            // Where somebody writes, nothing else is put.
+            let written = |s: usize| self.slots.get(s).is_some_and(Option::is_some);
+            if let Some(holder) = sources[job].filter(|holder| !written(*holder)) {
+                let parked = self.park(holder, &sources)?;
+                // For all that go on from there.
+                let same = sources[job..].iter_mut().filter(|s| **s == Some(holder));
+                same.for_each(|source| *source = parked);
             }
         }
-        for ((slot, mut live), source) in next.into_iter().zip(&sources) {
+        let from = sources.iter().zip(found);
+        for ((slot, mut live), (source, found)) in next.into_iter().zip(from) {
             let last = live.prompt.len() - 1;
             self.keep(slot, &sources)?;
-            match source {
-                Some(source) => {
+            match (source, found) {
+                (Some(source), Some((_, held))) => {
                     self.context.share(*source, slot)?;
-                    live.decoded = live.tokens.len();
-                    self.context.rewind(slot, last + live.decoded)?;
+                    live.decoded = held - last;
+                    self.context.rewind(slot, held)?;
                 }
-                None => drop(self.context.hold(slot, &live.prompt[..last])?),
+                _ => drop(self.context.hold(slot, &live.prompt[..last])?),
             }
             self.slots[slot] = Some(live);
         }
@@ -119,14 +135,19 @@ impl Rollout {
         Ok(Some(self.used(place)))
     }
 
-    /// The sequences that waiting jobs go on from.
+    /// The sequences that waiting jobs go on from, with nothing to decode again.
     fn wanted(&self) -> Vec<usize> {
         let waiting = self.waiting.iter();
-        waiting.filter_map(|live| self.source(live)).collect()
+        let whole = |live: &Live| {
+            let (sequence, held) = self.source(live)?;
+            let known = live.prompt.len() - 1 + live.tokens.len();
+            (held == known).then_some(sequence)
+        };
+        waiting.filter_map(whole).collect()
     }
 
-    /// The sequence that a job goes on from.
-    fn source(&self, live: &Live) -> Option<usize> {
+    /// The sequence that a job goes on from, and how many tokens of it.
+    fn source(&self, live: &Live) -> Option<(usize, usize)> {
         let prompt = live.prompt.len() - 1;
         self.context.holder(&live.before()?, prompt)
     }

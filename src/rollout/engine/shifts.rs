@@ -53,10 +53,15 @@ impl Shifts {
     }
 }
 
+/// The least of the `own` logits that are not below the floor.
+pub(super) fn least(floor: f32, own: &[f32]) -> f32 {
+    largest(own) + floor.ln()
+}
+
 /// Puts into `allowed` the `logits` of the tokens whose `own` logit is not below the floor, and −∞
 /// for the others; all `[vocabulary]`.
 pub(super) fn above(floor: f32, own: &[f32], logits: &[f32], allowed: &mut Vec<f32>) {
-    let least = largest(own) + floor.ln();
+    let least = least(floor, own);
     let both = logits.iter().zip(own);
     allowed.clear();
     allowed.extend(both.map(|(&l, &o)| if o < least { f32::NEG_INFINITY } else { l }));
