@@ -1,6 +1,6 @@
 //! Many runs on one rollout.
 //!
-//! A [`Batch::turn`] asks every run what it wants generated, writes one token of every candidate,
+//! A [`Batch::turn`] asks every run what it wants generated, writes a token of every candidate,
 //! hands candidates to their runs, and scores the iterations that are complete: the candidates of
 //! one run fill the gaps of another, and those of its own next iteration where its method does not
 //! wait for outcomes. No run waits for another's iteration, and none can change
