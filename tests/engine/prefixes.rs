@@ -4,12 +4,14 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use aisp_llama::Result;
 use aisp_llama::control::{WeightedMean, WeightedOptions};
 use aisp_llama::llama::{Model, Token};
+use aisp_llama::method::Rounds;
+use aisp_llama::reward::FnReward;
 use aisp_llama::rollout::{
-    Beginning, Candidate, Form, Job, PromptId, Rollout, RolloutOptions, Steer, TokenChoice,
+    Beginning, Candidate, Form, Job, PromptId, Rollout, RolloutOptions, Steer, TokenChoice, Work,
 };
+use aisp_llama::{AlignOptions, Aligner, EngineOptions, Prompt, Result, Stop};
 
 use crate::common::{gemma3, smollm2};
 
@@ -200,6 +202,54 @@ fn a_tree_is_the_same(model: &Arc<Model>) {
 fn what_was_said_before_is_not_decoded_again() {
     a_tree_is_the_same(&smollm2());
     a_tree_is_the_same(&gemma3());
+}
+
+/// All that a run says of its candidates but the time, and what was decoded for it.
+fn whole_run(method: &str, share_prefixes: bool) -> (String, Work) {
+    let engine = EngineOptions {
+        share_prefixes,
+        ..EngineOptions::default()
+    };
+    let options = AlignOptions {
+        method: method.parse().unwrap(),
+        rounds: Rounds {
+            samples: 12,
+            iterations: 4,
+            max_tokens: 20,
+            ..Rounds::default()
+        },
+        ..AlignOptions::default()
+    };
+    // What the first letters decide, so that beginnings can be given up.
+    let mut reward = FnReward::new("start", |_, response: &str| {
+        let start = response.trim_start().bytes().take(6);
+        start.map(f64::from).sum()
+    });
+    let mut aligner = Aligner::new(smollm2(), engine).unwrap();
+    let prompt = Prompt::Raw("The film about a dog is".into());
+    let run = aligner.align(&prompt, &mut reward, &options, &Stop::new(), &mut |_| {});
+    let run = run.unwrap();
+    let told = (&run.response, &run.candidates, run.usage, run.stop);
+    (format!("{told:#?}"), aligner.work())
+}
+
+#[test]
+fn runs_are_the_same_whatever_is_shared() {
+    for method in [
+        "search",
+        "search:start=noise",
+        "search:draw-tokens=true",
+        "search:elites=0:steer=0:early-rejection=auto",
+        "aisp",
+        "aisp:noise=gaussian",
+    ] {
+        let (found, shared) = whole_run(method, true);
+        let (expected, again) = whole_run(method, false);
+        assert_eq!(found, expected, "{method}");
+        assert_eq!(again.ahead, 0, "{method}");
+        assert!(shared.ahead > 0, "{method}: {shared:?}");
+        assert!(shared.rows <= again.rows, "{method}: {shared:?}, {again:?}");
+    }
 }
 
 #[test]
