@@ -51,6 +51,16 @@ fn begin(of: &Candidate, length: usize) -> Beginning {
     pairs.take(length).collect()
 }
 
+fn rollout(model: &Arc<Model>, parked: usize) -> Rollout {
+    let options = RolloutOptions {
+        parallel: 8,
+        parked,
+        context: 64,
+        ..RolloutOptions::default()
+    };
+    Rollout::new(Arc::clone(model), &options).unwrap()
+}
+
 fn run(rollout: &mut Rollout, jobs: &[Job]) -> Vec<Candidate> {
     let done = rollout
         .run(jobs, &mut |_| ControlFlow::Continue(()))
@@ -59,13 +69,7 @@ fn run(rollout: &mut Rollout, jobs: &[Job]) -> Vec<Candidate> {
 }
 
 fn the_same(model: &Arc<Model>, parked: usize) {
-    let options = RolloutOptions {
-        parallel: 8,
-        parked,
-        context: 64,
-        ..RolloutOptions::default()
-    };
-    let mut rollout = Rollout::new(Arc::clone(model), &options).unwrap();
+    let mut rollout = rollout(model, parked);
     let tokens = model.tokenize("The film about a dog is", true, true);
     let prompt = rollout.add_prompt(tokens).unwrap();
     let other = rollout
@@ -145,13 +149,7 @@ fn child(model: &Model, prompt: PromptId, candidate: u32, beginning: Beginning) 
 /// All that is said of candidates, in two generations behind two prompts, and the rollout; among
 /// so many `others`, whose noise is in the graph.
 fn generations(model: &Arc<Model>, parked: usize, others: u32) -> (Vec<Candidate>, Rollout) {
-    let options = RolloutOptions {
-        parallel: 8,
-        parked,
-        context: 64,
-        ..RolloutOptions::default()
-    };
-    let mut rollout = Rollout::new(Arc::clone(model), &options).unwrap();
+    let mut rollout = rollout(model, parked);
     let endless = Form {
         ignore_end: true,
         ..Form::default()
@@ -255,13 +253,7 @@ fn runs_are_the_same_whatever_is_shared() {
 #[test]
 fn a_candidate_that_was_written_before_takes_no_step() {
     let model = smollm2();
-    let options = RolloutOptions {
-        parallel: 8,
-        parked: 8,
-        context: 64,
-        ..RolloutOptions::default()
-    };
-    let mut rollout = Rollout::new(model.clone(), &options).unwrap();
+    let mut rollout = rollout(&model, 8);
     let tokens = model.tokenize("A word:", true, true);
     let prompt = rollout.add_prompt(tokens.clone()).unwrap();
     let jobs: Vec<Job> = (0..3)
@@ -293,13 +285,7 @@ fn a_known_beginning_changes_no_bit() {
 #[test]
 fn a_beginning_that_cannot_be_is_refused() {
     let model = smollm2();
-    let options = RolloutOptions {
-        parallel: 8,
-        parked: 8,
-        context: 64,
-        ..RolloutOptions::default()
-    };
-    let mut rollout = Rollout::new(model.clone(), &options).unwrap();
+    let mut rollout = rollout(&model, 8);
     let prompt = rollout
         .add_prompt(model.tokenize("The", true, true))
         .unwrap();
