@@ -313,14 +313,13 @@ fn tree(model: Arc<Model>, max_tokens: usize, chat: bool, turns: usize) -> Measu
     );
     assert_eq!(texts[0], texts[1], "the text does not depend on it");
     let (with, without) = (shared.aligner.work(), again.aligner.work());
-    let part = |rows: usize| 100.0 * rows as f64 / with.rows as f64;
-    let filled = with.rows - with.written - with.again;
+    let filled = (with.rows - with.written - with.again) as f64 / with.rows as f64;
     Measured {
         ratios,
         note: format!(
             "; {:.2} of the rows, {:.0} % of which only fill steps up; {:.0} % of the time is the reward's",
             with.rows as f64 / without.rows as f64,
-            part(filled),
+            100.0 * filled,
             100.0 * share
         ),
     }

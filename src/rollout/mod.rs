@@ -2,9 +2,10 @@
 //!
 //! A [`Job`] asks for one candidate: which prompt, which [`Steer`], how a token is chosen.
 //! [`Rollout::submit`] queues it, [`Rollout::step`] writes a token of every candidate that has a
-//! place in the batch, and of others what is known without decoding; [`Rollout::cancel`] takes one out. The batch is kept full: a prompt is
-//! decoded once and shared, a finished sequence makes room for the next job, and more jobs than
-//! sequences follow one another. A candidate depends on its job alone, never on its neighbours.
+//! place in the batch, and of others what is known without decoding; [`Rollout::cancel`] takes one
+//! out. The batch is kept full: a prompt is decoded once and shared, a finished sequence makes room
+//! for the next job, and more jobs than sequences follow one another. A candidate depends on its
+//! job alone, never on its neighbours.
 //! [`Rollout::run`] is all of these until the jobs are done.
 
 mod engine;

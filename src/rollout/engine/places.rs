@@ -8,8 +8,8 @@ use crate::rollout::Written;
 const MOST_RECALLED: usize = 1024;
 
 impl Rollout {
-    /// Gives jobs to free slots, and writes what they need none for; with none left, moves the last
-    /// candidates to the front so that fewer rows are decoded.
+    /// Gives jobs to free slots, and writes those of their tokens that need no decoding; with no job
+    /// left, moves the last candidates to the front so that fewer rows are decoded.
     pub(super) fn fill(&mut self, ask: &mut AskFor<'_>, all: &mut Vec<Written>) -> Result<()> {
         let mut next: Vec<(usize, Live)> = Vec::new();
         while all.len() < MOST_RECALLED
