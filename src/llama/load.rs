@@ -275,6 +275,7 @@ pub(super) fn override_header(gguf: &mut Gguf, overrides: &[(String, Value)]) ->
 pub(super) struct Adapter {
     inner: LlamaLoraAdapter,
     scale: f32,
+    pub(super) header: Gguf,
 }
 
 impl Adapter {
@@ -285,14 +286,18 @@ impl Adapter {
         path: &Path,
         scale: f32,
     ) -> Result<Self> {
-        check_adapter(path, gguf)?;
+        let header = check_adapter(path, gguf)?;
         let (inner, reason) = heard(|| model.lora_adapter_init(path));
         let inner = inner.map_err(|_| {
             let reason =
                 format!("llama.cpp cannot load this LoRA adapter for this model: {reason}");
             Error::model(path, reason)
         })?;
-        Ok(Self { inner, scale })
+        Ok(Self {
+            inner,
+            scale,
+            header,
+        })
     }
 
     /// The adapter object of llama.cpp.
@@ -326,9 +331,9 @@ pub(super) fn adapt(context: NonNull<sys::llama_context>, adapters: &[Adapter]) 
     }
 }
 
-/// Refuses what llama.cpp would abort on, and adapters that would change the output matrix, whose
-/// rows are read from the model's file.
-fn check_adapter(path: &Path, model: &Gguf) -> Result<()> {
+/// The header of an adapter. Refuses what llama.cpp would abort on, and adapters that would change the
+/// output matrix, whose rows are read from the model's file.
+fn check_adapter(path: &Path, model: &Gguf) -> Result<Gguf> {
     let gguf = Gguf::open(path).map_err(Error::gguf(path))?;
     let refuse = |reason: &str| Err(Error::model(path, reason));
     if gguf.str("general.type") != Some("adapter") || gguf.str("adapter.type") != Some("lora") {
@@ -355,5 +360,5 @@ fn check_adapter(path: &Path, model: &Gguf) -> Result<()> {
             "a LoRA adapter of the output matrix, not supported; merge it into the model",
         );
     }
-    Ok(())
+    Ok(gguf)
 }

@@ -79,20 +79,20 @@ pub const ROW_GROUP: usize = 4;
 pub const LEAST_ROWS: usize = 8;
 
 /// Types of weights whose products have the same bits in steps of [`ROW_GROUP`] rows already, by their
-/// numbers in ggml: all but those that are unpacked into tiles from [`LEAST_ROWS`] rows on.
-/// `tests/engine/groups.rs` tries them.
+/// numbers in ggml: those that `tests/engine/groups.rs` tries, of the ones that are not unpacked into
+/// tiles from [`LEAST_ROWS`] rows on.
 ///
 /// Source: `ggml-cpu/tiled/tiled.cpp`.
 pub const ANY_GROUP: [TensorType; 9] = [
     TensorType::F32,
-    TensorType(1),
-    TensorType(2),
-    TensorType(3),
-    TensorType(6),
-    TensorType(7),
-    TensorType(8),
-    TensorType(20),
-    TensorType(30),
+    TensorType(1),  // F16
+    TensorType(2),  // Q4_0
+    TensorType(3),  // Q4_1
+    TensorType(6),  // Q5_0
+    TensorType(7),  // Q5_1
+    TensorType(8),  // Q8_0
+    TensorType(20), // IQ4_NL
+    TensorType(30), // BF16
 ];
 
 /// Whether this build can put layers on a GPU that it found.

@@ -90,10 +90,11 @@ impl Model {
             .lora
             .iter()
             .map(|(file, scale)| Adapter::load(&mut inner, &gguf, file, *scale))
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
+        let least = adapters.iter().map(|adapter| least_rows(&adapter.header));
         let model = Self {
+            least_rows: least.fold(least_rows(&gguf), usize::max),
             adapters,
-            least_rows: least_rows(&gguf),
             inner,
             path: path.to_path_buf(),
             options: options.clone(),
@@ -398,7 +399,7 @@ pub(super) struct Special {
     pub strips_right: bool,
 }
 
-/// The least rows of a step: few only where the types of all weights are known, and [do not
+/// The least rows of a step with the weights of a file: few only where the types of all weights are known, and [do not
 /// mind](ANY_GROUP).
 fn least_rows(gguf: &Gguf) -> usize {
     let whole = parts::count(gguf) == 1;

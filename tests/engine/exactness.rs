@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use aisp_llama::Result;
 use aisp_llama::control::{WeightedMean, WeightedOptions};
+use aisp_llama::gguf::TensorType;
 use aisp_llama::llama::{
-    ChatOptions, ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, Row, Token,
+    ChatOptions, ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, ModelOptions,
+    Row, Token,
 };
 use aisp_llama::rollout::{
     Ask, Candidate, Chooser, Job, Rollout, RolloutOptions, SamplingOptions, Steer,
@@ -23,7 +25,10 @@ use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
+use tempfile::TempDir;
+
 use crate::common::{conversations, gemma3, smollm2};
+use crate::testing::build;
 
 pub(crate) const TOKENS: usize = 48;
 
@@ -354,10 +359,37 @@ fn candidates_do_not_depend_on_the_batching() {
     }
 }
 
+/// The default generator with an adapter, whose first matrix has weights of this type.
+fn adapted(kind: TensorType) -> Arc<Model> {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("adapter.gguf");
+    let adapter = build()
+        .str("general.architecture", "llama")
+        .str("general.type", "adapter")
+        .str("adapter.type", "lora")
+        .tensor("blk.0.ffn_down.weight.lora_a", &[1536, 4], kind.0)
+        .tensor("blk.0.ffn_down.weight.lora_b", &[4, 576], 1);
+    std::fs::write(&file, adapter.bytes()).unwrap();
+    // Its numbers are small.
+    let options = ModelOptions {
+        lora: vec![(file, 1e4)],
+        gpu_layers: Some(0),
+        ..ModelOptions::default()
+    };
+    Arc::new(Model::load(smollm2().path(), &options).unwrap())
+}
+
 #[test]
 fn logits_of_a_row_are_the_same_bits_in_a_batch_of_any_size() {
+    let (f16, q4_k) = (TensorType(1), TensorType(12));
     // Weights that do not mind steps of four rows, and some that do.
-    for (model, least) in [(smollm2(), 4), (gemma3(), 8)] {
+    let models = [
+        (smollm2(), 4),
+        (gemma3(), 8),
+        (adapted(f16), 4),
+        (adapted(q4_k), 8),
+    ];
+    for (model, least) in models {
         assert_eq!(model.step_rows(1), least, "{}", model.path().display());
         let mut reference: Option<Vec<f32>> = None;
         for count in [least, 8, 12, 16, 20, 32, 64] {
