@@ -109,8 +109,8 @@ pub struct Job {
     /// Whether the pre-logits are wanted.
     pub keep_pre_logits: bool,
     /// Whether it is decoded in steps of its own, a row each, and not in the groups that the others
-    /// fill up: a quarter of the work for one candidate by itself, twice as much for sixteen. The
-    /// numbers differ between the two in their last bits, and depend on nothing else.
+    /// fill up: less work for one candidate by itself, far more for sixteen. The numbers differ
+    /// between the two in their last bits, and depend on nothing else.
     pub alone: bool,
     /// Whether several of its tokens may be written in one step, where what the model says there is
     /// known from other candidates.

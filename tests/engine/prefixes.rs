@@ -11,7 +11,7 @@ use aisp_llama::reward::FnReward;
 use aisp_llama::rollout::{
     Beginning, Candidate, Form, Job, PromptId, Rollout, RolloutOptions, Steer, TokenChoice, Work,
 };
-use aisp_llama::{AlignOptions, Aligner, EngineOptions, Prompt, Result, Stop};
+use aisp_llama::{AlignOptions, Aligner, EngineOptions, Error, Prompt, Result, Stop};
 
 use crate::common::{gemma3, smollm2};
 
@@ -272,6 +272,62 @@ fn a_candidate_that_was_written_before_takes_no_step() {
         .collect();
     assert_eq!(run(&mut rollout, &jobs), first);
     assert!(rollout.work().rows > work.rows);
+}
+
+/// Has no perturbation for its fourth token.
+struct Failing {
+    floor: f32,
+}
+
+impl Steer for Failing {
+    fn perturb(&self, tokens: &[Token], _: &mut [f32]) -> Result<bool> {
+        match tokens.len() {
+            3 => Err(Error::Run("no more noise".into())),
+            _ => Ok(false),
+        }
+    }
+
+    fn uniform(&self, _: usize) -> f64 {
+        0.5
+    }
+
+    fn floor(&self) -> f32 {
+        self.floor
+    }
+}
+
+#[test]
+fn a_perturbation_that_fails_ends_its_own_job_alone() {
+    let model = smollm2();
+    let mut rollout = rollout(&model, 8);
+    let tokens = model.tokenize("The film about a dog is", true, true);
+    let prompt = rollout.add_prompt(tokens).unwrap();
+    let beside = job(&model, prompt, 0, Beginning::default());
+    let expected = run(&mut rollout, std::slice::from_ref(&beside)).remove(0);
+    // Under a floor what comes before it is known the second time.
+    for floor in [0.0, 0.05, 0.05] {
+        let failing = Job {
+            steer: Some(Arc::new(Failing { floor })),
+            ..Job::new(prompt, 16)
+        };
+        let lost = rollout.submit(failing).unwrap();
+        let kept = rollout.submit(beside.clone()).unwrap();
+        let mut done = Vec::new();
+        while done.len() < 2 {
+            let step = rollout.step(&mut |_, texts| Ok(vec![None; texts.len()]));
+            let ended = step.unwrap().into_iter();
+            done.extend(ended.filter_map(|written| Some((written.job, written.done?))));
+        }
+        for (ended, candidate) in done {
+            match candidate {
+                Ok(candidate) => assert_eq!((ended, &candidate), (kept, &expected)),
+                Err(error) => {
+                    assert_eq!(ended, lost);
+                    assert_eq!(error.to_string(), "no more noise");
+                }
+            }
+        }
+    }
 }
 
 #[test]

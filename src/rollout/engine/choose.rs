@@ -215,7 +215,11 @@ impl Rollout {
         }
         self.work.written += 1;
         let job = live.id;
-        let done = match self.choose(row, &mut live, ask) {
+        let chosen = match live.failed.take() {
+            Some(error) => Err(error),
+            None => self.choose(row, &mut live, ask),
+        };
+        let done = match chosen {
             Ok(Some(end)) => {
                 self.settle(&live);
                 Some(Ok(live.finish(self.context.model(), end)))

@@ -38,7 +38,7 @@ pub struct Work {
     pub steps: usize,
     /// Rows of all steps.
     pub rows: usize,
-    /// Those that wrote a token.
+    /// Those that were to say a new token.
     pub written: usize,
     /// Those that only decoded again what a job [begins](Job::beginning) with, or has of others. The
     /// rest filled steps up.
@@ -91,7 +91,7 @@ struct Live {
     pre_logits: Vec<f32>,
     /// Whether the row of its next token is perturbed.
     perturbed: bool,
-    /// Whether what the graph says in that row is what the model itself says.
+    /// Whether what the graph says in that row is known to be what the model itself says.
     plain: bool,
     /// Where what it has written stands in its prompt's tree; `None` where that
     /// is not asked, or the tree is full.
@@ -99,6 +99,8 @@ struct Live {
     /// The perturbation `[d]` that is added to the logits which the floor allows; empty where there
     /// is none, or it is in the graph.
     shift: Vec<f32>,
+    /// Why its next token has no perturbation, where there was to be one.
+    failed: Option<Error>,
 }
 
 impl Live {
@@ -315,6 +317,7 @@ impl Rollout {
             perturbed: false,
             plain: false,
             shift: Vec::new(),
+            failed: None,
         };
         self.waiting.insert(at, live);
         Ok(id)
@@ -401,15 +404,17 @@ impl Rollout {
             if let Some(steer) = live.job.steer.as_ref().filter(|_| !catches_up) {
                 let edit = steer.edit();
                 let apart = self.pen.shifts.is_some() && steer.floor() > 0.0 && edit.is_none();
-                if apart {
+                live.failed = if apart {
                     let steer = Arc::clone(steer);
-                    live.shift_by(&*steer, width)?;
+                    live.shift_by(&*steer, width).err()
                 } else {
                     let v = &mut self.perturbation[row * width..(row + 1) * width];
-                    live.perturbed = steer.perturb(&live.tokens, v)?;
+                    let said = steer.perturb(&live.tokens, v);
+                    live.perturbed = matches!(said, Ok(true));
                     perturbed |= live.perturbed;
                     live.plain &= !live.perturbed;
-                }
+                    said.err()
+                };
                 if let Some(edit) = edit {
                     perturbed = true;
                     live.plain = false;
