@@ -33,6 +33,11 @@ impl Aligner {
     /// How a rollout with so many tokens a sequence is made: with as many parked sequences as take
     /// [a part](PARKED_SHARE) of the memory at most.
     fn rollout_options(&self, context: usize) -> RolloutOptions {
+        self.rollout_options_in(context, available_memory())
+    }
+
+    /// The same where so many bytes are free; `None` where that is not known.
+    fn rollout_options_in(&self, context: usize, free: Option<u64>) -> RolloutOptions {
         let mut options = RolloutOptions {
             parallel: self.options.parallel,
             parked: 0,
@@ -43,31 +48,40 @@ impl Aligner {
             logits: self.options.logits,
         };
         if self.options.share_prefixes {
-            let one = ContextMemory::of(&self.model, &options.of_context());
-            let each = ((one.keys_and_values + one.states) / one.sequences.max(1) as u64).max(1);
-            let most = available_memory().map_or(u64::MAX, |free| {
-                (free / PARKED_SHARE).min(free.saturating_sub(one.total())) / each
+            let (sequences, needed) = self.needed(&options);
+            let each = needed.div_ceil(sequences).max(1);
+            let most = free.map_or(u64::MAX, |free| {
+                (free / PARKED_SHARE).min(free.saturating_sub(needed)) / each
             });
-            let wanted = self.options.parallel * self.side_by_side;
-            options.parked = wanted.min(most as usize);
+            // A GPU's memory is not known here, and recurrent states are no beginnings of others.
+            let runs = match offloads() || self.model.is_recurrent() {
+                true => 1,
+                false => self.side_by_side,
+            };
+            let wanted = self.options.parallel * runs;
+            options.parked = wanted.min(usize::try_from(most).unwrap_or(usize::MAX));
         }
         options
     }
 
-    /// Refuses what the memory has no room for, where the sequences are in it.
-    fn check_memory(&self, options: &RolloutOptions) -> Result<()> {
-        let needed = ContextMemory::of(&self.model, &options.of_context());
-        let cells = CELL * (needed.tokens * needed.sequences) as u64;
-        let total = needed.total() + cells;
-        match available_memory().filter(|_| !offloads()) {
-            Some(free) if total > free => Err(Error::field(
+    /// The sequences of such a rollout, and what it takes of the memory, in bytes.
+    fn needed(&self, options: &RolloutOptions) -> (u64, u64) {
+        let memory = ContextMemory::of(&self.model, &options.of_context());
+        let cells = CELL * (memory.tokens * memory.sequences) as u64;
+        (memory.sequences as u64, memory.total() + cells)
+    }
+
+    /// Refuses what so much free memory has no room for, where the sequences are in it.
+    fn check_memory(&self, options: &RolloutOptions, free: Option<u64>) -> Result<()> {
+        let (sequences, needed) = self.needed(options);
+        match free.filter(|_| !offloads()) {
+            Some(free) if needed > free => Err(Error::field(
                 "context",
                 format!(
-                    "{:.1} GB for {} sequences of {} tokens, and {:.1} GB of memory are free; give \
+                    "{:.1} GB for {sequences} sequences of {} tokens, and {:.1} GB of memory are free; give \
                      a smaller `context`, `max-tokens` or `parallel`",
-                    total as f64 / 1e9,
-                    needed.sequences,
-                    needed.tokens,
+                    needed as f64 / 1e9,
+                    options.context,
                     free as f64 / 1e9
                 ),
             )),
@@ -86,8 +100,9 @@ impl Aligner {
         let batch = match made.filter(fits) {
             Some(batch) => batch,
             None => {
-                let options = self.rollout_options(context);
-                self.check_memory(&options)?;
+                let free = available_memory();
+                let options = self.rollout_options_in(context, free);
+                self.check_memory(&options, free)?;
                 let mut batch = Batch::new(Arc::clone(&self.model), &options)?;
                 // Runs are counted on.
                 batch.added = added;
