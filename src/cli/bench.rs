@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aisp_llama::control::NoiseKey;
-use aisp_llama::llama::{Context, ContextOptions, LogitsRoute, Model, Row, Token, plain_decoding};
+use aisp_llama::llama::{
+    Context, ContextOptions, LogitsRoute, Model, Row, Token, plain_decoding, step_rows,
+};
 use aisp_llama::method::{MethodSpec, Rounds};
 use aisp_llama::ndarray::ArrayView2;
 use aisp_llama::reward::{Reward, Sample};
@@ -266,8 +268,8 @@ impl Bench {
             .and_then(Alignment::whole)?;
         let label = method.label();
         let total = run.timings.total_seconds;
-        let tokens: usize = run.candidates.iter().map(|c| c.tokens).sum();
-        self.put(label.into(), "tokens/s", true, tokens as f64 / total);
+        let tokens = run.usage.generated_tokens as f64;
+        self.put(label.into(), "tokens/s", true, tokens / total);
         let update = 1e3 * run.timings.control_seconds / run.iterations.len().max(1) as f64;
         self.put(format!("{label}: update"), "ms", false, update);
         let share = 100.0 * run.timings.reward_seconds / total;
@@ -316,13 +318,10 @@ struct Steps {
 
 impl Steps {
     fn new(model: &Arc<Model>, engine: &EngineOptions, length: usize) -> Result<Self> {
-        let rows = engine
-            .parallel
-            .next_multiple_of(aisp_llama::llama::ROW_GROUP);
-        let rows = rows.max(aisp_llama::llama::LEAST_ROWS);
+        let rows = model.step_rows(engine.parallel);
         let prompt = model.tokenize(PROMPT, true, true).len();
         let options = ContextOptions {
-            sequences: rows,
+            sequences: step_rows(rows),
             context: prompt + length,
             threads: engine.threads,
             threads_batch: engine.threads_batch,
@@ -343,10 +342,12 @@ impl Steps {
             self.context.release(sequence)?;
             self.context.hold(sequence, prompt)?;
         }
-        let token = prompt[prompt.len() - 1];
+        // Not one token in all sequences: rows that are all alike are computed faster than others.
+        let mut tokens = prompt.iter().cycle();
         let begun = Instant::now();
         for position in prompt.len()..prompt.len() + length {
-            let rows = vec![Row { token, position }; self.rows];
+            let tokens = tokens.by_ref().take(self.rows);
+            let rows: Vec<Row> = tokens.map(|&token| Row { token, position }).collect();
             let v = perturbed.then_some(self.perturbation.as_slice());
             self.context.step(&rows, v, true)?;
             std::hint::black_box(self.context.logits(0)?[0]);
