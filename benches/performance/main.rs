@@ -33,7 +33,7 @@ fn main() {
     let mut page = String::from(include_str!("head.md"));
     let _ = writeln!(
         page,
-        "\n{}, {} threads, {}. Load of the machine before: {before}.\n",
+        "\n{}, {} threads, llama.cpp {}. Load of the machine before: {before}.\n",
         cpu(),
         aisp_llama::default_threads(),
         aisp_llama::llama::llama_version()
