@@ -1,6 +1,6 @@
 //! Many runs on one rollout.
 //!
-//! A [`Batch::turn`] asks every run what it wants generated, writes a token of every candidate,
+//! A [`Batch::turn`] asks every run what it wants generated, goes a step on with every candidate,
 //! hands candidates to their runs, and scores the iterations that are complete: the candidates of
 //! one run fill the gaps of another, and those of its own next iteration where its method does not
 //! wait for outcomes. No run waits for another's iteration, and none can change
@@ -158,7 +158,7 @@ impl Batch {
         }
     }
 
-    /// One token of every candidate that is being written, and whatever becomes possible by it.
+    /// A step of every candidate that is being written, and whatever becomes possible by it.
     /// Answers with the runs that are over; an empty batch answers with none.
     pub fn turn(
         &mut self,
@@ -286,7 +286,7 @@ impl Batch {
         Ok(())
     }
 
-    /// One token of every candidate; answers with the runs that cannot go on.
+    /// A step of every candidate; answers with the runs that cannot go on.
     fn step(&mut self, rewards: &mut dyn Rewards) -> Result<Vec<(RunId, Error)>> {
         let Self {
             rollout,

@@ -65,9 +65,10 @@ pub struct EngineOptions {
     pub threads_batch: usize,
     /// How attention is computed, and what keys and values are kept as.
     pub attention: Attention,
-    /// Whether candidates go on from what others have decoded (default true). Results do not depend
-    /// on it, the work does, and the memory: as many more sequences as `parallel` are held, or as a
-    /// fourth of the free memory has room for, and up to about 16 MiB a run of what the model said.
+    /// Whether candidates go on from what others have decoded (default true). Results do not depend on
+    /// it, the work and the memory do: as many more sequences as `parallel` are held (three times as
+    /// many at most in [`Aligner::align_all`]), 256 in all, or as a fourth of the free memory has room
+    /// for, and about 16 MiB a run at most of what the model said.
     pub share_prefixes: bool,
     /// The way to the perturbed logits.
     pub logits: LogitsRoute,

@@ -32,7 +32,7 @@ pub struct ScoredCandidate {
     pub repeat: bool,
     /// Its tokens, the end-of-turn token included.
     pub tokens: usize,
-    /// How many of them it has of an earlier candidate, from its beginning on.
+    /// How many of them it was begun with: those of an earlier candidate.
     pub known: usize,
     /// Why it ended.
     pub end: End,
@@ -108,7 +108,7 @@ pub enum StopReason {
 pub struct Usage {
     /// Candidates generated, unfinished ones included.
     pub candidates: usize,
-    /// Tokens generated; those not counted again that a candidate has from another one.
+    /// Tokens generated; those not counted again that a candidate was begun with.
     pub generated_tokens: usize,
     /// Tokens of reasoning that the candidates share; not among those above.
     #[serde(default)]

@@ -2,7 +2,7 @@
 //!
 //! A [`Session`] is to a [`Batch`] what [`Aligner::align`](super::Aligner::align) is to a run:
 //! reasoning, where the model thinks, then a search behind each. Nothing waits: every
-//! [`turn`](Session::turn) writes one token of every candidate of every request, and the answer to a
+//! [`turn`](Session::turn) goes a step on with every candidate of every request, and the answer to a
 //! request is, to the byte, the one that it has alone (dense models on the CPU).
 
 use std::collections::{BTreeMap, HashMap};
@@ -268,7 +268,7 @@ impl Session {
         });
     }
 
-    /// One token of every candidate that is being written, and whatever becomes possible by it.
+    /// A step of every candidate that is being written, and whatever becomes possible by it.
     /// Answers with the requests that are over. `rewards` and `observe` know requests by the number
     /// that [`begin`](Self::begin) gave.
     pub fn turn(

@@ -22,7 +22,7 @@
 //!    weights allow it, of eight, twelve, sixteen. Kernels change their code path, and with it the
 //!    last bits, with the number of rows; a step that has not enough candidates is filled up with
 //!    rows of idle sequences ([`Sequences::idle`]). Or one row alone, from a response's first token
-//!    to its last, whoever else is there: that is one way for ever, too, and costs a quarter.
+//!    to its last, whoever else is there: that is one way for ever, too, and costs the least.
 //! 3. **Prompts whole, in pieces of [`PROMPT_CHUNK`] from their first token on**, one sequence
 //!    alone. A prompt that was decoded as the beginning of a longer one, or token by token as
 //!    somebody's response, has other bits: it is not used again for this prompt ([`Reuse::Whole`]).
