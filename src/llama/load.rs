@@ -275,6 +275,7 @@ pub(super) fn override_header(gguf: &mut Gguf, overrides: &[(String, Value)]) ->
 pub(super) struct Adapter {
     inner: LlamaLoraAdapter,
     scale: f32,
+    /// The header of its file.
     pub(super) header: Gguf,
 }
 

@@ -399,8 +399,8 @@ pub(super) struct Special {
     pub strips_right: bool,
 }
 
-/// The least rows of a step with the weights of a file: few only where the types of all weights are known, and [do not
-/// mind](ANY_GROUP).
+/// The least rows of a step with the weights of a file: few only where the types of all are known, and
+/// [do not mind](ANY_GROUP).
 fn least_rows(gguf: &Gguf) -> usize {
     let whole = parts::count(gguf) == 1;
     let any = |tensor: &TensorInfo| tensor.dims.len() < 2 || ANY_GROUP.contains(&tensor.kind);
