@@ -127,15 +127,16 @@ pub fn page() -> (String, String) {
     let _ = writeln!(
         text,
         "A step of r rows behind d tokens each takes step + r·(row + d·position) seconds. Fitted to \
-         iterations of {SMOLLM} under Gaussian noise, none of which ends early, with {}: step {:.1} ms, row {:.2} ms, position {:.1} µs. With the \
-         others, which it has not seen:\n",
+         iterations of {SMOLLM} under Gaussian noise, none of which ends early, with {}: step {:.1} ms, \
+         row {:.2} ms, position {:.1} µs. With the others, which it has not seen:\n",
         FITTED.map(|(n, t)| format!("{n} × {t}")).join(", "),
         1e3 * cost.step,
         1e3 * cost.row,
         1e6 * cost.position,
     );
     text.push_str(
-        "| candidates × tokens | predicted, tokens/s | measured | predicted ÷ measured − 1 |\n|---|---|---|---|\n",
+        "| candidates × tokens | predicted, tokens/s | measured | predicted ÷ measured − 1 |\n\
+         |---|---|---|---|\n",
     );
     for &(at, seconds) in &measured[FITTED.len()..] {
         let tokens = (at.0 * at.1) as f64;

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 
 use aisp_llama::Result;
 use aisp_llama::control::{WeightedMean, WeightedOptions};
-use aisp_llama::gguf::TensorType;
 use aisp_llama::llama::{
     ChatOptions, ChatTemplate, Context, ContextOptions, Edit, LogitsRoute, Model, ModelOptions,
     Row, Token,
@@ -22,12 +21,12 @@ use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
-
+use llama_cpp_sys_2 as sys;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
-
 use tempfile::TempDir;
 
 use crate::common::{conversations, gemma3, smollm2};
+use crate::groups::{quantized, values};
 use crate::testing::build;
 
 pub(crate) const TOKENS: usize = 48;
@@ -360,19 +359,29 @@ fn candidates_do_not_depend_on_the_batching() {
 }
 
 /// The default generator with an adapter, whose first matrix has weights of this type.
-fn adapted(kind: TensorType) -> Arc<Model> {
+fn adapted(kind: sys::ggml_type) -> Arc<Model> {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("adapter.gguf");
+    // As many weights as that one has.
+    let first = quantized(kind);
+    let second: Vec<u8> = values(48 * 576, 3)
+        .iter()
+        .flat_map(|w| w.to_le_bytes())
+        .collect();
     let adapter = build()
         .str("general.architecture", "llama")
         .str("general.type", "adapter")
         .str("adapter.type", "lora")
-        .tensor("blk.0.ffn_down.weight.lora_a", &[1536, 4], kind.0)
-        .tensor("blk.0.ffn_down.weight.lora_b", &[4, 576], 1);
-    std::fs::write(&file, adapter.bytes()).unwrap();
-    // Its numbers are small.
+        .tensor("blk.0.ffn_down.weight.lora_a", &[1536, 48], kind)
+        .tensor("blk.0.ffn_down.weight.lora_b", &[48, 576], 0);
+    let mut bytes = adapter.bytes();
+    let data = bytes.len() - adapter.data_bytes as usize;
+    let end = bytes.len();
+    bytes[data..data + first.len()].copy_from_slice(&first);
+    bytes[end - second.len()..].copy_from_slice(&second);
+    std::fs::write(&file, bytes).unwrap();
     let options = ModelOptions {
-        lora: vec![(file, 1e4)],
+        lora: vec![(file, 1.0)],
         gpu_layers: Some(0),
         ..ModelOptions::default()
     };
@@ -381,13 +390,12 @@ fn adapted(kind: TensorType) -> Arc<Model> {
 
 #[test]
 fn logits_of_a_row_are_the_same_bits_in_a_batch_of_any_size() {
-    let (f16, q4_k) = (TensorType(1), TensorType(12));
     // Weights that do not mind steps of four rows, and some that do.
     let models = [
         (smollm2(), 4),
         (gemma3(), 8),
-        (adapted(f16), 4),
-        (adapted(q4_k), 8),
+        (adapted(sys::GGML_TYPE_F16), 4),
+        (adapted(sys::GGML_TYPE_Q4_K), 8),
     ];
     for (model, least) in models {
         assert_eq!(model.step_rows(1), least, "{}", model.path().display());

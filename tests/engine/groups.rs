@@ -37,7 +37,7 @@ const TYPES: [sys::ggml_type; 18] = [
 ];
 
 /// Numbers like weights and activations, the same every time.
-fn values(count: usize, seed: u64) -> Vec<f32> {
+pub fn values(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut uniform = || {
         state = state
@@ -137,7 +137,8 @@ impl Drop for Cpu {
     }
 }
 
-fn quantized(kind: sys::ggml_type) -> Vec<u8> {
+/// A weight of this type, `[HEIGHT, WIDTH]`.
+pub fn quantized(kind: sys::ggml_type) -> Vec<u8> {
     let weight = values(WIDTH * HEIGHT, 1);
     // SAFETY: room for the rows of this type; no importance matrix is required by those tried.
     unsafe {
